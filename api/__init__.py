@@ -1,0 +1,1 @@
+"""The faces of ledgerq: REST and the command line."""

@@ -1,0 +1,109 @@
+-- Appends events: the only thing that changes a task. Carries out a batch of items, in order; for
+-- each one atomically: compare the version, write the events, save the snapshot, and move the task
+-- from its old place to its new one. It knows places, not statuses.
+--
+-- KEYS  1 events stream, 2 due, 3 leases, 4 counters,
+--       then for each item: its task hash, its ready stream
+-- ARGV  for each item:
+--         task id, expected version, commit, at (ms), meta (JSON),
+--         submission ("" keeps the stored one, "=" takes the first event's data),
+--         state (JSON), then its new place, as kind, number, name:
+--           keep  0          ""            stay where it is
+--           ready queue_max  queue name    refused when so many wait there already; 0 = no bound
+--           due   at_ms      ""
+--           lease lease_ms   attempt       from now on, by this server's clock
+--           none  0          ""
+--         the number of events n, then n times: type, data (JSON)
+-- Returns for each item: the position of its last event (a string), or the task's version when it
+-- is not the expected one, or -1 when the queue is full.
+--
+-- An item whose commit is the task's last one was applied before, and its reply lost: it is
+-- answered again, not applied again.
+
+local events, due, leases, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local call = redis.call
+
+local now_ms
+local function server_ms()
+  if not now_ms then
+    local time = call('TIME')
+    now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now_ms
+end
+
+-- A place is stored as `ready:<entry>:<number in queue>`, `due:<member>`, `lease:<member>` or ''.
+local function leave(place, ready)
+  local kind, member = string.match(place, '^(%a+):(.*)$')
+  if kind == 'ready' then
+    local entry = string.match(member, '^[^:]+')
+    call('XACK', ready, 'workers', entry)
+    call('XDEL', ready, entry)
+  elseif kind == 'due' then
+    call('ZREM', due, member)
+  elseif kind == 'lease' then
+    call('ZREM', leases, member)
+  end
+end
+
+local function enter(kind, number, name, task, ready)
+  if kind == 'ready' then
+    local entered = call('HINCRBY', counters, 'entered:' .. name, 1)
+    local entry = call('XADD', ready, '*', 'task', task, 'n', entered)
+    return 'ready:' .. entry .. ':' .. entered
+  elseif kind == 'due' then
+    call('ZADD', due, number, task)
+    return 'due:' .. task
+  elseif kind == 'lease' then
+    local member = task .. ':' .. name
+    call('ZADD', leases, server_ms() + number, member)
+    return 'lease:' .. member
+  end
+  return ''
+end
+
+local replies = {}
+local argument, key, item = 1, 5, 1
+while argument <= #ARGV do
+  local task, expected, commit, at, meta, submission, state, kind, number, name, count =
+    unpack(ARGV, argument, argument + 10)
+  local first, last_argument = argument + 11, argument + 10 + 2 * count
+  argument = last_argument + 1
+  local hash, ready = KEYS[key], KEYS[key + 1]
+  key = key + 2
+
+  local stored = call('HMGET', hash, 'version', 'commit', 'place', 'last')
+  local version, place, last = stored[1] or '0', stored[3] or '', stored[4] or ''
+  if version ~= expected then
+    if stored[2] == commit then
+      replies[item] = last
+    else
+      replies[item] = tonumber(version)
+    end
+  elseif kind == 'ready' and number ~= '0' and call('XLEN', ready) >= tonumber(number) then
+    replies[item] = -1
+  else
+    for i = first, last_argument, 2 do
+      version = version + 1
+      last = call('XADD', events, '*', 'type', ARGV[i], 'task', task, 'version', version,
+        'at', at, 'data', ARGV[i + 1], 'meta', meta, 'prev', last)
+    end
+    if kind ~= 'keep' then
+      leave(place, ready)
+      place = enter(kind, number, name, task, ready)
+    end
+    if submission == '' then
+      call('HSET', hash, 'version', version, 'state', state, 'place', place,
+        'commit', commit, 'last', last)
+    else
+      if submission == '=' then
+        submission = ARGV[first + 1]
+      end
+      call('HSET', hash, 'version', version, 'submission', submission, 'state', state,
+        'place', place, 'commit', commit, 'last', last)
+    end
+    replies[item] = last
+  end
+  item = item + 1
+end
+return replies

@@ -1,0 +1,108 @@
+"""Group commit: what many callers ask for at once travels in one round trip."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from ledger.rejections import Rejection, RejectionCode
+
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
+
+
+class Coalescer(Generic[Item, Reply]):
+    """Gathers items while earlier ones are in flight, and sends them together.
+
+    An item that meets an idle line leaves at the end of the event loop's current turn: nothing is
+    gained by waiting, and no timer is needed; under load the batches grow by themselves.
+
+    `send` gets at most `items_max` items of `bytes_max` bytes in all (one item may be larger) and
+    returns a reply for each, in order; when it raises, every item of the batch gets the error. At
+    most `in_flight_max` batches are out at once. More than `queue_items_max` waiting items are
+    refused with SERVICE_UNAVAILABLE.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[list[Reply]]],
+        *,
+        items_max: int,
+        bytes_max: int,
+        queue_items_max: int,
+        in_flight_max: int = 1,
+    ) -> None:
+        self._send = send
+        self._items_max = items_max
+        self._bytes_max = bytes_max
+        self._queue_items_max = queue_items_max
+        self._in_flight_max = in_flight_max
+        self._waiting: deque[tuple[Item, int, asyncio.Future[Reply]]] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._departure_planned = False
+
+    def submit(self, item: Item, size_bytes: int) -> asyncio.Future[Reply]:
+        """A future of the reply. Cancelling it does not recall the item."""
+        if len(self._waiting) >= self._queue_items_max:
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                f"{self._queue_items_max} writes are waiting for the ledger already; try again",
+            )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((item, size_bytes, future))
+        if not self._departure_planned and len(self._in_flight) < self._in_flight_max:
+            self._departure_planned = True
+            loop.call_soon(self._depart)
+        return future
+
+    async def drain(self) -> None:
+        """Return when everything submitted so far was answered."""
+        while self._waiting or self._in_flight or self._departure_planned:
+            await asyncio.wait(self._in_flight) if self._in_flight else await asyncio.sleep(0)
+
+    def _depart(self) -> None:
+        self._departure_planned = False
+        while self._waiting and len(self._in_flight) < self._in_flight_max:
+            task = asyncio.get_running_loop().create_task(self._carry(self._next_batch()))
+            self._in_flight.add(task)
+            task.add_done_callback(self._arrived)
+
+    def _next_batch(self) -> list[tuple[Item, int, asyncio.Future[Reply]]]:
+        waiting, batch, size = self._waiting, [self._waiting.popleft()], 0
+        size = batch[0][1]
+        while waiting and len(batch) < self._items_max and size + waiting[0][1] <= self._bytes_max:
+            entry = waiting.popleft()
+            size += entry[1]
+            batch.append(entry)
+        return batch
+
+    async def _carry(self, batch: list[tuple[Item, int, asyncio.Future[Reply]]]) -> None:
+        try:
+            replies = await self._send([item for item, _, _ in batch])
+        except BaseException as error:
+            for _, _, future in batch:
+                if not future.done():
+                    future.set_exception(_own_copy(error))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, _, future), reply in zip(batch, replies, strict=True):
+                if not future.done():
+                    future.set_result(reply)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._waiting:
+            self._depart()
+
+
+def _own_copy(error: BaseException) -> BaseException:
+    """An exception of its own for each caller: a shared one would gather all their tracebacks."""
+    if isinstance(error, Rejection):
+        copy = Rejection(error.code, error.message)
+        copy.__cause__ = error.__cause__
+        return copy
+    if isinstance(error, asyncio.CancelledError):
+        return Rejection(RejectionCode.SERVICE_UNAVAILABLE, "the ledger's connection was closed")
+    return error

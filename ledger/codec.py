@@ -1,0 +1,81 @@
+"""Between the domain's structs and the bytes that the ledger keeps.
+
+Event data, snapshots and meta are JSON. Payloads, results and metadata are JSON inside JSON,
+carried as `msgspec.Raw`: their bytes pass through and are never encoded again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import msgspec
+
+from ledger.events import EVENT_TYPES, Event, TaskSubmitted
+from ledger.task import State, Task
+from ledger.upcast import UPCASTERS, Upcaster
+
+_encoder = msgspec.json.Encoder()
+
+encode: Callable[[object], bytes] = _encoder.encode
+"""JSON of any struct of the domain."""
+
+_decoders: dict[str, Callable[[bytes], Event]] = {
+    name: cast("Callable[[bytes], Event]", msgspec.json.Decoder(kind).decode)
+    for name, kind in EVENT_TYPES.items()
+}
+_decode_submission = msgspec.json.Decoder(TaskSubmitted).decode
+_decode_state = msgspec.json.Decoder(State).decode
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who made an event happen, and why: the stream entry's `meta`.
+
+    `commit` names the append that wrote the event; events of one append share it. `request` is
+    the X-Request-ID, `trace` a W3C traceparent.
+    """
+
+    actor: str = ""
+    request: str = ""
+    trace: str = ""
+    commit: str = ""
+
+
+class Undecodable(Exception):
+    """Stored bytes that are no event or snapshot of ours; says which and why."""
+
+
+class UnknownEventType(Undecodable):
+    """An event of a type that this version does not know: written by a newer one, or by others."""
+
+
+def decode_event(name: str, data: bytes, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Event:
+    """The event stored under `name` with JSON `data`.
+
+    Raises UnknownEventType for a name that is not ours, Undecodable for data of another shape.
+    """
+    try:
+        if name in upcasters:
+            name, fields = upcasters[name](msgspec.json.decode(data))
+            return msgspec.convert(fields, EVENT_TYPES[name])
+        return _decoders[name](data)
+    except KeyError:
+        raise UnknownEventType(
+            f"event type {name!r} is unknown to this version of ledgerq"
+        ) from None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Undecodable(f"the data of a {name} event cannot be read: {error}") from error
+
+
+def decode_meta(data: bytes) -> Meta:
+    """The meta of a stored event. Raises Undecodable for another shape."""
+    try:
+        return msgspec.json.decode(data, type=Meta)
+    except msgspec.MsgspecError as error:
+        raise Undecodable(f"the meta of an event cannot be read: {error}") from error
+
+
+def decode_task(task_id: str, version: int, submission: bytes, state: bytes) -> Task:
+    """The task of a stored snapshot. Raises Undecodable for another shape."""
+    try:
+        return Task(task_id, version, _decode_submission(submission), _decode_state(state))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Undecodable(f"the snapshot of task {task_id} cannot be read: {error}") from error

@@ -1,0 +1,83 @@
+"""What callers and workers may ask of a task, in the imperative.
+
+`attempt` in a worker's command is its fencing token: the command is refused when the task has
+moved on to another attempt. Times are milliseconds.
+"""
+
+import msgspec
+
+from ledger.events import ErrorKind, TaskSubmitted
+from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+
+
+class SubmitTask(msgspec.Struct, frozen=True):
+    """Bring a task into being."""
+
+    submission: TaskSubmitted
+
+
+class ReleaseTask(msgspec.Struct, frozen=True):
+    """Make a task ready whose time has come."""
+
+
+class StartTask(msgspec.Struct, frozen=True):
+    """Begin `attempt` on `worker_id`: one more than the attempts that were started so far."""
+
+    attempt: int
+    worker_id: str
+    lease_ms: int
+
+
+class ReportProgress(msgspec.Struct, frozen=True):
+    """Tell how far the work is, 0 to 100. `attempt` None: whichever attempt runs."""
+
+    progress: int
+    message: str = ""
+    attempt: int | None = None
+
+
+class CompleteTask(msgspec.Struct, frozen=True):
+    """End the attempt with a result, as JSON."""
+
+    attempt: int
+    result: msgspec.Raw
+
+
+class FailAttempt(msgspec.Struct, frozen=True):
+    """End the attempt with an error. `jitter` in [0, 1) is drawn by the caller."""
+
+    attempt: int
+    error_message: str
+    error_kind: ErrorKind
+    jitter: float = 0.0
+    policy: RetryPolicy = DEFAULT_RETRY_POLICY
+
+
+class AbandonAttempt(msgspec.Struct, frozen=True):
+    """Give a running attempt back, as a worker does that must stop: no retry is counted."""
+
+    attempt: int
+    reason: str
+
+
+class CancelTask(msgspec.Struct, frozen=True):
+    """Stop wanting the task done."""
+
+    reason: str = ""
+
+
+class RetryTask(msgspec.Struct, frozen=True):
+    """Queue a failed or canceled task again, with its retries restored."""
+
+
+Command = (
+    SubmitTask
+    | ReleaseTask
+    | StartTask
+    | ReportProgress
+    | CompleteTask
+    | FailAttempt
+    | AbandonAttempt
+    | CancelTask
+    | RetryTask
+)

@@ -1,0 +1,190 @@
+"""What a command makes happen: the rules of a task's life.
+
+`decide` is a function of the command, the task as it is (None when there is none) and the time.
+A command whose wish already holds makes nothing happen, so that sending it twice is harmless.
+"""
+
+from typing import assert_never
+
+from ledger.commands import (
+    AbandonAttempt,
+    CancelTask,
+    Command,
+    CompleteTask,
+    FailAttempt,
+    ReleaseTask,
+    ReportProgress,
+    RetryTask,
+    StartTask,
+    SubmitTask,
+)
+from ledger.events import (
+    AttemptFailed,
+    ErrorKind,
+    Event,
+    RetryScheduled,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskProgressed,
+    TaskReleased,
+    TaskRetried,
+    TaskStarted,
+    TaskSubmitted,
+)
+from ledger.rejections import Rejection, RejectionCode
+from ledger.task import Status, Task
+
+NOTHING: tuple[Event, ...] = ()
+
+
+def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
+    """The events that `command` makes happen at `now` (ms), oldest first.
+
+    Raises Rejection when the task's state does not allow it.
+    """
+    if isinstance(command, SubmitTask):
+        return _submit(command, task)
+    if task is None:
+        raise Rejection(RejectionCode.TASK_NOT_FOUND, "Task not found")
+    match command:
+        case ReleaseTask():
+            return _release(task, now)
+        case StartTask():
+            return _start(command, task)
+        case ReportProgress():
+            return _progress(command, task)
+        case CompleteTask():
+            return _complete(command, task)
+        case FailAttempt():
+            return _fail(command, task, now)
+        case AbandonAttempt():
+            return _abandon(command, task, now)
+        case CancelTask():
+            return _cancel(command, task)
+        case RetryTask():
+            return _retry(task)
+        case _:
+            assert_never(command)
+
+
+def _submit(command: SubmitTask, task: Task | None) -> tuple[Event, ...]:
+    if task is None:
+        return (command.submission,)
+    if _same_submission(task.submission, command.submission):
+        return NOTHING
+    raise Rejection(
+        RejectionCode.IDEMPOTENCY_CONFLICT,
+        "this Idempotency-Key was used for another submission; send a new key, or the same body",
+    )
+
+
+def _same_submission(known: TaskSubmitted, sent: TaskSubmitted) -> bool:
+    # Bodies under a key are told apart by their hash; without a key the id is new, and a task
+    # under it can only be this same submission, sent again after a lost reply.
+    return known.body_sha256 == sent.body_sha256
+
+
+def _release(task: Task, now: int) -> tuple[Event, ...]:
+    waiting_until = task.state.waiting_until
+    if task.status not in (Status.QUEUED, Status.RETRYING):
+        raise Rejection(RejectionCode.TASK_NOT_WAITING, f"the task is {task.status}")
+    if waiting_until is None:
+        return NOTHING
+    if waiting_until > now:
+        raise Rejection(
+            RejectionCode.TASK_NOT_WAITING, f"the task is not due for {waiting_until - now} ms"
+        )
+    return (TaskReleased(),)
+
+
+def _start(command: StartTask, task: Task) -> tuple[Event, ...]:
+    if _is_running(task, command.attempt) and task.state.worker_id == command.worker_id:
+        return NOTHING
+    if task.status is not Status.QUEUED or task.state.waiting_until is not None:
+        raise Rejection(RejectionCode.TASK_NOT_WAITING, f"the task is {task.status}, not ready")
+    if command.attempt != task.state.attempt + 1:
+        raise _stale(command.attempt, task)
+    return (TaskStarted(command.attempt, command.worker_id, command.lease_ms),)
+
+
+def _progress(command: ReportProgress, task: Task) -> tuple[Event, ...]:
+    attempt = task.state.attempt if command.attempt is None else command.attempt
+    _require_running(task, attempt)
+    if (command.progress, command.message) == (task.state.progress, task.state.message):
+        return NOTHING
+    return (TaskProgressed(attempt, command.progress, command.message),)
+
+
+def _complete(command: CompleteTask, task: Task) -> tuple[Event, ...]:
+    if task.status is Status.COMPLETED and task.state.attempt == command.attempt:
+        return NOTHING
+    _require_running(task, command.attempt)
+    return (TaskCompleted(command.attempt, command.result),)
+
+
+def _fail(command: FailAttempt, task: Task, now: int) -> tuple[Event, ...]:
+    state = task.state
+    if (
+        task.status in (Status.RETRYING, Status.FAILED)
+        and state.attempt == command.attempt
+        and (state.error_message, state.error_kind) == (command.error_message, command.error_kind)
+    ):
+        return NOTHING
+    _require_running(task, command.attempt)
+    failed = AttemptFailed(command.attempt, command.error_message, command.error_kind)
+    retries_left = state.retry_count < task.submission.max_retries
+    if command.error_kind is ErrorKind.PERMANENT or not retries_left:
+        return (failed, TaskFailed(command.error_message, command.error_kind))
+    retry_count = state.retry_count + 1
+    delay_ms = command.policy.delay_ms(retry_count, command.jitter)
+    return (failed, RetryScheduled(now + delay_ms, retry_count))
+
+
+def _abandon(command: AbandonAttempt, task: Task, now: int) -> tuple[Event, ...]:
+    if task.status is Status.RETRYING and task.state.attempt == command.attempt:
+        return NOTHING
+    _require_running(task, command.attempt)
+    failed = AttemptFailed(command.attempt, command.reason, ErrorKind.WORKER_LOST)
+    return (failed, RetryScheduled(now, task.state.retry_count))
+
+
+def _cancel(command: CancelTask, task: Task) -> tuple[Event, ...]:
+    match task.status:
+        case Status.CANCELED:
+            return NOTHING
+        case Status.QUEUED | Status.PROCESSING | Status.RETRYING:
+            return (TaskCanceled(command.reason),)
+        case Status.COMPLETED | Status.FAILED:
+            raise Rejection(
+                RejectionCode.TASK_NOT_CANCELABLE, f"the task is {task.status}; nothing to cancel"
+            )
+
+
+def _retry(task: Task) -> tuple[Event, ...]:
+    if task.status in (Status.FAILED, Status.CANCELED):
+        return (TaskRetried(),)
+    raise Rejection(
+        RejectionCode.TASK_NOT_RETRYABLE,
+        f"the task is {task.status}; only a failed or canceled task can be retried",
+    )
+
+
+def _is_running(task: Task, attempt: int) -> bool:
+    return task.status is Status.PROCESSING and task.state.attempt == attempt
+
+
+def _require_running(task: Task, attempt: int) -> None:
+    if task.status is not Status.PROCESSING:
+        raise Rejection(
+            RejectionCode.TASK_NOT_PROCESSING, f"the task is {task.status}, not processing"
+        )
+    if task.state.attempt != attempt:
+        raise _stale(attempt, task)
+
+
+def _stale(attempt: int, task: Task) -> Rejection:
+    return Rejection(
+        RejectionCode.STALE_ATTEMPT,
+        f"attempt {attempt} no longer holds the task: {task.state.attempt} were started",
+    )

@@ -1,0 +1,126 @@
+"""What can happen to a task, in the past tense.
+
+These class names and field names are the storage format: an event is stored as its class name
+(the stream entry's `type`) and its fields as JSON (`data`). Golden files in `tests/golden` hold
+one of each; a shape that changes needs a step in `upcast.py`, never an edit of the past.
+
+Times are milliseconds since the epoch. When an event happened is not among its fields: the stream
+entry's `at` says it.
+"""
+
+from enum import StrEnum
+from typing import get_args
+
+import msgspec
+
+
+class Priority(StrEnum):
+    """How urgent a task is; queues are taken in this order, the most urgent first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class ErrorKind(StrEnum):
+    """Why an attempt failed."""
+
+    RETRYABLE = "retryable"
+    PERMANENT = "permanent"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker_lost"
+
+
+class TaskSubmitted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A caller handed over work. Also kept in the snapshot, whole, as the task's submission."""
+
+    task_type: str
+    kb_id: str
+    payload: msgspec.Raw
+    """A JSON object, the caller's bytes untouched."""
+    priority: Priority = Priority.NORMAL
+    max_retries: int = 3
+    timeout_s: int = 300
+    schedule_for: int | None = None
+    callback_url: str | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"")
+    """A JSON object, or empty."""
+    body_sha256: str = ""
+    """Tells a repeated submission from another one under the same Idempotency-Key."""
+
+
+class TaskReleased(msgspec.Struct, frozen=True):
+    """A scheduled or retrying task became due, and is ready to be taken."""
+
+
+class TaskStarted(msgspec.Struct, frozen=True):
+    """A worker began an attempt, and holds the task under a lease of `lease_ms`."""
+
+    attempt: int
+    worker_id: str
+    lease_ms: int
+
+
+class TaskProgressed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The running attempt told how far it is, in percent."""
+
+    attempt: int
+    progress: int
+    message: str = ""
+
+
+class TaskCompleted(msgspec.Struct, frozen=True):
+    """The running attempt succeeded; `result` is JSON, the handler's bytes untouched."""
+
+    attempt: int
+    result: msgspec.Raw
+
+
+class AttemptFailed(msgspec.Struct, frozen=True):
+    """The running attempt did not succeed. RetryScheduled or TaskFailed always follows."""
+
+    attempt: int
+    error_message: str
+    error_kind: ErrorKind
+
+
+class RetryScheduled(msgspec.Struct, frozen=True):
+    """Another attempt will be made, not before `retry_at`."""
+
+    retry_at: int
+    retry_count: int
+
+
+class TaskFailed(msgspec.Struct, frozen=True):
+    """No further attempt will be made: the error is permanent, or the retries are spent."""
+
+    error_message: str
+    error_kind: ErrorKind
+
+
+class TaskCanceled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody no longer wants the task done."""
+
+    reason: str = ""
+
+
+class TaskRetried(msgspec.Struct, frozen=True):
+    """Somebody sent a failed or canceled task round again, with its retries restored."""
+
+
+Event = (
+    TaskSubmitted
+    | TaskReleased
+    | TaskStarted
+    | TaskProgressed
+    | TaskCompleted
+    | AttemptFailed
+    | RetryScheduled
+    | TaskFailed
+    | TaskCanceled
+    | TaskRetried
+)
+
+EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+"""Every event by its stored name."""

@@ -1,0 +1,110 @@
+"""What an event makes of a task, and what a history makes of nothing."""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from ledger.events import (
+    AttemptFailed,
+    Event,
+    RetryScheduled,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskProgressed,
+    TaskReleased,
+    TaskRetried,
+    TaskStarted,
+    TaskSubmitted,
+)
+from ledger.task import State, Task
+from ledger.transitions import next_status
+
+
+def initial(task_id: str, event: Event, at: int) -> Task:
+    """The task that its first event brings into being. Raises IllegalTransition on another."""
+    status = next_status(None, type(event))
+    assert isinstance(event, TaskSubmitted)  # noqa: S101 - the table has no other first event
+    state = State(status, created_at=at, updated_at=at, waiting_until=event.schedule_for)
+    return Task(task_id, 1, event, state)
+
+
+def evolve(task: Task, event: Event, at: int) -> Task:
+    """The task after `event` at time `at` (ms). Raises IllegalTransition where it cannot follow."""
+    state = _state_after(task.state, event, at)
+    return Task(task.id, task.version + 1, task.submission, state)
+
+
+def fold(task_id: str, history: Iterable[tuple[Event, int]]) -> Task | None:
+    """The task that a history of (event, at) makes, oldest first; None of an empty one."""
+    task: Task | None = None
+    for event, at in history:
+        task = initial(task_id, event, at) if task is None else evolve(task, event, at)
+    return task
+
+
+def _state_after(state: State, event: Event, at: int) -> State:
+    status = next_status(state.status, type(event))
+    match event:
+        case TaskSubmitted():
+            raise AssertionError("the transition table lets no task be submitted twice")
+        case TaskReleased():
+            return replace(state, status=status, updated_at=at, waiting_until=None)
+        case TaskStarted(attempt, worker_id, lease_ms):
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                started_at=at,
+                attempt=attempt,
+                worker_id=worker_id,
+                lease_ms=lease_ms,
+                progress=0,
+                message="",
+            )
+        case TaskProgressed(_, progress, message):
+            return replace(state, status=status, updated_at=at, progress=progress, message=message)
+        case TaskCompleted(_, result):
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                completed_at=at,
+                progress=100,
+                result=result,
+                error_message="",
+                error_kind=None,
+            )
+        case AttemptFailed(_, error_message, error_kind):
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                error_message=error_message,
+                error_kind=error_kind,
+            )
+        case RetryScheduled(retry_at, retry_count):
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                waiting_until=retry_at,
+                retry_count=retry_count,
+                worker_id=None,
+            )
+        case TaskFailed(error_message, error_kind):
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                completed_at=at,
+                error_message=error_message,
+                error_kind=error_kind,
+            )
+        case TaskCanceled():
+            return replace(state, status=status, updated_at=at, completed_at=at, waiting_until=None)
+        case TaskRetried():
+            return State(status, created_at=state.created_at, updated_at=at, attempt=state.attempt)
+        case _:
+            assert_never(event)

@@ -1,0 +1,56 @@
+"""Every Redis key, built in one place.
+
+All keys of partition `p` share the hash tag `{ledgerq:p}`, so that a script may touch any of them
+on Redis Cluster too.
+
+    {ledgerq:p}:events                    stream   the ledger: every event of the partition
+    {ledgerq:p}:task:<id>                 hash     snapshot: version, submission, state, place,
+                                                   commit, last
+    {ledgerq:p}:ready:<type>:<priority>   stream   tasks to be taken; consumer group `workers`
+    {ledgerq:p}:due                       zset     <id> by the time (ms) it is released at
+    {ledgerq:p}:leases                    zset     <id>:<attempt> by the time (ms) it expires at
+    {ledgerq:p}:counters                  hash     entered:<type>:<priority>, taken:…, numbers that
+                                                   queue positions are told from
+    {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
+    {ledgerq:0}:ledger                    hash     format, partitions, epoch
+"""
+
+from ledger.placement import Queue
+
+GROUP = "workers"
+"""The consumer group of every ready stream."""
+
+CONSUMER = "worker"
+"""One name for all workers: leases, not the group's pending lists, say who holds a task."""
+
+LEDGER = "{ledgerq:0}:ledger"
+
+
+class PartitionKeys:
+    """The keys of one partition."""
+
+    def __init__(self, partition: int) -> None:
+        tag = f"{{ledgerq:{partition}}}:"
+        self.partition = partition
+        self.events = f"{tag}events"
+        self.due = f"{tag}due"
+        self.leases = f"{tag}leases"
+        self.counters = f"{tag}counters"
+        self.set_aside = f"{tag}set-aside"
+        self.task_prefix = f"{tag}task:"
+        self._ready_prefix = f"{tag}ready:"
+        self._ready: dict[Queue, str] = {}
+
+    def task(self, task_id: str) -> str:
+        return self.task_prefix + task_id
+
+    def ready(self, queue: Queue) -> str:
+        known = self._ready.get(queue)
+        if known is None:
+            known = self._ready[queue] = self._ready_prefix + queue_name(queue)
+        return known
+
+
+def queue_name(queue: Queue) -> str:
+    """`<type>:<priority>`, as it stands in keys and counters."""
+    return f"{queue.task_type}:{queue.priority.value}"

@@ -1,0 +1,282 @@
+"""The Store in plain dictionaries: the reference that the Redis store is compared with.
+
+Nothing here waits, so every method is atomic. The clock and the idle wait are passed in, so that
+tests and the simulation own time.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from ledger.codec import Undecodable, decode_task, encode
+from ledger.events import Priority, TaskSubmitted
+from ledger.identity import partition_of
+from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
+from ledger.store import (
+    Append,
+    Claimed,
+    Conflict,
+    Delivery,
+    Full,
+    Outcome,
+    Overdue,
+    Position,
+    Recorded,
+    Written,
+)
+from ledger.task import Task
+
+
+class Snapshot(msgspec.Struct):
+    """A task as it is kept: bytes, as on a server, so that the codec is exercised too."""
+
+    version: int
+    submission: bytes
+    state: bytes
+    place: Place
+    last: str
+    entry: str = ""
+    """The ready entry, when the place is Ready."""
+    number: int = 0
+
+
+class ReadyEntry(msgspec.Struct):
+    task_id: str
+    number: int
+    delivered_at: int | None = None
+
+
+class Partition:
+    """One partition's streams and sets."""
+
+    def __init__(self) -> None:
+        self.events: list[Recorded] = []
+        self.tasks: dict[str, Snapshot] = {}
+        self.ready: dict[Queue, dict[str, ReadyEntry]] = {}
+        self.due: dict[str, int] = {}
+        self.leases: dict[tuple[str, int], int] = {}
+        self.entered: dict[Queue, int] = {}
+        self.taken: dict[Queue, int] = {}
+        self.set_aside: list[tuple[Delivery, str]] = []
+        self.entries = 0
+
+    def next_entry(self) -> str:
+        self.entries += 1
+        return f"{self.entries}-0"
+
+
+class MemoryStore:
+    """All of a ledger in this process; gone with it. `idle(timeout_ms)` is awaited where a server
+    would block; it returns early when something was appended, or not, as it likes."""
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        idle: Callable[[int], Awaitable[None]],
+        partitions: int = 1,
+    ) -> None:
+        self._now_ms = now_ms
+        self._idle = idle
+        self.contents = [Partition() for _ in range(partitions)]
+
+    @property
+    def partitions(self) -> int:
+        return len(self.contents)
+
+    def now_ms(self) -> int:
+        return self._now_ms()
+
+    async def append(self, step: Append) -> Outcome:
+        number = partition_of(step.after.id, self.partitions)
+        partition, task = self.contents[number], step.after
+        kept = partition.tasks.get(task.id)
+        version = 0 if kept is None else kept.version
+        if version != (0 if step.before is None else step.before.version):
+            return Conflict(version)
+        place = placement(task)
+        if isinstance(place, Ready) and 0 < step.queue_max <= len(
+            partition.ready.get(place.queue, ())
+        ):
+            return Full()
+        if kept is None:
+            assert isinstance(step.events[0], TaskSubmitted)  # noqa: S101 - decide's first event
+            kept = Snapshot(0, encode(step.events[0]), b"", Nowhere(), "")
+            partition.tasks[task.id] = kept
+        for event in step.events:
+            kept.version += 1
+            position = Position(number, partition.next_entry())
+            partition.events.append(
+                Recorded(
+                    position,
+                    type(event).__name__,
+                    task.id,
+                    kept.version,
+                    task.state.updated_at,
+                    encode(event),
+                    encode(step.meta),
+                    kept.last,
+                )
+            )
+            kept.last = position.entry
+        kept.state = encode(task.state)
+        if place != kept.place:
+            self._leave(partition, task, kept)
+            self._enter(partition, task, kept, place)
+        return Written(Position(number, kept.last))
+
+    def _leave(self, partition: Partition, task: Task, kept: Snapshot) -> None:
+        match kept.place:
+            case Ready(queue):
+                partition.ready[queue].pop(kept.entry, None)
+            case Due():
+                partition.due.pop(task.id, None)
+            case Leased(attempt):
+                partition.leases.pop((task.id, attempt), None)
+            case Nowhere():
+                pass
+
+    def _enter(self, partition: Partition, task: Task, kept: Snapshot, place: Place) -> None:
+        kept.place = place
+        match place:
+            case Ready(queue):
+                kept.number = partition.entered.get(queue, 0) + 1
+                partition.entered[queue] = kept.number
+                kept.entry = partition.next_entry()
+                partition.ready.setdefault(queue, {})[kept.entry] = ReadyEntry(task.id, kept.number)
+            case Due(at_ms):
+                partition.due[task.id] = at_ms
+            case Leased(attempt, lease_ms):
+                partition.leases[task.id, attempt] = self._now_ms() + lease_ms
+            case Nowhere():
+                pass
+
+    async def load(self, task_id: str) -> Task | None:
+        kept = self._partition(task_id).tasks.get(task_id)
+        if kept is None:
+            return None
+        return decode_task(task_id, kept.version, kept.submission, kept.state)
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        return [e for e in self._partition(task_id).events if e.task_id == task_id]
+
+    async def queue_position(self, task: Task) -> int:
+        partition, queue = self._partition(task.id), queue_of(task)
+        kept = partition.tasks.get(task.id)
+        if kept is None or not isinstance(kept.place, Ready):
+            return 0
+        own = kept.number - partition.taken.get(queue, 0)
+        if own < 1:
+            return 0
+        order = list(Priority)
+        return own + sum(
+            len(partition.ready.get(Queue(queue.task_type, priority), ()))
+            for priority in order[: order.index(queue.priority)]
+        )
+
+    async def claim(
+        self,
+        partition: int,
+        queues: Sequence[Queue],
+        count: int,
+        delivered: Sequence[Delivery] = (),
+    ) -> list[Claimed]:
+        fresh = self._take(partition, queues, count - len(delivered), lambda e: e is None)
+        return [await self._claimed(d) for d in (*delivered, *fresh)]
+
+    async def claim_stale(
+        self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int
+    ) -> list[Claimed]:
+        limit = self._now_ms() - idle_ms
+        stale = self._take(partition, queues, count, lambda e: e is not None and e <= limit)
+        return [await self._claimed(d) for d in stale]
+
+    async def wait_ready(
+        self, partition: int, queues: Sequence[Queue], timeout_ms: int
+    ) -> list[Delivery]:
+        for waited in (False, True):
+            found = self._take(partition, queues, 1, lambda e: e is None)
+            if found or waited:
+                return found
+            await self._idle(timeout_ms)
+        return []
+
+    def _take(
+        self,
+        partition: int,
+        queues: Sequence[Queue],
+        count: int,
+        wanted: Callable[[int | None], bool],
+    ) -> list[Delivery]:
+        """Deliver entries whose last delivery time satisfies `wanted`."""
+        contents = self.contents[partition]
+        found: list[Delivery] = []
+        for queue in queues:
+            for name, entry in contents.ready.get(queue, {}).items():
+                if len(found) >= count:
+                    return found
+                if not wanted(entry.delivered_at):
+                    continue
+                if entry.delivered_at is None:
+                    contents.taken[queue] = entry.number
+                entry.delivered_at = self._now_ms()
+                found.append(Delivery(queue, partition, name, entry.task_id, str(entry.number)))
+        return found
+
+    async def _claimed(self, delivery: Delivery) -> Claimed:
+        try:
+            task = await self.load(delivery.task_id)
+        except Undecodable as error:
+            return Claimed(delivery, None, str(error))
+        return Claimed(delivery, task, "" if task else "there is no such task")
+
+    async def set_aside(self, delivery: Delivery, reason: str) -> None:
+        self.contents[delivery.partition].set_aside.append((delivery, reason))
+        await self.drop(delivery)
+
+    async def drop(self, delivery: Delivery) -> None:
+        self.contents[delivery.partition].ready.get(delivery.queue, {}).pop(delivery.entry, None)
+
+    async def renew(
+        self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
+    ) -> list[tuple[str, int]]:
+        held = self.contents[partition].leases
+        for lease in leases:
+            if lease in held:
+                held[lease] = self._now_ms() + lease_ms
+        return [lease for lease in leases if lease not in held]
+
+    async def overdue(self, partition: int, count: int) -> Overdue:
+        contents, now = self.contents[partition], self._now_ms()
+        due = sorted((at, task_id) for task_id, at in contents.due.items())
+        leases = sorted((at, lease) for lease, at in contents.leases.items())
+        upcoming = [at - now for at, _ in (*due, *leases) if at > now]
+        return Overdue(
+            now,
+            tuple(task_id for at, task_id in due if at <= now)[:count],
+            tuple(lease for at, lease in leases if at <= now)[:count],
+            min(upcoming, default=None),
+        )
+
+    async def last_position(self, partition: int) -> Position:
+        events = self.contents[partition].events
+        return events[-1].position if events else Position(partition, "0-0")
+
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        for waited in (False, True):
+            after = [
+                e
+                for e in self.contents[position.partition].events
+                if _order(e.position) > _order(position)
+            ]
+            if after or waited:
+                return after[:count]
+            await self._idle(wait_ms)
+        return []
+
+    def _partition(self, task_id: str) -> Partition:
+        return self.contents[partition_of(task_id, self.partitions)]
+
+
+def _order(position: Position) -> tuple[int, int]:
+    ms, _, seq = position.entry.partition("-")
+    return int(ms), int(seq)

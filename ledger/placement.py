@@ -1,0 +1,58 @@
+"""Where a task waits: a pure function of its state, carried out by `append.lua`."""
+
+import msgspec
+
+from ledger.events import Priority
+from ledger.task import Status, Task
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Tasks of one type and one priority, in the order in which they became ready."""
+
+    task_type: str
+    priority: Priority
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """In a dispatch stream, for any worker to take."""
+
+    queue: Queue
+
+
+class Due(msgspec.Struct, frozen=True):
+    """Not to be taken before `at_ms`."""
+
+    at_ms: int
+
+
+class Leased(msgspec.Struct, frozen=True):
+    """Held by the worker that runs `attempt`, for `lease_ms` from when the event is written."""
+
+    attempt: int
+    lease_ms: int
+
+
+class Nowhere(msgspec.Struct, frozen=True):
+    """Finished: nothing is to be done."""
+
+
+Place = Ready | Due | Leased | Nowhere
+
+
+def queue_of(task: Task) -> Queue:
+    """The queue that the task waits in whenever it is ready."""
+    return Queue(task.submission.task_type, task.submission.priority)
+
+
+def placement(task: Task) -> Place:
+    """Where the task belongs now."""
+    state = task.state
+    match state.status:
+        case Status.QUEUED | Status.RETRYING:
+            if state.waiting_until is not None:
+                return Due(state.waiting_until)
+            return Ready(queue_of(task))
+        case Status.PROCESSING:
+            return Leased(state.attempt, state.lease_ms)
+        case Status.COMPLETED | Status.FAILED | Status.CANCELED:
+            return Nowhere()

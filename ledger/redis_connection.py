@@ -1,0 +1,176 @@
+"""How the server is spoken to: connections, scripts, and the calls that outlive a fault."""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio import (
+    Connection,
+    ConnectionPool,
+    Redis,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ledger.rejections import Rejection, RejectionCode
+
+RETRY_FIRST_S: Final = 0.02
+RETRY_CAP_S: Final = 1.0
+
+PASSING_ERRORS: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    TryAgainError,
+    ClusterDownError,
+    MasterDownError,
+)
+"""Faults of a server that restarts, fails over or is out of reach: worth another try."""
+
+Argument = str | bytes | int
+
+
+class Script:
+    """A Lua script that lies beside this file, called by its hash."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = Path(__file__).with_name(f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+_pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+
+
+class _FastPacking:
+    """Packs commands in C: redis-py's own asyncio packing was the largest cost of a hot script."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        head = args[0]
+        if isinstance(head, str) and " " in head:
+            args = (*head.split(), *args[1:])
+        return [_pack(args)]
+
+
+class FastConnection(_FastPacking, Connection):
+    """TCP."""
+
+
+class FastSSLConnection(_FastPacking, SSLConnection):
+    """TLS."""
+
+
+class FastUnixConnection(_FastPacking, UnixDomainSocketConnection):
+    """Unix socket."""
+
+
+CONNECTION_CLASSES: Final = {
+    "redis": FastConnection,
+    "rediss": FastSSLConnection,
+    "unix": FastUnixConnection,
+}
+
+
+def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
+    """A client of the server at `url` (redis://, rediss:// or unix://); connects when first used.
+
+    Raises ValueError for another kind of URL. Lost calls are not sent again here: whoever calls
+    knows whether that is safe.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in CONNECTION_CLASSES:
+        raise ValueError(f"redis_url: expected redis://, rediss:// or unix://, got {url!r}")
+    pool = ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+        url,
+        connection_class=CONNECTION_CLASSES[scheme],
+        max_connections=connections_max,
+        socket_timeout=timeout_ms / 1000,
+        socket_connect_timeout=timeout_ms / 1000,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+class Caller:
+    """Sends commands and scripts, again and again while the server is out of reach, within
+    `timeout_ms`. Everything sent this way must be safe to send twice."""
+
+    def __init__(self, client: Redis, timeout_ms: int) -> None:
+        self._client = client
+        self._timeout_s = timeout_ms / 1000
+
+    async def command(self, *arguments: Argument) -> Any:
+        """The reply as the server gave it: bytes, ints, lists, None."""
+        reply, _ = await self._persist(lambda: send(self._client, arguments))
+        return reply
+
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> tuple[Any, bool]:
+        """The script's reply, and whether it was sent more than once: if so, an earlier one may
+        have run with its reply lost."""
+        rest = (len(keys), *keys, *arguments)
+
+        async def once() -> Any:
+            try:
+                return await send(self._client, ("EVALSHA", script.sha, *rest))
+            except NoScriptError:
+                return await send(self._client, ("EVAL", script.text, *rest))
+
+        return await self._persist(once)
+
+    async def _persist(self, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        deadline = time.monotonic() + self._timeout_s
+        delay_s = RETRY_FIRST_S
+        sent_again = False
+        while True:
+            try:
+                return await call(), sent_again
+            except PASSING_ERRORS as error:
+                pause_s = delay_s * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries
+                if time.monotonic() + pause_s > deadline:
+                    raise Rejection(
+                        RejectionCode.SERVICE_UNAVAILABLE,
+                        "the ledger's server cannot be reached "
+                        f"({type(error).__name__}: {error}); try again",
+                    ) from error
+            except OutOfMemoryError as error:
+                raise Rejection(
+                    RejectionCode.SERVICE_UNAVAILABLE,
+                    "the ledger's server is at its memory limit; try again later",
+                ) from error
+            sent_again = True
+            await asyncio.sleep(pause_s)
+            delay_s = min(delay_s * 2, RETRY_CAP_S)
+
+
+async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
+    """One command on a connection of the pool, without redis-py's reply conversions."""
+    pool = client.connection_pool
+    connection = cast("Any", await pool.get_connection())
+    try:
+        await connection.send_command(*arguments)
+        return await connection.read_response()
+    finally:
+        await pool.release(connection)

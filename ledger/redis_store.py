@@ -1,0 +1,486 @@
+"""The ledger on Redis 7.0+ or Valkey 8+: every step is one call of a script beside this file."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Self
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ledger import keys
+from ledger.batching import Coalescer
+from ledger.codec import Undecodable, decode_meta, decode_task, encode
+from ledger.events import Priority, TaskSubmitted
+from ledger.identity import partition_of
+from ledger.keys import PartitionKeys, queue_name
+from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
+from ledger.redis_connection import Argument, Caller, Script, connect
+from ledger.rejections import Rejection
+from ledger.store import (
+    Append,
+    Claimed,
+    Conflict,
+    Delivery,
+    Full,
+    Outcome,
+    Overdue,
+    Position,
+    Recorded,
+    Written,
+)
+from ledger.task import Task
+
+LEDGER_FORMAT: Final = "1"
+HISTORY_CHUNK: Final = 500
+SET_ASIDE_MAX: Final = 1_000
+CLOCK_SYNC_MS: Final = 60_000
+
+
+class StoreOptions(msgspec.Struct, frozen=True):
+    """Bounds of one process's use of the ledger. Times in ms, sizes in bytes."""
+
+    partitions: int = 1
+    """Of a new ledger; one that exists already must have as many."""
+    timeout_ms: int = 5_000
+    """A call that is not answered in this time fails with SERVICE_UNAVAILABLE."""
+    batch_items_max: int = 128
+    batch_bytes_max: int = 1 << 20
+    queue_items_max: int = 10_000
+    in_flight_max: int = 1
+    connections_max: int = 64
+
+
+class LedgerMismatch(Exception):
+    """The server holds a ledger of another format or partition count."""
+
+
+APPEND = Script("append")
+CLAIM = Script("claim")
+LOAD = Script("load")
+HISTORY = Script("history")
+POSITION = Script("position")
+RENEW = Script("renew")
+DUE = Script("due")
+
+
+class _EncodedAppend(msgspec.Struct, frozen=True):
+    """An Append as the script wants it."""
+
+    step: Append
+    commit: str
+    keys: tuple[str, str]
+    arguments: tuple[Argument, ...]
+
+
+class RedisStore:
+    """The Store on a server. Made with `open`, ended with `close`."""
+
+    def __init__(self, client: Redis, options: StoreOptions) -> None:
+        self._client = client
+        self._caller = Caller(client, options.timeout_ms)
+        self._options = options
+        self._keys = [PartitionKeys(p) for p in range(options.partitions)]
+        self._appends = [self._coalescer(self._send_appends, p) for p in self._keys]
+        self._loads = [self._coalescer(self._send_loads, p) for p in self._keys]
+        self._commit_prefix = os.urandom(8).hex()
+        self._commits = 0
+        self._clock_offset_ms = 0
+        self._clock_synced_at = 0.0
+        self._cursors: dict[str, str] = {}
+        self._syncing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, url: str, options: StoreOptions | None = None) -> Self:
+        """Connect, and check that the ledger is ours; a new one is made.
+
+        Raises ValueError for a URL of another kind, LedgerMismatch for another ledger,
+        Rejection(SERVICE_UNAVAILABLE) when the server cannot be reached in time.
+        """
+        options = options or StoreOptions()
+        client = connect(
+            url, timeout_ms=options.timeout_ms, connections_max=options.connections_max
+        )
+        store = cls(client, options)
+        try:
+            await store._check_ledger()
+            await store._sync_clock()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Answer what is in flight, and close the connections."""
+        for coalescer in (*self._appends, *self._loads):
+            await coalescer.drain()
+        if self._syncing is not None:
+            await asyncio.wait([self._syncing])
+        await self._client.aclose()
+
+    @property
+    def client(self) -> Redis:
+        """The connection pool, for reading what is not part of the ledger (INFO, CONFIG)."""
+        return self._client
+
+    @property
+    def partitions(self) -> int:
+        return self._options.partitions
+
+    def now_ms(self) -> int:
+        """The server's clock as this process knows it, so that hosts' clocks need not agree."""
+        if (
+            time.monotonic() - self._clock_synced_at > CLOCK_SYNC_MS / 1000
+            and self._syncing is None
+        ):
+            self._syncing = asyncio.get_running_loop().create_task(self._sync_clock_quietly())
+        return time.time_ns() // 1_000_000 + self._clock_offset_ms
+
+    # -- appends ------------------------------------------------------------------------------
+
+    async def append(self, step: Append) -> Outcome:
+        self._commits += 1
+        encoded = self._encode(step, f"{self._commit_prefix}-{self._commits:x}")
+        size = sum(len(a) for a in encoded.arguments if isinstance(a, bytes))
+        partition = partition_of(step.after.id, self._options.partitions)
+        return await self._appends[partition].submit(encoded, size)
+
+    def _encode(self, step: Append, commit: str) -> _EncodedAppend:
+        after, before = step.after, step.before
+        partition = self._keys[partition_of(after.id, self._options.partitions)]
+        submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
+        place = placement(after)
+        if before is not None and placement(before) == place:
+            kind, number, name = "keep", 0, ""
+        else:
+            kind, number, name = _place_arguments(place, step.queue_max)
+        arguments: list[Argument] = [
+            after.id,
+            0 if before is None else before.version,
+            commit,
+            after.state.updated_at,
+            encode(msgspec.structs.replace(step.meta, commit=commit)),
+            submission,
+            encode(after.state),
+            kind,
+            number,
+            name,
+            len(step.events),
+        ]
+        for event in step.events:
+            arguments += (type(event).__name__, encode(event))
+        keys_ = (partition.task(after.id), partition.ready(queue_of(after)))
+        return _EncodedAppend(step, commit, keys_, tuple(arguments))
+
+    async def _send_appends(
+        self, partition: PartitionKeys, batch: list[_EncodedAppend]
+    ) -> list[Outcome]:
+        script_keys = [partition.events, partition.due, partition.leases, partition.counters]
+        arguments: list[Argument] = []
+        for item in batch:
+            script_keys += item.keys
+            arguments += item.arguments
+        replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
+        outcomes = [_outcome(partition.partition, reply) for reply in replies]
+        if sent_again:
+            for i, (item, outcome) in enumerate(zip(batch, outcomes, strict=True)):
+                if isinstance(outcome, Conflict):
+                    outcomes[i] = await self._find_commit(item, outcome)
+        return outcomes
+
+    async def _find_commit(self, item: _EncodedAppend, conflict: Conflict) -> Outcome:
+        """Tell a real conflict from our own append whose reply was lost and which was built on."""
+        version = item.step.after.version
+        for recorded in await self.history(item.step.after.id):
+            if recorded.version == version and decode_meta(recorded.meta).commit == item.commit:
+                return Written(recorded.position)
+        return conflict
+
+    # -- reads --------------------------------------------------------------------------------
+
+    async def load(self, task_id: str) -> Task | None:
+        partition = partition_of(task_id, self._options.partitions)
+        reply = await self._loads[partition].submit(task_id, 0)
+        return _task(task_id, reply)
+
+    async def _send_loads(
+        self, partition: PartitionKeys, batch: list[str]
+    ) -> list[tuple[bytes | None, bytes, bytes]]:
+        flat = await self._call(LOAD, [partition.task(task_id) for task_id in batch], ())
+        return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        partition = self._partition(task_id)
+        found: list[Recorded] = []
+        start = b""
+        while True:
+            entries, following = await self._call(
+                HISTORY, (partition.events, partition.task(task_id)), (start, HISTORY_CHUNK)
+            )
+            found += (_recorded(partition.partition, entry) for entry in entries)
+            if not entries or not following:
+                found.reverse()
+                return found
+            start = following
+
+    async def queue_position(self, task: Task) -> int:
+        partition = self._partition(task.id)
+        queue = queue_of(task)
+        order = list(Priority)
+        ahead = [
+            partition.ready(Queue(queue.task_type, priority))
+            for priority in order[: order.index(queue.priority)]
+        ]
+        script_keys = (partition.counters, partition.task(task.id), *ahead)
+        return await self._call(POSITION, script_keys, (queue_name(queue),))
+
+    async def last_position(self, partition: int) -> Position:
+        entries = await self._caller.command(
+            "XREVRANGE", self._keys[partition].events, "+", "-", "COUNT", 1
+        )
+        return Position(partition, entries[0][0].decode() if entries else "0-0")
+
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        key = self._keys[position.partition].events
+        reply = await self._caller.command(
+            "XREAD",
+            "COUNT",
+            count,
+            "BLOCK",
+            self._block_ms(wait_ms),
+            "STREAMS",
+            key,
+            position.entry,
+        )
+        return [_recorded(position.partition, entry) for entry in reply[0][1]] if reply else []
+
+    # -- dispatch -----------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        partition: int,
+        queues: Sequence[Queue],
+        count: int,
+        delivered: Sequence[Delivery] = (),
+    ) -> list[Claimed]:
+        return await self._claim(partition, queues, count, 0, delivered)
+
+    async def claim_stale(
+        self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int
+    ) -> list[Claimed]:
+        return await self._claim(partition, queues, count, max(idle_ms, 1), ())
+
+    async def _claim(
+        self,
+        partition: int,
+        queues: Sequence[Queue],
+        count: int,
+        idle_ms: int,
+        delivered: Sequence[Delivery],
+    ) -> list[Claimed]:
+        names = self._keys[partition]
+        streams = [names.ready(queue) for queue in queues]
+        arguments: list[str | int] = [count, idle_ms, len(delivered)]
+        for item in delivered:
+            arguments += (queues.index(item.queue) + 1, item.entry, item.task_id, item.number)
+        for queue, stream in zip(queues, streams, strict=True):
+            arguments += (queue_name(queue), self._cursors.get(stream, "0-0"))
+        cursors, taken = await self._call(
+            CLAIM, (names.counters, names.task_prefix, *streams), arguments
+        )
+        if idle_ms:
+            self._cursors.update(zip(streams, (c.decode() for c in cursors), strict=True))
+        return [_claimed(partition, queues, taken[i : i + 6]) for i in range(0, len(taken), 6)]
+
+    async def wait_ready(
+        self, partition: int, queues: Sequence[Queue], timeout_ms: int
+    ) -> list[Delivery]:
+        streams = [self._keys[partition].ready(queue) for queue in queues]
+        try:
+            reply = await self._caller.command(
+                "XREADGROUP", "GROUP", keys.GROUP, keys.CONSUMER, "COUNT", 1,
+                "BLOCK", self._block_ms(timeout_ms), "STREAMS", *streams, *(">" for _ in streams),
+            )  # fmt: skip
+        except ResponseError as error:
+            if str(error).startswith("NOGROUP"):
+                return []  # the next claim makes the groups
+            raise
+        by_stream = dict(zip(streams, queues, strict=True))
+        return [
+            _delivery(partition, by_stream[stream.decode()], entry)
+            for stream, entries in reply or ()
+            for entry in entries
+        ]
+
+    async def set_aside(self, delivery: Delivery, reason: str) -> None:
+        names = self._keys[delivery.partition]
+        kept = ("queue", queue_name(delivery.queue), "entry", delivery.entry)
+        await self._caller.command(
+            "XADD", names.set_aside, "MAXLEN", "~", SET_ASIDE_MAX, "*",
+            *kept, "task", delivery.task_id, "reason", reason,
+        )  # fmt: skip
+        await self.drop(delivery)
+
+    async def drop(self, delivery: Delivery) -> None:
+        ready = self._keys[delivery.partition].ready(delivery.queue)
+        await self._caller.command("XACK", ready, keys.GROUP, delivery.entry)
+        await self._caller.command("XDEL", ready, delivery.entry)
+
+    async def renew(
+        self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
+    ) -> list[tuple[str, int]]:
+        members = [f"{task_id}:{attempt}" for task_id, attempt in leases]
+        gone = await self._call(RENEW, (self._keys[partition].leases,), (lease_ms, *members))
+        return [_lease(member) for member in gone]
+
+    async def overdue(self, partition: int, count: int) -> Overdue:
+        names = self._keys[partition]
+        now, due, expired, following = await self._call(DUE, (names.due, names.leases), (count,))
+        return Overdue(
+            int(now),
+            tuple(member.decode() for member in due),
+            tuple(_lease(member) for member in expired),
+            None if following < 0 else int(following),
+        )
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def _partition(self, task_id: str) -> PartitionKeys:
+        return self._keys[partition_of(task_id, self._options.partitions)]
+
+    def _coalescer(
+        self,
+        send: Callable[[PartitionKeys, list[Any]], Awaitable[list[Any]]],
+        partition: PartitionKeys,
+    ) -> Coalescer[Any, Any]:
+        return Coalescer(
+            lambda batch: send(partition, batch),
+            items_max=self._options.batch_items_max,
+            bytes_max=self._options.batch_bytes_max,
+            queue_items_max=self._options.queue_items_max,
+            in_flight_max=self._options.in_flight_max,
+        )
+
+    def _block_ms(self, wait_ms: int) -> int:
+        """A wait that ends before its call would count as unanswered; 0 would mean for ever."""
+        return max(1, min(wait_ms, self._options.timeout_ms // 2))
+
+    async def _call(
+        self, script: Script, script_keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        reply, _ = await self._caller.script(script, script_keys, arguments)
+        return reply
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def _check_ledger(self) -> None:
+        wanted = {"format": LEDGER_FORMAT, "partitions": str(self._options.partitions)}
+        for field, value in (*wanted.items(), ("epoch", os.urandom(16).hex())):
+            await self._caller.command("HSETNX", keys.LEDGER, field, value)
+        for field, value in wanted.items():
+            stored = (await self._caller.command("HGET", keys.LEDGER, field)).decode()
+            if stored != value:
+                raise LedgerMismatch(
+                    f"this ledger has {field} {stored}, the settings ask for {value}; a ledger's "
+                    f"{field} cannot be changed: set it to {stored}, or use another server"
+                )
+
+    async def _sync_clock(self) -> None:
+        """Measure how far the server's clock is from ours; the quickest of three replies counts."""
+        best: tuple[float, int] | None = None
+        for _ in range(3):
+            sent = time.monotonic()
+            seconds, micros = await self._caller.command("TIME")
+            took = time.monotonic() - sent
+            ours = time.time_ns() // 1_000_000 - round(took * 500)
+            offset = int(seconds) * 1000 + int(micros) // 1000 - ours
+            if best is None or took < best[0]:
+                best = (took, offset)
+        assert best is not None  # noqa: S101 - three rounds were made
+        self._clock_offset_ms = best[1]
+        self._clock_synced_at = time.monotonic()
+
+    async def _sync_clock_quietly(self) -> None:
+        try:
+            await self._sync_clock()
+        except (Rejection, RedisError):
+            # Out of reach: the old offset serves until the next try.
+            self._clock_synced_at = time.monotonic()
+        finally:
+            self._syncing = None
+
+
+def _outcome(partition: int, reply: bytes | int) -> Outcome:
+    if isinstance(reply, bytes):
+        return Written(Position(partition, reply.decode()))
+    return Full() if reply < 0 else Conflict(reply)
+
+
+def _place_arguments(place: Place, queue_max: int) -> tuple[str, int, str]:
+    match place:
+        case Ready(queue):
+            return "ready", queue_max, queue_name(queue)
+        case Due(at_ms):
+            return "due", at_ms, ""
+        case Leased(attempt, lease_ms):
+            return "lease", lease_ms, str(attempt)
+        case Nowhere():
+            return "none", 0, ""
+
+
+def _task(task_id: str, reply: tuple[bytes | None, bytes, bytes]) -> Task | None:
+    version, submission, state = reply
+    return None if version is None else decode_task(task_id, int(version), submission, state)
+
+
+def _lease(member: bytes) -> tuple[str, int]:
+    task_id, _, attempt = member.decode().rpartition(":")
+    return task_id, int(attempt)
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
+    position = Position(partition, entry[0].decode())
+    fields = _fields(entry[1])
+    try:
+        return Recorded(
+            position,
+            fields[b"type"].decode(),
+            fields[b"task"].decode(),
+            int(fields[b"version"]),
+            int(fields[b"at"]),
+            fields[b"data"],
+            fields[b"meta"],
+            fields[b"prev"].decode(),
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"the entry at {position} is no event of ledgerq: {error!r}") from error
+
+
+def _delivery(partition: int, queue: Queue, entry: tuple[bytes, list[bytes]]) -> Delivery:
+    fields = _fields(entry[1])
+    return Delivery(
+        queue,
+        partition,
+        entry[0].decode(),
+        fields.get(b"task", b"").decode(errors="replace"),
+        fields.get(b"n", b"").decode(errors="replace"),
+    )
+
+
+def _claimed(partition: int, queues: Sequence[Queue], row: list[Any]) -> Claimed:
+    stream, entry, task_id, version, submission, state = row
+    delivery = Delivery(
+        queues[int(stream) - 1], partition, entry.decode(), task_id.decode(errors="replace")
+    )
+    if version is None:
+        return Claimed(delivery, None, "there is no such task")
+    try:
+        return Claimed(delivery, _task(delivery.task_id, (version, submission, state)))
+    except Undecodable as error:
+        return Claimed(delivery, None, str(error))

@@ -1,0 +1,190 @@
+"""The seam between the rules and the disk: what a store must do, in words and types.
+
+Two stores exist, `memory_store` (the readable reference) and `redis_store`; one contract suite,
+`tests/contracts/store.py`, runs on both.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self
+
+import msgspec
+
+from ledger.codec import Meta, decode_event
+from ledger.events import Event
+from ledger.placement import Queue
+from ledger.task import Task
+
+
+class Position(NamedTuple):
+    """Where an event stands in the ledger: its partition and its stream entry id.
+
+    Written `<partition>:<ms>-<seq>`, e.g. `0:1763811000123-0`. Positions of one partition are in
+    order; those of different partitions cannot be compared.
+    """
+
+    partition: int
+    entry: str
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.entry}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError, saying what was expected, for anything that is not a position."""
+        partition, colon, entry = text.partition(":")
+        ms, dash, seq = entry.partition("-")
+        if not (colon and dash and partition.isdecimal() and ms.isdecimal() and seq.isdecimal()):
+            raise ValueError(f"expected a position such as 0:1763811000123-0, got {text[:80]!r}")
+        return cls(int(partition), entry)
+
+
+class Append(msgspec.Struct, frozen=True):
+    """One task's step: from `before` (None: it does not exist) through `events` to `after`."""
+
+    before: Task | None
+    after: Task
+    events: tuple[Event, ...]
+    meta: Meta
+    queue_max: int = 0
+    """Refuse to enter a ready queue in which so many wait already; 0 means no bound."""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The events are in the ledger; `position` is that of the last one."""
+
+    position: Position
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Nothing was written: the task is at `version`, not where the caller thought."""
+
+    version: int
+
+
+class Full(msgspec.Struct, frozen=True):
+    """Nothing was written: the task's ready queue has reached `queue_max`."""
+
+
+Outcome = Written | Conflict | Full
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event as it stands in the ledger. `at` is in ms; `prev` is the entry id of the task's
+    previous event, empty for its first."""
+
+    position: Position
+    type: str
+    task_id: str
+    version: int
+    at: int
+    data: bytes
+    meta: bytes
+    prev: str
+
+    def event(self) -> Event:
+        """Raises UnknownEventType or Undecodable."""
+        return decode_event(self.type, self.data)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A ready entry handed out by a consumer group. `number` is its place in the queue's order."""
+
+    queue: Queue
+    partition: int
+    entry: str
+    task_id: str
+    number: str = ""
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A delivery with its task; or, when there is none to be had, the reason in `fault`."""
+
+    delivery: Delivery
+    task: Task | None
+    fault: str = ""
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """What the clock of the ledger says: which tasks to release, and which leases ran out."""
+
+    now_ms: int
+    due: tuple[str, ...]
+    expired: tuple[tuple[str, int], ...]
+    """(task id, attempt)"""
+    next_in_ms: int | None
+    """Until the next of either; None when nothing waits."""
+
+
+class Store(Protocol):
+    """Keeps events, snapshots and places. Every method may raise Rejection with the code
+    SERVICE_UNAVAILABLE when the ledger cannot be reached in time; nothing is half done then."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the ledger has; fixed when it was made."""
+        ...
+
+    def now_ms(self) -> int:
+        """The ledger's clock, in ms since the epoch."""
+        ...
+
+    async def append(self, step: Append) -> Outcome:
+        """Write one task's step, whole or not at all, once however often it has to be sent."""
+        ...
+
+    async def load(self, task_id: str) -> Task | None:
+        """The task as it is now. Raises Undecodable when its snapshot cannot be read."""
+        ...
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        """All events of a task, oldest first; empty when there is no such task."""
+        ...
+
+    async def queue_position(self, task: Task) -> int:
+        """1 = next of its type to be taken; 0 when the task is not waiting in a queue."""
+        ...
+
+    async def claim(
+        self, partition: int, queues: Sequence[Queue], count: int, delivered: Sequence[Delivery]
+    ) -> list[Claimed]:
+        """At most `count` ready tasks, the first queue's first; `delivered` ones are among them."""
+        ...
+
+    async def claim_stale(
+        self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int
+    ) -> list[Claimed]:
+        """Claims of others that did not become a start within `idle_ms`. Call it again to go on."""
+        ...
+
+    async def wait_ready(
+        self, partition: int, queues: Sequence[Queue], timeout_ms: int
+    ) -> list[Delivery]:
+        """Sleep until a task is ready in one of `queues`; empty when time is up. The deliveries
+        must be given to `claim`."""
+        ...
+
+    async def set_aside(self, delivery: Delivery, reason: str) -> None:
+        """Take a ready entry that cannot be served out of its queue; keep it with the reason."""
+        ...
+
+    async def drop(self, delivery: Delivery) -> None:
+        """Take a ready entry out of its queue whose task has moved on."""
+        ...
+
+    async def renew(
+        self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
+    ) -> list[tuple[str, int]]:
+        """Extend leases, given as (task id, attempt); returns those that hold no longer."""
+        ...
+
+    async def overdue(self, partition: int, count: int) -> Overdue:
+        """At most `count` tasks to release and `count` leases that ran out."""
+        ...
+
+    async def last_position(self, partition: int) -> Position:
+        """Where the ledger ends; `0-0` when it is empty."""
+        ...
+
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        """The next events of a partition, oldest first, waiting for them up to `wait_ms`."""
+        ...

@@ -1,0 +1,68 @@
+"""What a task is: the caller's submission, which never changes, and the state that events make."""
+
+from enum import StrEnum
+
+import msgspec
+
+from ledger.events import ErrorKind, Priority, TaskSubmitted
+
+__all__ = ["FINISHED", "ErrorKind", "Priority", "State", "Status", "Task"]
+
+
+class Status(StrEnum):
+    """Where a task stands in its life; the contract's `status`."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    RETRYING = "retrying"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED})
+"""Statuses that no worker can change any more."""
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of a task that events change; stored as the snapshot's `state`.
+
+    Times are milliseconds since the epoch, in the ledger's clock. The field names are the storage
+    format: golden files guard them.
+    """
+
+    status: Status
+    created_at: int
+    updated_at: int
+    attempt: int = 0
+    """Starts so far. The number of the running attempt is its fencing token."""
+    retry_count: int = 0
+    waiting_until: int | None = None
+    """Not to be taken before this time: a schedule or a retry. None once released."""
+    lease_ms: int = 0
+    worker_id: str | None = None
+    progress: int = 0
+    message: str = ""
+    started_at: int | None = None
+    completed_at: int | None = None
+    error_message: str = ""
+    error_kind: ErrorKind | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    """JSON as the handler returned it; empty when there is none."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One task at one version: `version` events have happened to it."""
+
+    id: str
+    version: int
+    submission: TaskSubmitted
+    state: State
+
+    @property
+    def status(self) -> Status:
+        return self.state.status
+
+    @property
+    def finished(self) -> bool:
+        return self.state.status in FINISHED

@@ -1,0 +1,95 @@
+"""Carry a command out: load, decide, append, and again when somebody else was faster."""
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from ledger.codec import Meta
+from ledger.commands import Command, SubmitTask
+from ledger.decide import decide
+from ledger.events import Event
+from ledger.evolve import evolve, initial
+from ledger.rejections import Rejection, RejectionCode
+from ledger.store import Append, Conflict, Full, Position, Store, Written
+from ledger.task import Task
+
+CONFLICTS_MAX: Final = 16
+"""How often a command is decided again before its caller is told to come back later."""
+
+NO_META: Final = Meta()
+
+
+class _Unknown(Enum):
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = _Unknown.UNKNOWN
+"""The caller does not know the task: load it first."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A command that was carried out. `events` is empty, and `position` None, when its wish held
+    already."""
+
+    task: Task
+    events: tuple[Event, ...]
+    position: Position | None
+
+
+async def transact(
+    store: Store,
+    task_id: str,
+    command: Command,
+    *,
+    meta: Meta = NO_META,
+    known: Task | _Unknown | None = UNKNOWN,
+    now_ms: int | None = None,
+    queue_max: int = 0,
+) -> Committed:
+    """Make `command` happen to the task, once.
+
+    `known` saves a round trip when the caller has the task at hand (None: it does not exist); if
+    that turns out to be out of date, it is loaded. `now_ms` is the ledger's clock unless given.
+
+    Raises Rejection: the domain's own, QUEUE_FULL, VERSION_CONFLICT when others were faster
+    CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the ledger cannot be reached.
+    """
+    if known is UNKNOWN:
+        # A submission under a new id meets nothing: the append itself says when that is wrong.
+        task = None if isinstance(command, SubmitTask) else await store.load(task_id)
+    else:
+        task = known
+    for _ in range(CONFLICTS_MAX):
+        at = store.now_ms() if now_ms is None else now_ms
+        if task is not None:
+            # Time never runs backwards within a task, whatever a host's clock does.
+            at = max(at, task.state.updated_at)
+        events = decide(command, task, at)
+        if not events:
+            assert task is not None  # noqa: S101 - without a task, decide has events or raises
+            return Committed(task, events, None)
+        after = apply(task_id, task, events, at)
+        match await store.append(Append(task, after, events, meta, queue_max)):
+            case Written(position):
+                return Committed(after, events, position)
+            case Conflict():
+                task = await store.load(task_id)
+            case Full():
+                raise Rejection(
+                    RejectionCode.QUEUE_FULL,
+                    f"the queue {after.submission.task_type}:{after.submission.priority.value} "
+                    f"holds {queue_max} tasks already; try again later",
+                )
+    raise Rejection(
+        RejectionCode.VERSION_CONFLICT,
+        f"the task was changed by others {CONFLICTS_MAX} times in a row; try again",
+    )
+
+
+def apply(task_id: str, task: Task | None, events: tuple[Event, ...], at: int) -> Task:
+    """The task after `events`, all at time `at` (ms)."""
+    for event in events:
+        task = initial(task_id, event, at) if task is None else evolve(task, event, at)
+    assert task is not None  # noqa: S101 - events is not empty
+    return task
