@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from mmap import mmap
 
-_COMMAND_NAME = re.compile(rb"[A-Za-z][A-Za-z.|_-]{1,39}")
+_COMMAND_NAME = re.compile(rb"[A-Za-z][A-Za-z.|_-]{1,39}|#")
 _EMBEDDED_COMMAND = re.compile(rb"\r\n(?=\*[1-9]\d{0,6}\r\n\$\d{1,9}\r\n)")
 
 _NUMBER_BYTES_MAX = 24
@@ -77,14 +77,14 @@ def examine(data: bytes | mmap, start: int = 0, refused: bytes | None = None) ->
         while at < end:
             command_at = at
             name, at = _entry(data, at, end)
-            if refused is not None and name == refused:
-                return Damaged(offset, command_at)
             match name.upper():
                 case b"MULTI" if not in_transaction:
                     in_transaction = True
                 case b"EXEC" if in_transaction:
                     in_transaction = False
                 case b"MULTI" | b"EXEC":
+                    return Damaged(offset, command_at)
+                case _ if name == refused or not _COMMAND_NAME.fullmatch(name):
                     return Damaged(offset, command_at)
                 case _:
                     pass
@@ -111,11 +111,11 @@ def _without_zeros_behind(data: bytes | mmap, start: int) -> int:
 
 
 def _entry(data: bytes | mmap, at: int, end: int) -> tuple[bytes, int]:
-    """The name of the command at `at` (empty for an annotation), and where the next one begins."""
+    """The name of the command at `at` (`#` for an annotation), and where the next one begins."""
     if data[at] == ord("#"):
         stop = data.find(b"\r\n", at, min(end, at + _ANNOTATION_BYTES_MAX))
         if stop >= 0:
-            return b"", stop + 2
+            return b"#", stop + 2
         raise _CutShort if end - at < _ANNOTATION_BYTES_MAX else _Malformed(at)
     count, at = _number(data, b"*", at, end)
     if count == 0:

@@ -80,6 +80,8 @@ class Coalescer(Generic[Item, Reply]):
     async def _carry(self, batch: list[tuple[Item, int, asyncio.Future[Reply]]]) -> None:
         try:
             replies = await self._send([item for item, _, _ in batch])
+            if len(replies) != len(batch):
+                raise RuntimeError(f"{len(batch)} items were sent, {len(replies)} replies came")
         except BaseException as error:
             for _, _, future in batch:
                 if not future.done():

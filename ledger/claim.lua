@@ -24,7 +24,11 @@ local taken = {}
 local function take(stream, entry, task)
   local snapshot = {false, false, false}
   if task then
-    snapshot = call('HMGET', prefix .. task, 'version', 'submission', 'state')
+    -- Whatever stands under that key, one bad entry must not keep the others from being served.
+    local found = pcall_redis('HMGET', prefix .. task, 'version', 'submission', 'state')
+    if not found.err then
+      snapshot = found
+    end
   end
   local at = #taken
   taken[at + 1], taken[at + 2], taken[at + 3] = stream, entry, task or ''
@@ -39,10 +43,18 @@ local function count_taken(stream, number)
   call('HSET', counters, 'taken:' .. ARGV[queue_argument(stream)], number)
 end
 
+-- An entry that was delivered earlier: others may have read on since, and the count never falls.
+local function count_taken_earlier(stream, number)
+  local known = call('HGET', counters, 'taken:' .. ARGV[queue_argument(stream)])
+  if not known or tonumber(known) < tonumber(number) then
+    count_taken(stream, number)
+  end
+end
+
 -- An entry is {id, {'task', id, 'n', number}}; anything else is served as a task that is gone.
 local function fields_of(entry)
   local fields = entry[2]
-  if fields and fields[1] == 'task' and fields[3] == 'n' then
+  if fields and fields[1] == 'task' and fields[3] == 'n' and tonumber(fields[4]) then
     return fields[2], fields[4]
   end
   return false, false
@@ -79,7 +91,11 @@ local function read_stale(stream, count, cursor)
     return 0, '0-0'
   end
   for _, entry in ipairs(reply[2]) do
-    take(stream, entry[1], (fields_of(entry)))
+    local task, number = fields_of(entry)
+    take(stream, entry[1], task)
+    if number then
+      count_taken_earlier(stream, number)
+    end
   end
   return #reply[2], reply[1]
 end
@@ -87,8 +103,8 @@ end
 for i = 0, delivered - 1 do
   local stream, entry, task, number = unpack(ARGV, 4 + 4 * i, 7 + 4 * i)
   take(tonumber(stream), entry, task ~= '' and task)
-  if number ~= '' then
-    count_taken(tonumber(stream), number)
+  if tonumber(number) then
+    count_taken_earlier(tonumber(stream), number)
   end
   wanted = wanted - 1
 end

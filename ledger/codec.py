@@ -24,6 +24,10 @@ _decoders: dict[str, Callable[[bytes], Event]] = {
 }
 _decode_submission = msgspec.json.Decoder(TaskSubmitted).decode
 _decode_state = msgspec.json.Decoder(State).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# ValueError covers msgspec's own errors and the UnicodeDecodeError that it lets through.
+_UNREADABLE = (ValueError, RecursionError)
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,14 +58,12 @@ def decode_event(name: str, data: bytes, upcasters: Mapping[str, Upcaster] = UPC
     """
     try:
         if name in upcasters:
-            name, fields = upcasters[name](msgspec.json.decode(data))
-            return msgspec.convert(fields, EVENT_TYPES[name])
+            name, fields = upcasters[name](_decode_fields(data))
+            data = encode(fields)
+        if name not in _decoders:
+            raise UnknownEventType(f"event type {name!r} is unknown to this version of ledgerq")
         return _decoders[name](data)
-    except KeyError:
-        raise UnknownEventType(
-            f"event type {name!r} is unknown to this version of ledgerq"
-        ) from None
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise Undecodable(f"the data of a {name} event cannot be read: {error}") from error
 
 
@@ -69,7 +71,7 @@ def decode_meta(data: bytes) -> Meta:
     """The meta of a stored event. Raises Undecodable for another shape."""
     try:
         return msgspec.json.decode(data, type=Meta)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise Undecodable(f"the meta of an event cannot be read: {error}") from error
 
 
@@ -77,5 +79,5 @@ def decode_task(task_id: str, version: int, submission: bytes, state: bytes) -> 
     """The task of a stored snapshot. Raises Undecodable for another shape."""
     try:
         return Task(task_id, version, _decode_submission(submission), _decode_state(state))
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise Undecodable(f"the snapshot of task {task_id} cannot be read: {error}") from error

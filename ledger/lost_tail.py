@@ -130,7 +130,7 @@ def lost_tails(data_dir: Path) -> list[LostTail]:
 def _incremental_files(data_dir: Path) -> Iterator[Path]:
     """The files that the manifest lists as incremental, in the order in which they are loaded."""
     directory = data_dir / APPEND_DIR_NAME
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # the log of the server says more
         manifest = (directory / f"{APPEND_FILE_NAME}.manifest").read_text(errors="replace")
         for line in manifest.splitlines():
             match line.split():
@@ -150,7 +150,7 @@ def _examine_file(file: Path, binary: Path, refused: bytes | None) -> Whole | To
         if os.fstat(opened.fileno()).st_size == 0:
             return Whole()
         # The check tool stops at the first bad framing; a refused command stands before it.
-        start = 0 if refused else _checked_up_to(file, binary)
+        start = 0 if refused is not None else _checked_up_to(file, binary)
         with mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
             return examine(content, start, refused)
 

@@ -83,11 +83,14 @@ class MemoryStore:
     def partitions(self) -> int:
         return len(self.contents)
 
+    def partition_of(self, task_id: str) -> int:
+        return partition_of(task_id, self.partitions)
+
     def now_ms(self) -> int:
         return self._now_ms()
 
     async def append(self, step: Append) -> Outcome:
-        number = partition_of(step.after.id, self.partitions)
+        number = self.partition_of(step.after.id)
         partition, task = self.contents[number], step.after
         kept = partition.tasks.get(task.id)
         version = 0 if kept is None else kept.version
@@ -274,7 +277,7 @@ class MemoryStore:
         return []
 
     def _partition(self, task_id: str) -> Partition:
-        return self.contents[partition_of(task_id, self.partitions)]
+        return self.contents[self.partition_of(task_id)]
 
 
 def _order(position: Position) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,6 +16,7 @@ from redis.asyncio import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -26,6 +26,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -46,6 +47,9 @@ PASSING_ERRORS: Final = (
     MasterDownError,
 )
 """Faults of a server that restarts, fails over or is out of reach: worth another try."""
+
+REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
+"""How a server's error begins that takes no writes for now: its disk, its replicas, or a script."""
 
 Argument = str | bytes | int
 
@@ -100,9 +104,10 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
     scheme = urlsplit(url).scheme
     if scheme not in CONNECTION_CLASSES:
         raise ValueError(f"redis_url: expected redis://, rediss:// or unix://, got {url!r}")
-    pool = ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url,
-        connection_class=CONNECTION_CLASSES[scheme],
+    # Not ConnectionPool.from_url: there the URL's own connection class would win over ours.
+    options: dict[str, Any] = {**parse_url(url), "connection_class": CONNECTION_CLASSES[scheme]}
+    pool = ConnectionPool(
+        **options,
         max_connections=connections_max,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
@@ -141,28 +146,36 @@ class Caller:
         return await self._persist(once)
 
     async def _persist(self, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        deadline = time.monotonic() + self._timeout_s
         delay_s = RETRY_FIRST_S
-        sent_again = False
-        while True:
-            try:
-                return await call(), sent_again
-            except PASSING_ERRORS as error:
-                pause_s = delay_s * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries
-                if time.monotonic() + pause_s > deadline:
-                    raise Rejection(
-                        RejectionCode.SERVICE_UNAVAILABLE,
-                        "the ledger's server cannot be reached "
-                        f"({type(error).__name__}: {error}); try again",
-                    ) from error
-            except OutOfMemoryError as error:
-                raise Rejection(
-                    RejectionCode.SERVICE_UNAVAILABLE,
-                    "the ledger's server is at its memory limit; try again later",
-                ) from error
-            sent_again = True
-            await asyncio.sleep(pause_s)
-            delay_s = min(delay_s * 2, RETRY_CAP_S)
+        fault: Exception | None = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    try:
+                        return await call(), fault is not None
+                    except PASSING_ERRORS as error:
+                        fault = error
+                    pause_s = delay_s * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries
+                    await asyncio.sleep(pause_s)
+                    delay_s = min(delay_s * 2, RETRY_CAP_S)
+        except TimeoutError as error:
+            told = f"{type(fault).__name__}: {fault}" if fault else "no answer"
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                f"the ledger's server cannot be reached ({told}); try again",
+            ) from fault or error
+        except OutOfMemoryError as error:
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                "the ledger's server is at its memory limit; try again later",
+            ) from error
+        except ResponseError as error:
+            if not str(error).startswith(REFUSALS):
+                raise
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                f"the ledger's server takes no writes ({error}); try again later",
+            ) from error
 
 
 async def send(client: Redis, arguments: Sequence[Argument]) -> Any:

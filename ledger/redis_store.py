@@ -90,6 +90,7 @@ class RedisStore:
         self._clock_offset_ms = 0
         self._clock_synced_at = 0.0
         self._cursors: dict[str, str] = {}
+        self._surplus: dict[int, list[Delivery]] = {}
         self._syncing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -129,6 +130,9 @@ class RedisStore:
     def partitions(self) -> int:
         return self._options.partitions
 
+    def partition_of(self, task_id: str) -> int:
+        return partition_of(task_id, self._options.partitions)
+
     def now_ms(self) -> int:
         """The server's clock as this process knows it, so that hosts' clocks need not agree."""
         if (
@@ -144,12 +148,12 @@ class RedisStore:
         self._commits += 1
         encoded = self._encode(step, f"{self._commit_prefix}-{self._commits:x}")
         size = sum(len(a) for a in encoded.arguments if isinstance(a, bytes))
-        partition = partition_of(step.after.id, self._options.partitions)
+        partition = self.partition_of(step.after.id)
         return await self._appends[partition].submit(encoded, size)
 
     def _encode(self, step: Append, commit: str) -> _EncodedAppend:
         after, before = step.after, step.before
-        partition = self._keys[partition_of(after.id, self._options.partitions)]
+        partition = self._keys[self.partition_of(after.id)]
         submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
         place = placement(after)
         if before is not None and placement(before) == place:
@@ -201,7 +205,7 @@ class RedisStore:
     # -- reads --------------------------------------------------------------------------------
 
     async def load(self, task_id: str) -> Task | None:
-        partition = partition_of(task_id, self._options.partitions)
+        partition = self.partition_of(task_id)
         reply = await self._loads[partition].submit(task_id, 0)
         return _task(task_id, reply)
 
@@ -265,7 +269,8 @@ class RedisStore:
         count: int,
         delivered: Sequence[Delivery] = (),
     ) -> list[Claimed]:
-        return await self._claim(partition, queues, count, 0, delivered)
+        surplus = self._take_surplus(partition, queues, count - len(delivered))
+        return await self._claim(partition, queues, count, 0, (*delivered, *surplus))
 
     async def claim_stale(
         self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int
@@ -297,6 +302,9 @@ class RedisStore:
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int
     ) -> list[Delivery]:
+        surplus = self._take_surplus(partition, queues, 1)
+        if surplus:
+            return surplus
         streams = [self._keys[partition].ready(queue) for queue in queues]
         try:
             reply = await self._caller.command(
@@ -308,11 +316,23 @@ class RedisStore:
                 return []  # the next claim makes the groups
             raise
         by_stream = dict(zip(streams, queues, strict=True))
-        return [
+        deliveries = [
             _delivery(partition, by_stream[stream.decode()], entry)
             for stream, entries in reply or ()
             for entry in entries
         ]
+        # One read gives an entry of each stream that has some, but the caller has room for one: the
+        # others are next in line here, or go to whoever asks for stale claims first.
+        self._surplus.setdefault(partition, []).extend(deliveries[1:])
+        return deliveries[:1]
+
+    def _take_surplus(self, partition: int, queues: Sequence[Queue], count: int) -> list[Delivery]:
+        kept = self._surplus.get(partition)
+        if not kept or count < 1:
+            return []
+        taken = [delivery for delivery in kept if delivery.queue in queues][:count]
+        self._surplus[partition] = [delivery for delivery in kept if delivery not in taken]
+        return taken
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         names = self._keys[delivery.partition]
@@ -348,7 +368,7 @@ class RedisStore:
     # -- calls --------------------------------------------------------------------------------
 
     def _partition(self, task_id: str) -> PartitionKeys:
-        return self._keys[partition_of(task_id, self._options.partitions)]
+        return self._keys[self.partition_of(task_id)]
 
     def _coalescer(
         self,
@@ -430,9 +450,13 @@ def _place_arguments(place: Place, queue_max: int) -> tuple[str, int, str]:
             return "none", 0, ""
 
 
-def _task(task_id: str, reply: tuple[bytes | None, bytes, bytes]) -> Task | None:
+def _task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:
     version, submission, state = reply
-    return None if version is None else decode_task(task_id, int(version), submission, state)
+    if version is None:
+        return None
+    if not version.isdigit():
+        raise Undecodable(f"the snapshot of task {task_id} has no version, but {version[:40]!r}")
+    return decode_task(task_id, int(version), submission or b"", state or b"")
 
 
 def _lease(member: bytes) -> tuple[str, int]:

@@ -1,10 +1,12 @@
 """How long to wait before another attempt: exponential backoff with jitter."""
 
+import math
+
 import msgspec
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Delays double from `base_ms` up to `cap_ms`; `spread` of each delay is left to chance.
+    """Delays grow by `factor` from `base_ms` to `cap_ms`; `spread` of each is left to chance.
 
     With spread 0.5, a delay of 8 s becomes anything from 4 s to 8 s, so that a thousand tasks
     failed by one outage do not come back in the same instant ("equal jitter", after M. Brooker,
@@ -21,7 +23,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"retry policy: expected 0 <= base_ms <= cap_ms, got {self.base_ms}, {self.cap_ms}"
             )
-        if self.factor < 1:
+        if not 1 <= self.factor < math.inf:
             raise ValueError(f"retry policy: factor must be at least 1, got {self.factor}")
         if not 0 <= self.spread <= 1:
             raise ValueError(f"retry policy: spread must be within 0 and 1, got {self.spread}")
@@ -31,9 +33,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
         `jitter` in [0, 1) is drawn by the caller, so that this stays a function.
         """
-        # Past 2**64 the cap holds whatever the factor; the bound keeps the power finite.
-        doublings = min(retry_count - 1, 64)
-        full = min(self.base_ms * self.factor**doublings, self.cap_ms)
+        try:
+            full = min(self.base_ms * self.factor ** float(retry_count - 1), self.cap_ms)
+        except OverflowError:
+            full = self.cap_ms if self.base_ms else 0
         return round(full * (1 - self.spread * jitter))
 
 

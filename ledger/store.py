@@ -124,6 +124,10 @@ class Store(Protocol):
         """How many partitions the ledger has; fixed when it was made."""
         ...
 
+    def partition_of(self, task_id: str) -> int:
+        """The partition that a task lives in."""
+        ...
+
     def now_ms(self) -> int:
         """The ledger's clock, in ms since the epoch."""
         ...
@@ -159,8 +163,8 @@ class Store(Protocol):
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int
     ) -> list[Delivery]:
-        """Sleep until a task is ready in one of `queues`; empty when time is up. The deliveries
-        must be given to `claim`."""
+        """Sleep until a task is ready in one of `queues`, and take one; empty when time is up, or
+        earlier. The delivery must be given to `claim`."""
         ...
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:

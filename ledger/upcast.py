@@ -8,8 +8,14 @@ table is empty; `codec.decode_event` consults it all the same, and a test drives
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Upcaster = Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]
-"""Takes the fields of a stored event, gives its present name and fields."""
+from msgspec import Raw
+
+Upcaster = Callable[[dict[str, Raw]], tuple[str, dict[str, Any]]]
+"""Takes the fields of a stored event, gives its present name and fields.
+
+Each field comes as the JSON that is stored; handing it on as it is keeps a payload's bytes. New
+values may be anything that JSON can hold.
+"""
 
 UPCASTERS: Mapping[str, Upcaster] = {}
 """By stored event name. An event whose name is here is always lifted before it is decoded."""

@@ -1,7 +1,6 @@
 """How the embedded Valkey runs: the few things one may choose, and the file it is given (I/O)."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 

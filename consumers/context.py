@@ -1,0 +1,101 @@
+"""What a handler is told about its task, and what it can say back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import structlog
+
+
+class Cancellation:
+    """Whether the task is still wanted: true once it is not, and awaitable until then.
+
+    `if context.canceled: ...` works in every executor; `await context.canceled` on the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def __bool__(self) -> bool:
+        return self._set
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._set:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            yield from waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def set(self) -> None:
+        """Called on the event loop that the waiters are on."""
+        self._set = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _Accepted:
+    """Already done: `progress` can be awaited in a coroutine, and called plainly elsewhere."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+ACCEPTED = _Accepted()
+
+
+class Context:
+    """One attempt at one task, as its handler sees it.
+
+    attempt    1 on the first run, one more on each
+    kb_id      the knowledge base (the tenant) that the task belongs to
+    metadata   what the submitter attached, or None
+    canceled   true, and awaited, once nobody wants the result any more
+    deadline   when the attempt will be stopped, in UTC
+    log        a structlog logger that names the task
+    """
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        task_type: str,
+        attempt: int,
+        kb_id: str,
+        metadata: dict[str, Any] | None,
+        deadline: datetime,
+        report: Callable[[int, str], None],
+    ) -> None:
+        self.task_id = task_id
+        self.task_type = task_type
+        self.attempt = attempt
+        self.kb_id = kb_id
+        self.metadata = metadata
+        self.deadline = deadline
+        self.canceled = Cancellation()
+        self._report = report
+
+    @cached_property
+    def log(self) -> Any:
+        return structlog.get_logger("handler").bind(
+            task_id=self.task_id, task_type=self.task_type, attempt=self.attempt
+        )
+
+    def progress(self, percent: int, message: str = "") -> Awaitable[None]:
+        """Tell how far the work is, 0 to 100. Call it as often as you like: what comes faster than
+        the ledger should keep is merged, and the latest counts. Raises ValueError out of range."""
+        if not 0 <= percent <= 100:
+            raise ValueError(f"progress: expected 0 to 100, got {percent!r}")
+        self._report(int(percent), str(message)[:MESSAGE_CHARS_MAX])
+        return ACCEPTED
+
+
+MESSAGE_CHARS_MAX = 1_000
+"""Longer progress messages are cut."""

@@ -1,0 +1,225 @@
+"""Where handlers run: on the event loop, in a thread, or in a process that can be killed.
+
+Each executor takes a handler, its context and the payload, and gives the result as JSON or raises
+HandlerFailed. Cancelling the call stops the handler: a coroutine by cancellation, a process by
+SIGKILL; a thread cannot be stopped, and is abandoned.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import signal
+import sys
+import threading
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers.context import Context
+from consumers.frames import (
+    FRAME_BYTES_MAX,
+    LENGTH_BYTES,
+    Answer,
+    Progress,
+    Raised,
+    Returned,
+    Run,
+    decode_answer,
+    pack,
+)
+from consumers.handlers import Handler
+from consumers.outcome import HandlerFailed, decode_payload, encode_result, failure
+from ledger.events import ErrorKind
+
+log = structlog.get_logger("worker")
+
+CHILD_STOP_TIMEOUT_S: Final = 5.0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of a handler."""
+
+    handler: Handler
+    context: Context
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    result_bytes_max: int
+
+
+async def run_on_loop(call: Call) -> bytes:
+    """The result of an async handler."""
+    try:
+        result = await call.handler.function(call.context, decode_payload(call.payload))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # SystemExit too: it would end the worker with all its other tasks.
+        raise failure(call.handler, error) from error
+    return encode_result(result, call.result_bytes_max)
+
+
+async def run_in_thread(call: Call) -> bytes:
+    """The result of a plain handler, run in a thread of its own.
+
+    The thread is a daemon: one that was abandoned must not keep the worker from ending.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(result: bytes | HandlerFailed) -> None:
+        if done.done():
+            return
+        if isinstance(result, HandlerFailed):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
+
+    def work() -> None:
+        try:
+            returned = call.handler.function(call.context, decode_payload(call.payload))
+            result = encode_result(returned, call.result_bytes_max)
+        except BaseException as error:
+            result = failure(call.handler, error)
+        # The worker may have ended without this thread, and its loop with it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result)
+
+    inherited = contextvars.copy_context()
+    name = f"handler-{call.context.task_id}"
+    threading.Thread(target=lambda: inherited.run(work), name=name, daemon=True).start()
+    try:
+        return await done
+    except asyncio.CancelledError:
+        log.warning(
+            "thread_abandoned",
+            task_id=call.context.task_id,
+            hint="a thread cannot be stopped; use executor='process' for what must be",
+        )
+        raise
+
+
+class Child:
+    """A process that runs one handler at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def spawn(cls, module: str | None) -> "Child":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "consumers.process_child",
+            module or "",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # A group of its own, so that what the handler started is killed with it.
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def call(self, run: Run, context: Context) -> bytes:
+        """The handler's result. Raises HandlerFailed, also when the process ends in between."""
+        assert self._process.stdin is not None  # noqa: S101 - made with a pipe
+        try:
+            self._process.stdin.write(pack(run))
+            await self._process.stdin.drain()
+            while True:
+                match await self._answer():
+                    case Progress(percent, message):
+                        context.progress(percent, message)
+                    case Returned(result):
+                        return result
+                    case Raised(kind, message):
+                        raise HandlerFailed(kind, message)
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError) as error:
+            self._signal(signal.SIGKILL)
+            code = await self._process.wait()
+            raise HandlerFailed(
+                ErrorKind.RETRYABLE, f"the handler's process ended with {describe_exit(code)}"
+            ) from error
+
+    async def _answer(self) -> Answer:
+        assert self._process.stdout is not None  # noqa: S101 - made with a pipe
+        length = int.from_bytes(await self._process.stdout.readexactly(LENGTH_BYTES), "big")
+        if length > FRAME_BYTES_MAX:
+            raise msgspec.DecodeError(f"a frame of {length} bytes")
+        return decode_answer(await self._process.stdout.readexactly(length))
+
+    async def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self._signal(signal.SIGKILL)
+        await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+class ProcessExecutor:
+    """Runs handlers in child processes, one task each at a time; idle ones are used again."""
+
+    def __init__(self, module: str | None) -> None:
+        self._module = module
+        self._idle: list[Child] = []
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def run(self, call: Call) -> bytes:
+        """The result of a handler in a child. Cancelling kills the child."""
+        context = call.context
+        child = self._idle.pop() if self._idle else await Child.spawn(self._module)
+        try:
+            result = await child.call(
+                Run(
+                    call.handler.task_type,
+                    context.task_id,
+                    context.attempt,
+                    context.kb_id,
+                    bytes(call.metadata),
+                    int(context.deadline.timestamp() * 1000),
+                    bytes(call.payload),
+                    call.result_bytes_max,
+                ),
+                context,
+            )
+        except HandlerFailed:
+            self._put_back(child)
+            raise
+        except BaseException:
+            self._end(child)
+            raise
+        self._put_back(child)
+        return result
+
+    async def close(self) -> None:
+        """End all children."""
+        for child in self._idle:
+            self._end(child)
+        self._idle.clear()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CHILD_STOP_TIMEOUT_S)
+
+    def _put_back(self, child: Child) -> None:
+        if child.alive:
+            self._idle.append(child)
+
+    def _end(self, child: Child) -> None:
+        task = asyncio.get_running_loop().create_task(child.kill())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+def describe_exit(code: int) -> str:
+    """`exit code 3`, or the name of the signal that ended a process."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

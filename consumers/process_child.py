@@ -1,0 +1,93 @@
+"""A process that runs handlers for a worker, one at a time: `python -m consumers.process_child`.
+
+Frames come in on standard input and go out on standard output; what a handler prints goes to
+standard error. The process ends when its input ends, so it never outlives its worker.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import queue
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import msgspec
+
+from consumers.context import Context
+from consumers.frames import Answer, Progress, Raised, Returned, Run, decode_run, pack, read_frame
+from consumers.handlers import Handler, load_handlers
+from consumers.outcome import decode_payload, encode_result, failure
+
+
+def main() -> None:
+    """Serve frames until there are no more."""
+    frames_in, frames_out = _take_over_standard_streams()
+    incoming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_until_end, args=(frames_in, incoming), daemon=True).start()
+    handlers = load_handlers(sys.argv[1] or None)
+
+    def send(answer: Answer) -> None:
+        frames_out.write(pack(answer))
+        frames_out.flush()
+
+    while True:
+        run = decode_run(incoming.get())
+        handler = handlers[run.task_type]
+
+        def report(percent: int, message: str) -> None:
+            send(Progress(percent, message))
+
+        send(_answer(handler, run, _context(run, report)))
+
+
+def _answer(handler: Handler, run: Run, context: Context) -> Answer:
+    try:
+        returned = handler.function(context, decode_payload(run.payload))
+        if inspect.isawaitable(returned):
+            returned = asyncio.run(_finish(returned))
+        return Returned(encode_result(returned, run.result_bytes_max))
+    except BaseException as error:  # sys.exit too: it is the task that fails, not this process
+        failed = failure(handler, error)
+        return Raised(failed.kind, failed.message)
+
+
+async def _finish(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _context(run: Run, report: Callable[[int, str], None]) -> Context:
+    return Context(
+        task_id=run.task_id,
+        task_type=run.task_type,
+        attempt=run.attempt,
+        kb_id=run.kb_id,
+        metadata=msgspec.json.decode(run.metadata) if run.metadata else None,
+        deadline=datetime.fromtimestamp(run.deadline_ms / 1000, UTC),
+        report=report,
+    )
+
+
+def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes for frames, so that a handler's prints and reads cannot break them."""
+    frames_in, frames_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return frames_in, frames_out
+
+
+def _read_until_end(frames_in: BinaryIO, incoming: queue.SimpleQueue[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        while (frame := read_frame(frames_in)) is not None:
+            incoming.put(frame)
+    # The worker is gone, or wants no more: whatever the handler is doing is for nobody.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

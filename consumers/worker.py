@@ -1,0 +1,257 @@
+"""A worker process: claims tasks as it has room for them, and keeps their leases while they run.
+
+Three loops, all waiting on something: one per partition that claims, woken by the dispatch streams;
+one that renews leases; one that looks for claims which other workers never started.
+"""
+
+import asyncio
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers.attempt import Attempt, StopReason
+from consumers.executors import Call, ProcessExecutor, run_in_thread, run_on_loop
+from consumers.handlers import ExecutorKind, Handler
+from consumers.service import Service
+from ledger.events import Priority
+from ledger.placement import Queue
+from ledger.rejections import Rejection
+from ledger.store import Claimed, Delivery, Store
+from ledger.task import Task
+
+log = structlog.get_logger("worker")
+
+READY_WAIT_MS: Final = 1_000
+"""How long one blocking read of the dispatch streams lasts; also how soon a stop is seen."""
+
+FINAL_WRITES_TIMEOUT_S: Final = 10.0
+"""After the drain, how long stopped attempts may take to write that they were given back."""
+
+
+class WorkerOptions(msgspec.Struct, frozen=True):
+    """Bounds of a worker; the settings of the same names say more."""
+
+    concurrency: int = 50
+    lease_ms: int = 15_000
+    heartbeat_ms: int = 1_000
+    pending_idle_ms: int = 5_000
+    drain_timeout_ms: int = 30_000
+    result_bytes_max: int = 1 << 20
+
+
+def new_worker_id() -> str:
+    """`<host>-<pid>-<four random hex digits>`."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class Worker:
+    """`run` until `stop`, which drains: running tasks may finish, heartbeats go on meanwhile."""
+
+    def __init__(
+        self,
+        store: Store,
+        handlers: Mapping[str, Handler],
+        options: WorkerOptions | None = None,
+        *,
+        module: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        self.id = worker_id or new_worker_id()
+        self._store = store
+        self._handlers = handlers
+        self._options = options or WorkerOptions()
+        self._processes = ProcessExecutor(module)
+        self._attempts: set[Attempt] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserved = 0
+        self._slot_freed = asyncio.Event()
+        self._turn = 0
+        self._delivered: dict[int, list[Delivery]] = {}
+        self.tasks_taken = 0
+        self._heartbeats = Service("heartbeats", self._renew)
+        self._takers = [Service("stale claims", self._take_stale)]
+        for partition in range(store.partitions):
+            step = functools.partial(self._claim, partition)
+            self._takers.append(Service(f"claims of partition {partition}", step))
+
+    async def run(self) -> None:
+        """Work until `stop` is called and what was running has ended."""
+        log.info("worker_started", worker_id=self.id, task_types=sorted(self._handlers))
+        heartbeats = asyncio.create_task(self._heartbeats.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for taker in self._takers:
+                    group.create_task(taker.run())
+        finally:
+            await self._drain()
+            self._heartbeats.stop()
+            await heartbeats
+            await self._processes.close()
+        log.info("worker_stopped", worker_id=self.id, tasks_taken=self.tasks_taken)
+
+    def stop(self) -> None:
+        """Take nothing more; let what runs finish within the drain time-out."""
+        for taker in self._takers:
+            taker.stop()
+        self._slot_freed.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._takers[0].stopping
+
+    # -- claiming -----------------------------------------------------------------------------
+
+    async def _claim(self, partition: int) -> float:
+        """Take as many tasks as there is room for; when there are fewer, wait for the next one."""
+        queues = self._queues_in_turn()
+        delivered = self._delivered.get(partition, [])
+        room = await self._reserve()
+        try:
+            claimed = await self._store.claim(partition, queues, room, delivered)
+            self._delivered[partition] = []
+            self._begin_all(claimed)
+        finally:
+            self._reserved -= room
+        if len(claimed) < room and not self.stopping:
+            self._delivered[partition] = await self._store.wait_ready(
+                partition, queues, READY_WAIT_MS
+            )
+            if self.stopping and self._delivered[partition]:
+                self._begin_all(
+                    await self._store.claim(partition, queues, 0, self._delivered[partition])
+                )
+        return 0.0
+
+    async def _reserve(self) -> int:
+        """Wait for free slots, and hold them for a claim."""
+        while True:
+            room = self._options.concurrency - len(self._tasks) - self._reserved
+            if room > 0 or self.stopping:
+                room = 0 if self.stopping else room
+                self._reserved += room
+                return room
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+
+    def _queues(self) -> list[Queue]:
+        return self._queues_from(0)
+
+    def _queues_in_turn(self) -> list[Queue]:
+        """Priorities in order; within one, a different task type first each time."""
+        self._turn += 1
+        return self._queues_from(self._turn)
+
+    def _queues_from(self, turn: int) -> list[Queue]:
+        types = list(self._handlers)
+        first = turn % len(types)
+        ordered = types[first:] + types[:first]
+        return [Queue(kind, priority) for priority in Priority for kind in ordered]
+
+    async def _take_stale(self) -> float:
+        """Claims that their worker never started; it died, or was stopped, in between."""
+        pause_s = self._options.pending_idle_ms / 1000
+        for partition in range(self._store.partitions):
+            room = self._options.concurrency - len(self._tasks) - self._reserved
+            if room <= 0:
+                return pause_s
+            self._begin_all(
+                await self._store.claim_stale(
+                    partition, self._queues(), room, self._options.pending_idle_ms
+                )
+            )
+        return pause_s
+
+    # -- attempts -----------------------------------------------------------------------------
+
+    def _begin_all(self, claimed: Sequence[Claimed]) -> None:
+        for claim in claimed:
+            task = asyncio.get_running_loop().create_task(self._work_on(claim))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slot_freed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The lease runs out, and the task is retried; the worker goes on with its others.
+            log.error("attempt_broken", worker_id=self.id, exc_info=error)
+
+    async def _work_on(self, claim: Claimed) -> None:
+        if claim.task is None:
+            log.error(
+                "entry_set_aside",
+                queue=f"{claim.delivery.queue.task_type}:{claim.delivery.queue.priority.value}",
+                entry=claim.delivery.entry,
+                task_id=claim.delivery.task_id,
+                reason=claim.fault,
+            )
+            await self._store.set_aside(claim.delivery, claim.fault)
+            return
+        attempt = self._attempt(claim.task)
+        self._attempts.add(attempt)
+        try:
+            await attempt.run()
+            self.tasks_taken += 1
+        except Rejection as rejection:
+            if attempt.started or rejection.retryable:
+                raise
+            # Canceled, or started by another worker, since it was claimed.
+            log.info("claim_dropped", task_id=attempt.task_id, reason=rejection.message)
+            await self._store.drop(claim.delivery)
+        finally:
+            self._attempts.discard(attempt)
+
+    def _attempt(self, task: Task) -> Attempt:
+        handler = self._handlers[task.submission.task_type]
+        return Attempt(
+            self._store,
+            task,
+            handler,
+            self._run_handler,
+            worker_id=self.id,
+            lease_ms=self._options.lease_ms,
+            result_bytes_max=self._options.result_bytes_max,
+        )
+
+    async def _run_handler(self, call: Call) -> bytes:
+        match call.handler.executor:
+            case ExecutorKind.ASYNC:
+                return await run_on_loop(call)
+            case ExecutorKind.THREAD:
+                return await run_in_thread(call)
+            case ExecutorKind.PROCESS:
+                return await self._processes.run(call)
+
+    # -- leases and the end -------------------------------------------------------------------
+
+    async def _renew(self) -> float:
+        """Renew all leases held; stop what holds none any more."""
+        held = {(a.task_id, a.number): a for a in self._attempts if a.holds_lease}
+        by_partition: dict[int, list[tuple[str, int]]] = {}
+        for lease in held:
+            partition = self._store.partition_of(lease[0])
+            by_partition.setdefault(partition, []).append(lease)
+        for partition, leases in by_partition.items():
+            for lost in await self._store.renew(partition, leases, self._options.lease_ms):
+                attempt = held[lost]
+                if attempt.holds_lease:
+                    log.info("attempt_stopped", task_id=lost[0], attempt=lost[1])
+                    attempt.stop(StopReason.LEASE_GONE)
+        return self._options.heartbeat_ms / 1000
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            log.info("draining", worker_id=self.id, running=len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._options.drain_timeout_ms / 1000)
+        for attempt in self._attempts:
+            attempt.stop(StopReason.DRAINING)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FINAL_WRITES_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,465 @@
+"""Every knob of ledgerq: its type, default, bounds, unit and meaning, and a value's source.
+
+To add a knob, add one field to `Settings`; its environment variable, its key in the settings
+file, its flag, what an error says of it and what `ledgerq settings` prints all follow from there.
+Units come last in a name. Values are looked for in flags, then `LEDGERQ_*` variables, then a TOML
+file, then the default; the first one found counts.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, inspect
+
+from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+
+ENV_PREFIX = "LEDGERQ_"
+FILE_NAME = "ledgerq.toml"
+FILE_VARIABLE = f"{ENV_PREFIX}SETTINGS_FILE"
+
+BUILT_IN_TASK_TYPES = (
+    "document_processing",
+    "batch_processing",
+    "knowledge_indexing",
+    "embedding_generation",
+    "vector_storage",
+    "health_check",
+)
+
+_MIB = 1024 * 1024
+_HOUR_MS = 3_600_000
+
+
+class Durability(StrEnum):
+    """When an append is answered: after its fsync, or after a write synced once a second."""
+
+    ALWAYS = "always"
+    EVERYSEC = "everysec"
+
+
+class LogLevel(StrEnum):
+    """The least severe record that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How log records look. `auto`: text on a terminal, JSON anywhere else."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+RedisUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(rediss?|unix)://.",
+        title="a URL such as redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+    ),
+]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://.", title="a URL such as http://127.0.0.1:8084")]
+ModuleName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$",
+        title="a module's dotted name, such as shop.handlers",
+    ),
+]
+# A type becomes part of a Redis key, whose parts are separated by colons.
+TaskType = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_]{0,62}$",
+        title="task types: lower-case letters, digits and _, a letter first, at most 63 characters",
+    ),
+]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of all knobs. The constructor trusts its caller; `load` checks the bounds."""
+
+    redis_url: Annotated[
+        RedisUrl | None,
+        Meta(
+            description="an outside Redis or Valkey; without it an embedded Valkey is started",
+            extra={"flag": "--redis"},
+        ),
+    ] = None
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="folder of the embedded Valkey's data")
+    ] = ".ledgerq"
+    durability: Annotated[
+        Durability,
+        Meta(description="when an append is answered: after its fsync, or synced once a second"),
+    ] = Durability.ALWAYS
+    partitions: Annotated[
+        int,
+        Meta(ge=1, le=64, description="streams that tasks are spread over; fixed once data exists"),
+    ] = 1
+
+    host: Annotated[str, Meta(min_length=1, description="address that the API listens on")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int, Meta(ge=0, le=65_535, description="TCP port of the API; 0 takes a free one")
+    ] = 8084
+    url: Annotated[HttpUrl, Meta(description="where client commands find the API")] = (
+        "http://127.0.0.1:8084"
+    )
+    wait_seconds_max: Annotated[
+        int, Meta(ge=1, le=600, description="longest ?wait= that a request may ask for")
+    ] = 60
+
+    task_types: Annotated[
+        tuple[TaskType, ...], Meta(description="task types beside the built-in ones")
+    ] = ()
+    payload_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=64 * _MIB, description="largest payload of a task")
+    ] = _MIB
+    result_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=64 * _MIB, description="largest result of a task")
+    ] = _MIB
+    batch_items_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="most submissions in one batch request")
+    ] = 1_000
+    batch_body_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=1_024 * _MIB, description="largest body of a batch request")
+    ] = 64 * _MIB
+    queue_tasks_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="most waiting tasks of one type and priority, then QUEUE_FULL",
+        ),
+    ] = 1_000_000
+    memory_high_percent: Annotated[
+        int,
+        Meta(ge=1, le=100, description="share of Redis' maxmemory above which writes get 503"),
+    ] = 90
+
+    append_batch_items_max: Annotated[
+        int, Meta(ge=1, le=1_000, description="most appends sent in one script call")
+    ] = 128
+    append_batch_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=64 * _MIB, description="most bytes sent in one script call")
+    ] = _MIB
+    append_queue_items_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most appends of one process waiting to be sent")
+    ] = 10_000
+    append_timeout_ms: Annotated[
+        int,
+        Meta(ge=100, le=600_000, description="longest that an append may take, retries included"),
+    ] = 5_000
+    redis_timeout_ms: Annotated[
+        int,
+        Meta(ge=100, le=600_000, description="longest wait for a connection or a reply of Redis"),
+    ] = 5_000
+
+    handlers: Annotated[
+        ModuleName | None, Meta(description="module whose @handler functions the workers run")
+    ] = None
+    workers: Annotated[int, Meta(ge=1, le=256, description="worker processes of a pool")] = 1
+    concurrency: Annotated[
+        int, Meta(ge=1, le=10_000, description="tasks in flight in one worker process")
+    ] = 50
+    lease_ms: Annotated[
+        int,
+        Meta(ge=2_000, le=600_000, description="how long a task stays a silent worker's own"),
+    ] = 15_000
+    heartbeat_ms: Annotated[
+        int, Meta(ge=100, le=60_000, description="time between a worker's heartbeats")
+    ] = 1_000
+    drain_timeout_ms: Annotated[
+        int,
+        Meta(ge=0, le=_HOUR_MS, description="how long a stopping process lets its tasks finish"),
+    ] = 30_000
+
+    retry_base_ms: Annotated[
+        int, Meta(ge=0, le=_HOUR_MS, description="delay before the first retry; doubles each time")
+    ] = DEFAULT_RETRY_POLICY.base_ms
+    retry_cap_ms: Annotated[
+        int, Meta(ge=0, le=24 * _HOUR_MS, description="longest delay before a retry")
+    ] = DEFAULT_RETRY_POLICY.cap_ms
+    retry_jitter: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of a delay left to chance: d becomes (1 - retry_jitter) d to d",
+        ),
+    ] = DEFAULT_RETRY_POLICY.spread
+    sweep_interval_ms: Annotated[
+        int,
+        Meta(ge=10, le=60_000, description="time between looks for due tasks and expired leases"),
+    ] = 250
+    pending_idle_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=600_000,
+            description="age at which a claim that was never started is given to another worker",
+        ),
+    ] = 5_000
+
+    log_level: Annotated[LogLevel, Meta(description="least severe log record that is written")] = (
+        LogLevel.INFO
+    )
+    log_format: Annotated[
+        LogFormat, Meta(description="look of log records; auto: text on a terminal, else json")
+    ] = LogFormat.AUTO
+
+    @property
+    def known_task_types(self) -> tuple[str, ...]:
+        """All task types that a submission may name, the built-in ones first."""
+        return tuple(dict.fromkeys(BUILT_IN_TASK_TYPES + self.task_types))
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The retry policy of handlers that bring none of their own."""
+        return RetryPolicy(
+            base_ms=self.retry_base_ms, cap_ms=self.retry_cap_ms, spread=self.retry_jitter
+        )
+
+
+class Knob(msgspec.Struct, frozen=True):
+    """What is known of one setting, read off its field in `Settings`."""
+
+    name: str
+    env: str
+    flag: str
+    type: Any
+    default: Any
+    expected: str
+    description: str
+
+
+class Origin(StrEnum):
+    """The kinds of place a value comes from, strongest first."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a value came from; `name` is the flag, the variable or the file's path."""
+
+    origin: Origin
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.name}".rstrip()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings, and the source of each of them by name."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+
+    def rows(self) -> Iterator[tuple[Knob, str, Source]]:
+        """Knob, value as text and source, in the order of `Settings`; passwords are masked."""
+        for name, knob in KNOBS.items():
+            yield knob, _masked(_to_text(getattr(self.settings, name))), self.sources[name]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; `problems` has one line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def load(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None) -> Loaded:
+    """Settings from `flags` (by knob name; None: not given), `env` and `file`, in this order.
+
+    Lists may be given as comma-separated text, and "" stands for "none" where that is a value.
+    Raises `SettingsError` for unknown names (with the closest valid one), for values of the wrong
+    type or out of bounds, for values that do not go together, and for a file that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    problems: list[str] = []
+    for source, name, given in (*_flags(flags), *_environment(env), *_file(file)):
+        knob = KNOBS.get(name)
+        if knob is None:
+            problems.append(_unknown(source, name))
+        elif name not in sources:
+            sources[name] = source
+            try:
+                values[name] = _parse(knob, given, strict=source.origin is Origin.FILE)
+            except msgspec.ValidationError:
+                problems.append(
+                    f"{name}: expected {knob.expected}, got {_quoted(given)} ({source})"
+                )
+    settings = Settings(**values)
+    default = Source(Origin.DEFAULT)
+    every_source = {name: sources.get(name, default) for name in KNOBS}
+    # Bounds that span two knobs mean little while one of them is not even a value.
+    problems = problems or list(_disagreements(settings, every_source))
+    if problems:
+        raise SettingsError(problems)
+    return Loaded(settings, every_source)
+
+
+def to_env(settings: Settings) -> dict[str, str]:
+    """Environment variables from which `load` makes the same settings again, in a child process.
+
+    Every knob is named, so that a variable or a file that the child finds changes none of them.
+    """
+    return {knob.env: _to_text(getattr(settings, name)) for name, knob in KNOBS.items()}
+
+
+def find_file(env: Mapping[str, str], directory: Path) -> Path | None:
+    """The settings file that LEDGERQ_SETTINGS_FILE names, else ledgerq.toml in `directory`."""
+    named = env.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    usual = directory / FILE_NAME
+    return usual if usual.is_file() else None
+
+
+def _flags(flags: Mapping[str, Any]) -> Iterator[tuple[Source, str, Any]]:
+    for name, value in flags.items():
+        if value is not None:
+            flag = KNOBS[name].flag if name in KNOBS else _flag(name)
+            yield Source(Origin.FLAG, flag), name, value
+
+
+def _environment(env: Mapping[str, str]) -> Iterator[tuple[Source, str, Any]]:
+    for variable, value in env.items():
+        if variable.startswith(ENV_PREFIX) and variable != FILE_VARIABLE:
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            yield Source(Origin.ENVIRONMENT, variable), name, value
+
+
+def _file(file: Path | None) -> Iterator[tuple[Source, str, Any]]:
+    if file is None:
+        return
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError([f"settings file {file}: {reason}"]) from error
+    for name, value in content.items():
+        yield Source(Origin.FILE, str(file)), name, value
+
+
+def _parse(knob: Knob, given: Any, *, strict: bool) -> Any:
+    """The value of `knob`, or `msgspec.ValidationError`. `strict`: a number is not text."""
+    if isinstance(given, str):
+        if given == "" and knob.default is None:
+            return None
+        if isinstance(knob.default, tuple):
+            given = [item.strip() for item in given.split(",") if item.strip()]
+    return msgspec.convert(given, knob.type, strict=strict)
+
+
+def _to_text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case tuple():
+            return ",".join(value)  # pyright: ignore[reportUnknownArgumentType] # only TaskType
+        case _:
+            return str(value)
+
+
+def _disagreements(settings: Settings, sources: Mapping[str, Source]) -> Iterator[str]:
+    """What is wrong with pairs of settings, each of which is within its own bounds."""
+    if settings.lease_ms < 2 * settings.heartbeat_ms:
+        # One lost heartbeat must not cost a worker its tasks.
+        yield (
+            f"lease_ms: expected at least twice heartbeat_ms, got {settings.lease_ms}"
+            f" ({sources['lease_ms']}) and {settings.heartbeat_ms} ({sources['heartbeat_ms']})"
+        )
+    if settings.retry_cap_ms < settings.retry_base_ms:
+        yield (
+            f"retry_cap_ms: expected at least retry_base_ms, got {settings.retry_cap_ms}"
+            f" ({sources['retry_cap_ms']}) and {settings.retry_base_ms}"
+            f" ({sources['retry_base_ms']})"
+        )
+
+
+def _unknown(source: Source, name: str) -> str:
+    match source.origin:
+        case Origin.FLAG:
+            where, given, valid = "flag", source.name, [knob.flag for knob in KNOBS.values()]
+        case Origin.ENVIRONMENT:
+            where, given = "environment variable", source.name
+            valid = [FILE_VARIABLE, *(knob.env for knob in KNOBS.values())]
+        case _:
+            where, given, valid = f"settings file {source.name}: key", name, list(KNOBS)
+    closest = difflib.get_close_matches(given, valid, n=1, cutoff=0)[0]
+    return f"{where} {given}: no such setting; the closest is {closest}"
+
+
+def _quoted(given: Any) -> str:
+    text = _masked(repr(given))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _masked(text: str) -> str:
+    """`text` without the passwords that a URL can carry."""
+    return re.sub(r"password=[^&]*", "password=***", re.sub(r":/*.*@", "://***@", text))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _knob(field: msgspec.structs.FieldInfo) -> Knob:
+    described = inspect.type_info(field.type)
+    if not isinstance(described, inspect.Metadata):
+        raise TypeError(f"setting {field.name} has no description")
+    return Knob(
+        name=field.name,
+        env=ENV_PREFIX + field.name.upper(),
+        flag=_notes(described).get("flag", _flag(field.name)),
+        type=field.type,
+        default=field.default,
+        expected=_expected(described),
+        description=_notes(described)["description"],
+    )
+
+
+def _notes(described: Any) -> dict[str, str]:
+    """The title, the description and the extras of a `Metadata`, whose dicts are not typed."""
+    return {**(described.extra_json_schema or {}), **(described.extra or {})}
+
+
+def _expected(kind: inspect.Type) -> str:
+    """What a value of this type looks like, in words for a person."""
+    match kind:
+        case inspect.Metadata():
+            return _notes(kind).get("title") or _expected(kind.type)
+        case inspect.UnionType(types=(inner, _)):
+            return f"{_expected(inner)}, or nothing"
+        case inspect.VarTupleType(item_type=item):
+            return f"a list of {_expected(item)}"
+        case inspect.EnumType(cls=choices):
+            return f"one of {', '.join(str(choice.value) for choice in choices)}"
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most}"
+        case inspect.FloatType(ge=least, le=most):
+            return f"a number from {least} to {most}"
+        case inspect.StrType():
+            return "text that is not empty"
+        case _:
+            raise TypeError(f"settings of type {kind} have no description yet")
+
+
+KNOBS: Mapping[str, Knob] = {field.name: _knob(field) for field in msgspec.structs.fields(Settings)}
