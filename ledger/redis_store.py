@@ -312,8 +312,8 @@ class RedisStore:
                 "BLOCK", self._block_ms(timeout_ms), "STREAMS", *streams, *(">" for _ in streams),
             )  # fmt: skip
         except ResponseError as error:
-            if str(error).startswith("NOGROUP"):
-                return []  # the next claim makes the groups
+            if str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                return []  # a stream is not there, or was deleted; the next claim makes it
             raise
         by_stream = dict(zip(streams, queues, strict=True))
         deliveries = [

@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
-from ledger.data_dir import (
+from ledger.embedded.data_dir import (
     CONF_NAME,
     LOG_NAME,
     SERVER_LOCK_NAME,

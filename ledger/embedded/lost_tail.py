@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.append_only_file import Damaged, Torn, Whole, examine
-from ledger.data_dir import (
+from ledger.embedded.append_only_file import Damaged, Torn, Whole, examine
+from ledger.embedded.data_dir import (
     APPEND_DIR_NAME,
     APPEND_FILE_NAME,
     LOST_TAILS_NAME,

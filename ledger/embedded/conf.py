@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from ledger.data_dir import APPEND_DIR_NAME, APPEND_FILE_NAME, CONF_NAME, LOG_NAME
+from ledger.embedded.data_dir import APPEND_DIR_NAME, APPEND_FILE_NAME, CONF_NAME, LOG_NAME
 
 if TYPE_CHECKING:
     from ledger.settings import Durability

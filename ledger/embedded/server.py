@@ -1,4 +1,4 @@
-"""The Valkey that `ledgerq up` starts and owns (I/O).
+"""Start, watch and stop the server of a data directory.
 
     async with EmbeddedServer(Path(".ledgerq")) as server:
         client = redis.asyncio.Redis.from_url(server.url)
@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 import hiredis
 
-from ledger.data_dir import (
+from ledger.embedded.conf import EmbeddedConfig, promised_options, write_conf
+from ledger.embedded.data_dir import (
     APPEND_DIR_NAME,
     LOG_NAME,
     SOCKET_NAME,
@@ -35,29 +36,16 @@ from ledger.data_dir import (
     Owner,
     OwnerLock,
     owner_of,
-    running_server,
     sync_directory,
 )
-from ledger.lost_tail import DamagedAppendOnlyFile, LostTail, lost_tails, save_lost_tail
-from ledger.valkey_conf import EmbeddedConfig, promised_options, write_conf
-from ledger.valkey_process import POLL_S, ValkeyProcess, end_stale_server, valkey_binary
+from ledger.embedded.lost_tail import LostTail, save_lost_tail
+from ledger.embedded.process import POLL_S, ValkeyProcess, end_stale_server, valkey_binary
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ledger.settings import Durability
 
-__all__ = [
-    "DamagedAppendOnlyFile",
-    "DataDirInUse",
-    "EmbeddedConfig",
-    "EmbeddedServer",
-    "EmbeddedServerError",
-    "LostTail",
-    "lost_tails",
-    "running_server",
-    "valkey_binary",
-]
 
 START_TIMEOUT_S = 30
 """Until the server answers at all."""
@@ -82,7 +70,7 @@ QUOTED_LINES = 12
 SOCKET_PATH_BYTES_MAX = 103
 """`sun_path` with its closing zero byte holds 104 bytes on macOS and 108 on Linux."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("ledger.embedded")
 
 
 class EmbeddedServer:
