@@ -1,0 +1,1 @@
+"""Services on ledgerq, each as it would stand in a repository of its own."""
