@@ -30,7 +30,9 @@ stateDiagram-v2
 
 def arrows() -> str:
     """One arrow for each pair of statuses, naming all the events that lead along it."""
-    steps = [(before or "[*]", after, kind.__name__) for (before, kind), after in TRANSITIONS.items()]
+    steps = [
+        (before or "[*]", after, kind.__name__) for (before, kind), after in TRANSITIONS.items()
+    ]
     order = ["[*]", *Status]
     steps.sort(key=lambda step: (order.index(step[0]), order.index(step[1])))
     lines = [
