@@ -1,0 +1,99 @@
+"""The demo as it is run: what it shows, that it fails when it must, and that it leaves nothing."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from examples.demo.processes import descendants
+
+ROOT = Path(__file__).parents[2]
+END_TIMEOUT_S = 45
+
+
+@contextlib.contextmanager
+def demo(scratch: Path, *arguments: str) -> Generator[subprocess.Popen[str]]:
+    """The demo with its temporary files in `scratch`, which also marks all its processes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.demo", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=END_TIMEOUT_S)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> None:
+    """Read what the demo tells up to a line with `word`."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if word in line:
+            return
+    pytest.fail(f"the demo ended before it told {word!r}: {''.join(lines)}")
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Files in `scratch`, and processes that have it in their environment."""
+    mark = f"TMPDIR={scratch}".encode()
+    found = [str(path) for path in scratch.iterdir()]
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                found.append(str(environment))
+    return found
+
+
+def test_the_whole_story_holds(tmp_path: Path) -> None:
+    with demo(tmp_path, "--documents", "80") as process:
+        told, _ = process.communicate(timeout=END_TIMEOUT_S)
+    assert process.returncode == 0, told
+    assert "80 of 80 documents" in told
+    assert "worker_lost" in told
+    assert "heapq.py" in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert left_behind(tmp_path) == []
+
+
+def test_a_service_that_dies_makes_the_story_fail(tmp_path: Path) -> None:
+    with demo(tmp_path, "--documents", "80") as process:
+        read_until(process, "Ready after")
+        (service,) = [p for p in descendants(process.pid) if " up " in p.command]
+        os.kill(service.pid, signal.SIGKILL)
+        told, _ = process.communicate(timeout=END_TIMEOUT_S)
+    assert process.returncode == 1, told
+    assert "The demo failed: ledgerq up ended too early, with exit code -9" in told
+    assert left_behind(tmp_path) == []
+
+
+def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path) -> None:
+    """SIGTERM is made into what ctrl-C sends, so this is about both."""
+    with demo(tmp_path, "--documents", "80") as process:
+        read_until(process, "Ready after")
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=END_TIMEOUT_S)
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert "Interrupted" in told
+    assert left_behind(tmp_path) == []
+
+
+def test_what_was_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with demo(tmp_path, "--keep", str(tmp_path)) as process:
+        told, _ = process.communicate(timeout=END_TIMEOUT_S)
+    assert process.returncode == 2
+    assert "is not an empty folder" in told
+    assert left_behind(tmp_path) == [str(tmp_path / "mine")]
