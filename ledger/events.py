@@ -9,9 +9,12 @@ entry's `at` says it.
 """
 
 from enum import StrEnum
-from typing import get_args
+from typing import Final, get_args
 
 import msgspec
+
+NO_JSON: Final = msgspec.Raw(b"")
+"""Stands where there is no JSON; never stored."""
 
 
 class Priority(StrEnum):
@@ -44,10 +47,15 @@ class TaskSubmitted(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_s: int = 300
     schedule_for: int | None = None
     callback_url: str | None = None
-    metadata: msgspec.Raw = msgspec.Raw(b"")
+    metadata: msgspec.Raw = NO_JSON
     """A JSON object, or empty."""
     body_sha256: str = ""
     """Tells a repeated submission from another one under the same Idempotency-Key."""
+
+    def __post_init__(self) -> None:
+        # A Raw is left out of the JSON when it is the default object itself, not one equal to it.
+        if self.metadata == NO_JSON:
+            msgspec.structs.force_setattr(self, "metadata", NO_JSON)
 
 
 class TaskReleased(msgspec.Struct, frozen=True):

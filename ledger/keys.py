@@ -15,6 +15,7 @@ on Redis Cluster too.
     {ledgerq:0}:ledger                    hash     format, partitions, epoch
 """
 
+from ledger.events import Priority
 from ledger.placement import Queue
 
 GROUP = "workers"
@@ -40,6 +41,7 @@ class PartitionKeys:
         self.task_prefix = f"{tag}task:"
         self._ready_prefix = f"{tag}ready:"
         self._ready: dict[Queue, str] = {}
+        self._ready_ahead: dict[Queue, list[str]] = {}
 
     def task(self, task_id: str) -> str:
         return self.task_prefix + task_id
@@ -48,6 +50,18 @@ class PartitionKeys:
         known = self._ready.get(queue)
         if known is None:
             known = self._ready[queue] = self._ready_prefix + queue_name(queue)
+        return known
+
+    def ready_ahead(self, queue: Queue) -> list[str]:
+        """The ready streams of the same type that are more urgent than the queue's own."""
+        known = self._ready_ahead.get(queue)
+        if known is None:
+            order = list(Priority)
+            known = [
+                self.ready(Queue(queue.task_type, priority))
+                for priority in order[: order.index(queue.priority)]
+            ]
+            self._ready_ahead[queue] = known
         return known
 
 

@@ -146,36 +146,51 @@ class Caller:
         return await self._persist(once)
 
     async def _persist(self, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        delay_s = RETRY_FIRST_S
-        fault: Exception | None = None
+        """The reply, and whether it took more than one call."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
-                    try:
-                        return await call(), fault is not None
-                    except PASSING_ERRORS as error:
-                        fault = error
-                    pause_s = delay_s * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries
-                    await asyncio.sleep(pause_s)
-                    delay_s = min(delay_s * 2, RETRY_CAP_S)
-        except TimeoutError as error:
-            told = f"{type(fault).__name__}: {fault}" if fault else "no answer"
-            raise Rejection(
-                RejectionCode.SERVICE_UNAVAILABLE,
-                f"the ledger's server cannot be reached ({told}); try again",
-            ) from fault or error
-        except OutOfMemoryError as error:
-            raise Rejection(
-                RejectionCode.SERVICE_UNAVAILABLE,
-                "the ledger's server is at its memory limit; try again later",
-            ) from error
+            # The connection's own time-outs bound a single call; a clock more is felt here.
+            return await call(), False
+        except PASSING_ERRORS as error:
+            fault = error
         except ResponseError as error:
-            if not str(error).startswith(REFUSALS):
-                raise
+            _check_refusal(error)
+            raise
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._again(call), True
+        except TimeoutError:
             raise Rejection(
                 RejectionCode.SERVICE_UNAVAILABLE,
-                f"the ledger's server takes no writes ({error}); try again later",
-            ) from error
+                f"the ledger's server cannot be reached ({type(fault).__name__}: {fault}); "
+                "try again",
+            ) from fault
+
+    async def _again(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Call with growing pauses until there is a reply."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            await asyncio.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - no secret
+            try:
+                return await call()
+            except PASSING_ERRORS:
+                delay_s = min(delay_s * 2, RETRY_CAP_S)
+            except ResponseError as error:
+                _check_refusal(error)
+                raise
+
+
+def _check_refusal(error: ResponseError) -> None:
+    """Raise Rejection(SERVICE_UNAVAILABLE) when the server only takes no writes for now."""
+    if isinstance(error, OutOfMemoryError):
+        reason = "is at its memory limit"
+    elif str(error).startswith(REFUSALS):
+        reason = f"takes no writes ({error})"
+    else:
+        return
+    raise Rejection(
+        RejectionCode.SERVICE_UNAVAILABLE, f"the ledger's server {reason}; try again later"
+    ) from error
 
 
 async def send(client: Redis, arguments: Sequence[Argument]) -> Any:

@@ -13,10 +13,10 @@ from redis.exceptions import RedisError, ResponseError
 from ledger import keys
 from ledger.batching import Coalescer
 from ledger.codec import Undecodable, decode_meta, decode_task, encode
-from ledger.events import Priority, TaskSubmitted
+from ledger.events import TaskSubmitted
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys, queue_name
-from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
+from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.redis_connection import Argument, Caller, Script, connect
 from ledger.rejections import Rejection
 from ledger.store import (
@@ -72,11 +72,14 @@ class _EncodedAppend(msgspec.Struct, frozen=True):
     step: Append
     commit: str
     keys: tuple[str, str]
-    arguments: tuple[Argument, ...]
+    arguments: list[Argument]
+    size_bytes: int
+    """Of what varies: the state and the events."""
 
 
 class RedisStore:
-    """The Store on a server. Made with `open`, ended with `close`."""
+    """The Store on a server. Made with `open`, ended with `close`. Over a client that is there
+    already, make it with the constructor, then `prepare` it."""
 
     def __init__(self, client: Redis, options: StoreOptions) -> None:
         self._client = client
@@ -85,6 +88,7 @@ class RedisStore:
         self._keys = [PartitionKeys(p) for p in range(options.partitions)]
         self._appends = [self._coalescer(self._send_appends, p) for p in self._keys]
         self._loads = [self._coalescer(self._send_loads, p) for p in self._keys]
+        self._positions = [self._coalescer(self._send_positions, p) for p in self._keys]
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
         self._clock_offset_ms = 0
@@ -106,16 +110,23 @@ class RedisStore:
         )
         store = cls(client, options)
         try:
-            await store._check_ledger()
-            await store._sync_clock()
+            await store.prepare()
         except BaseException:
             await store.close()
             raise
         return store
 
+    async def prepare(self) -> None:
+        """Check that the ledger is ours, or make a new one, and learn the server's time.
+
+        Raises LedgerMismatch, Rejection(SERVICE_UNAVAILABLE).
+        """
+        await self._check_ledger()
+        await self._sync_clock()
+
     async def close(self) -> None:
         """Answer what is in flight, and close the connections."""
-        for coalescer in (*self._appends, *self._loads):
+        for coalescer in (*self._appends, *self._loads, *self._positions):
             await coalescer.drain()
         if self._syncing is not None:
             await asyncio.wait([self._syncing])
@@ -146,37 +157,10 @@ class RedisStore:
 
     async def append(self, step: Append) -> Outcome:
         self._commits += 1
-        encoded = self._encode(step, f"{self._commit_prefix}-{self._commits:x}")
-        size = sum(len(a) for a in encoded.arguments if isinstance(a, bytes))
         partition = self.partition_of(step.after.id)
-        return await self._appends[partition].submit(encoded, size)
-
-    def _encode(self, step: Append, commit: str) -> _EncodedAppend:
-        after, before = step.after, step.before
-        partition = self._keys[self.partition_of(after.id)]
-        submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
-        place = placement(after)
-        if before is not None and placement(before) == place:
-            kind, number, name = "keep", 0, ""
-        else:
-            kind, number, name = _place_arguments(place, step.queue_max)
-        arguments: list[Argument] = [
-            after.id,
-            0 if before is None else before.version,
-            commit,
-            after.state.updated_at,
-            encode(msgspec.structs.replace(step.meta, commit=commit)),
-            submission,
-            encode(after.state),
-            kind,
-            number,
-            name,
-            len(step.events),
-        ]
-        for event in step.events:
-            arguments += (type(event).__name__, encode(event))
-        keys_ = (partition.task(after.id), partition.ready(queue_of(after)))
-        return _EncodedAppend(step, commit, keys_, tuple(arguments))
+        commit = f"{self._commit_prefix}-{self._commits:x}"
+        encoded = _encoded(self._keys[partition], step, commit)
+        return await self._appends[partition].submit(encoded, encoded.size_bytes)
 
     async def _send_appends(
         self, partition: PartitionKeys, batch: list[_EncodedAppend]
@@ -230,15 +214,16 @@ class RedisStore:
             start = following
 
     async def queue_position(self, task: Task) -> int:
-        partition = self._partition(task.id)
-        queue = queue_of(task)
-        order = list(Priority)
-        ahead = [
-            partition.ready(Queue(queue.task_type, priority))
-            for priority in order[: order.index(queue.priority)]
-        ]
-        script_keys = (partition.counters, partition.task(task.id), *ahead)
-        return await self._call(POSITION, script_keys, (queue_name(queue),))
+        return await self._positions[self.partition_of(task.id)].submit(task, 0)
+
+    async def _send_positions(self, partition: PartitionKeys, batch: list[Task]) -> list[int]:
+        script_keys, arguments = [partition.counters], list[Argument]()
+        for task in batch:
+            queue = queue_of(task)
+            ahead = partition.ready_ahead(queue)
+            script_keys += (partition.task(task.id), *ahead)
+            arguments += (queue_name(queue), len(ahead))
+        return await self._call(POSITION, script_keys, arguments)
 
     async def last_position(self, partition: int) -> Position:
         entries = await self._caller.command(
@@ -360,7 +345,7 @@ class RedisStore:
         now, due, expired, following = await self._call(DUE, (names.due, names.leases), (count,))
         return Overdue(
             int(now),
-            tuple(member.decode() for member in due),
+            tuple(member.decode(errors="replace") for member in due),
             tuple(_lease(member) for member in expired),
             None if following < 0 else int(following),
         )
@@ -432,20 +417,52 @@ class RedisStore:
             self._syncing = None
 
 
+def _encoded(partition: PartitionKeys, step: Append, commit: str) -> _EncodedAppend:
+    after, before = step.after, step.before
+    submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
+    kind, number, name = _place_arguments(before, after, step.queue_max)
+    state = encode(after.state)
+    size_bytes = len(state)
+    arguments: list[Argument] = [
+        after.id,
+        0 if before is None else before.version,
+        commit,
+        after.state.updated_at,
+        encode(msgspec.structs.replace(step.meta, commit=commit)),
+        submission,
+        state,
+        kind,
+        number,
+        name,
+        len(step.events),
+    ]
+    for event in step.events:
+        data = encode(event)
+        size_bytes += len(data)
+        arguments += (type(event).__name__, data)
+    keys_ = (partition.task(after.id), partition.ready(queue_of(after)))
+    return _EncodedAppend(step, commit, keys_, arguments, size_bytes)
+
+
 def _outcome(partition: int, reply: bytes | int) -> Outcome:
     if isinstance(reply, bytes):
         return Written(Position(partition, reply.decode()))
     return Full() if reply < 0 else Conflict(reply)
 
 
-def _place_arguments(place: Place, queue_max: int) -> tuple[str, int, str]:
+def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[str, int, str]:
+    """The new place for the script: kind, number, name."""
+    place = placement(after)
+    # Another status is another place; telling that first spares most appends the comparison.
+    if before is not None and before.status is after.status and placement(before) == place:
+        return "keep", 0, ""
     match place:
-        case Ready(queue):
-            return "ready", queue_max, queue_name(queue)
-        case Due(at_ms):
-            return "due", at_ms, ""
-        case Leased(attempt, lease_ms):
-            return "lease", lease_ms, str(attempt)
+        case Ready():
+            return "ready", queue_max, queue_name(place.queue)
+        case Due():
+            return "due", place.at_ms, ""
+        case Leased():
+            return "lease", place.lease_ms, str(place.attempt)
         case Nowhere():
             return "none", 0, ""
 
@@ -460,8 +477,9 @@ def _task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) 
 
 
 def _lease(member: bytes) -> tuple[str, int]:
-    task_id, _, attempt = member.decode().rpartition(":")
-    return task_id, int(attempt)
+    task_id, _, attempt = member.decode(errors="replace").rpartition(":")
+    # What is no lease of ours names no task either.
+    return task_id, int(attempt) if attempt.isdecimal() else 0
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -85,6 +85,14 @@ TaskType = Annotated[
 ]
 
 
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._:-]+$", title="host names and addresses, such as hooks.example.org"
+    ),
+]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The values of all knobs. The constructor trusts its caller; `load` checks the bounds."""
 
@@ -123,6 +131,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     task_types: Annotated[
         tuple[TaskType, ...], Meta(description="task types beside the built-in ones")
     ] = ()
+    callback_hosts: Annotated[
+        tuple[Host, ...],
+        Meta(description="hosts that a callback_url may name; loopback by default"),
+    ] = ("localhost", "127.0.0.1", "::1")
     payload_bytes_max: Annotated[
         int, Meta(ge=1_024, le=64 * _MIB, description="largest payload of a task")
     ] = _MIB
@@ -272,7 +284,7 @@ class Loaded(msgspec.Struct, frozen=True):
     def rows(self) -> Iterator[tuple[Knob, str, Source]]:
         """Knob, value as text and source, in the order of `Settings`; passwords are masked."""
         for name, knob in KNOBS.items():
-            yield knob, _masked(_to_text(getattr(self.settings, name))), self.sources[name]
+            yield knob, masked(_to_text(getattr(self.settings, name))), self.sources[name]
 
 
 class SettingsError(ValueError):
@@ -408,11 +420,11 @@ def _unknown(source: Source, name: str) -> str:
 
 
 def _quoted(given: Any) -> str:
-    text = _masked(repr(given))
+    text = masked(repr(given))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """`text` without the passwords that a URL can carry."""
     return re.sub(r"password=[^&]*", "password=***", re.sub(r":/*.*@", "://***@", text))
 

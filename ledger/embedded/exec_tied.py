@@ -1,15 +1,17 @@
 """Becomes another program that cannot outlive the process that started it (I/O).
 
 Run as a script, never imported: `python -I -S exec_tied.py PARENT_PID LOCK_FILE PROGRAM ARGV...`.
-`ledger/embedded.py` starts the Valkey server through it, because what has to happen between fork
-and exec is not safe to run in a process with threads (`preexec_fn`).
+`process.py` starts the Valkey server through it, and `consumers/pool.py` the roles of a service,
+because what has to happen between fork and exec is not safe to run in a process with threads
+(`preexec_fn`).
 
 1. On Linux, ask the kernel for SIGTERM when the parent dies (prctl(2), PR_SET_PDEATHSIG; the
    setting survives execve). Elsewhere there is no such thing: the next start ends a server that
    was left behind.
 2. Lock LOCK_FILE and write the own pid into it. The descriptor is passed on to PROGRAM, which knows
    nothing of it, so the lock is held exactly as long as that process, or a child that it forked to
-   rewrite its append-only file, lives: two servers never write one data directory.
+   rewrite its append-only file, lives: two servers never write one data directory. An empty name
+   stands for no lock.
 3. Become PROGRAM, with ARGV as its whole argument list, its own name first.
 
 Exit status 125: the parent was gone already, or another server holds the lock. It says which on
@@ -57,7 +59,8 @@ def main(parent_pid: str, lock_file: str, program: str, *argv: str) -> int:
     # A parent that died before the prctl sends no signal any more.
     if os.getppid() != int(parent_pid):
         return _refuse("the process that asked for it is gone")
-    _lock(lock_file)
+    if lock_file:
+        _lock(lock_file)
     os.execv(program, argv)  # noqa: S606 - the caller has chosen the program, there is no shell
 
 

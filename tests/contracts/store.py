@@ -1,0 +1,633 @@
+"""What every store must do. A subclass brings the store; nothing here knows which one it is."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.codec import Meta, Undecodable, decode_meta
+from ledger.commands import (
+    CancelTask,
+    Command,
+    CompleteTask,
+    FailAttempt,
+    ReleaseTask,
+    ReportProgress,
+    RetryTask,
+    StartTask,
+    SubmitTask,
+)
+from ledger.decide import decide
+from ledger.events import ErrorKind, Priority
+from ledger.evolve import fold
+from ledger.identity import derived_id
+from ledger.memory_store import MemoryStore
+from ledger.placement import Queue, queue_of
+from ledger.redis_store import RedisStore
+from ledger.retry_policy import RetryPolicy
+from ledger.store import Append, Conflict, Delivery, Full, Outcome, Position, Store, Written
+from ledger.task import Task
+from ledger.transact import apply, transact
+from tests.given import a_submission
+from tests.places import assert_quiescent, place_of, places_of
+
+AnyStore = MemoryStore | RedisStore
+OpenStore = Callable[[int], Awaitable[AnyStore]]
+
+QUEUES = [Queue("document_processing", priority) for priority in Priority]
+NORMAL = Queue("document_processing", Priority.NORMAL)
+RESULT = msgspec.Raw(b'{"chunks": 12}')
+AT_ONCE = RetryPolicy(base_ms=0)
+LONG_MS = 600_000
+SIGNAL_MS = 10_000
+"""How long a test waits for a signal that should come at once."""
+
+_numbers = itertools.count()
+
+
+def new_id() -> str:
+    return derived_id("tests", str(next(_numbers)))
+
+
+async def submit(store: Store, **fields: Any) -> Task:
+    """A task of its own."""
+    task_id = fields.pop("task_id", None) or new_id()
+    return (await transact(store, task_id, SubmitTask(a_submission(**fields)))).task
+
+
+async def send(store: Store, task: Task, command: Command) -> Task:
+    return (await transact(store, task.id, command)).task
+
+
+async def start(store: Store, task: Task, lease_ms: int = LONG_MS) -> Task:
+    return await send(store, task, StartTask(task.state.attempt + 1, "w1", lease_ms))
+
+
+async def append(
+    store: Store, task_id: str, before: Task | None, command: Command, queue_max: int = 0
+) -> Outcome:
+    """One append as it is, without transact's second tries."""
+    now = store.now_ms()
+    events = decide(command, before, now)
+    after = apply(task_id, before, events, now)
+    return await store.append(Append(before, after, events, Meta(), queue_max))
+
+
+async def claim(store: Store, count: int, queues: Sequence[Queue] = QUEUES) -> list[Task]:
+    """Ready tasks, all of which must be readable."""
+    claimed = await store.claim(0, queues, count, [])
+    return [c.task for c in claimed if c.task is not None or pytest.fail(c.fault)]
+
+
+async def take_one(store: Store, enough: asyncio.Event) -> list[Delivery]:
+    """Wait for a ready task as an idle worker does, until there is `enough`."""
+    while not enough.is_set():
+        found = await store.wait_ready(0, QUEUES, 50)
+        if found:
+            return found
+    return []
+
+
+async def stale(store: Store, wanted: int, count: int = 100) -> list[str]:
+    """The ids of `wanted` claims that nobody started, asked for until they are there."""
+    found: list[str] = []
+    async with asyncio.timeout(SIGNAL_MS / 1000):
+        while len(found) < wanted:
+            found += [c.delivery.task_id for c in await store.claim_stale(0, QUEUES, count, 1)]
+            await asyncio.sleep(0)
+    return found
+
+
+class StoreContract:
+    """A subclass provides `open_store`, and two ways to spoil a snapshot."""
+
+    @pytest.fixture
+    async def store(self, open_store: OpenStore) -> AnyStore:
+        return await open_store(1)
+
+    async def lose(self, store: Any, task: Task) -> None:
+        """Make the task's snapshot vanish."""
+        raise NotImplementedError
+
+    async def damage(self, store: Any, task: Task) -> None:
+        """Make the task's snapshot unreadable."""
+        raise NotImplementedError
+
+    # -- append -------------------------------------------------------------------------------
+
+    async def test_an_append_can_be_read_back(self, store: AnyStore):
+        task_id = new_id()
+        done = await transact(store, task_id, SubmitTask(a_submission(payload=b'{"a" : 1.0}')))
+
+        assert done.position == await store.last_position(0)
+        assert await store.load(task_id) == done.task
+        assert done.task.version == 1
+
+    async def test_a_step_of_two_events_is_written_whole(self, store: AnyStore):
+        task = await start(store, await submit(store))
+
+        done = await transact(store, task.id, FailAttempt(1, "boom", ErrorKind.RETRYABLE))
+
+        recorded = await store.history(task.id)
+        assert [r.type for r in recorded[2:]] == ["AttemptFailed", "RetryScheduled"]
+        assert [r.version for r in recorded] == [1, 2, 3, 4]
+        assert recorded[-1].position == done.position
+        assert await store.load(task.id) == done.task
+
+    async def test_an_append_upon_another_version_writes_nothing(self, store: AnyStore):
+        first = await submit(store)
+        now = await start(store, first)
+
+        outcomes = [
+            await append(store, first.id, None, SubmitTask(first.submission)),
+            await append(store, first.id, first, CancelTask()),
+        ]
+
+        assert outcomes == [Conflict(2), Conflict(2)]
+        assert await store.load(first.id) == now
+        assert len(await store.history(first.id)) == 2
+
+    async def test_an_append_upon_a_task_that_is_not_there_writes_nothing(self, store: AnyStore):
+        elsewhere = await submit(store)
+        lost = msgspec.structs.replace(elsewhere, id=new_id())
+
+        assert await append(store, lost.id, lost, CancelTask()) == Conflict(0)
+        assert await store.load(lost.id) is None
+
+    async def test_one_conflict_leaves_its_neighbours_alone(self, store: AnyStore):
+        taken, *ids = (new_id() for _ in range(5))
+        await submit(store, task_id=taken)
+
+        outcomes = await asyncio.gather(
+            *(
+                append(store, task_id, None, SubmitTask(a_submission()))
+                for task_id in (*ids[:2], taken, *ids[2:])
+            )
+        )
+
+        assert outcomes[2] == Conflict(1)
+        written = [o for o in outcomes if isinstance(o, Written)]
+        assert len(written) == len(set(written)) == 4
+        assert [r.version for i in ids for r in await store.history(i)] == [1, 1, 1, 1]
+
+    async def test_of_many_appends_upon_one_version_one_is_written(self, store: AnyStore):
+        task = await submit(store)
+
+        outcomes = await asyncio.gather(
+            *(append(store, task.id, task, CancelTask(str(i))) for i in range(20))
+        )
+
+        assert sorted(map(str, outcomes))[:19] == [str(Conflict(2))] * 19
+        assert len(await store.history(task.id)) == 2
+
+    async def test_many_writers_of_one_task_all_get_through(self, store: AnyStore):
+        task = await start(store, await submit(store))
+
+        await asyncio.gather(
+            *(send(store, task, ReportProgress(i, f"step {i}")) for i in range(1, 9))
+        )
+
+        recorded = await store.history(task.id)
+        assert [r.version for r in recorded] == list(range(1, 11))
+        assert fold(task.id, [(r.event(), r.at) for r in recorded]) == await store.load(task.id)
+
+    async def test_a_full_queue_refuses_and_others_do_not(self, store: AnyStore):
+        for _ in range(2):
+            await submit(store)
+        refused, other = new_id(), new_id()
+
+        outcomes = [
+            await append(store, refused, None, SubmitTask(a_submission()), queue_max=2),
+            await append(
+                store, other, None, SubmitTask(a_submission(priority=Priority.LOW)), queue_max=2
+            ),
+        ]
+
+        assert outcomes[0] == Full()
+        assert isinstance(outcomes[1], Written)
+        assert await store.load(refused) is None
+        assert await store.history(refused) == []
+
+    async def test_a_full_queue_has_room_when_one_was_started(self, store: AnyStore):
+        first, _ = await submit(store), await submit(store)
+        await start(store, first)
+
+        outcome = await append(store, new_id(), None, SubmitTask(a_submission()), queue_max=2)
+
+        assert isinstance(outcome, Written)
+
+    # -- places -------------------------------------------------------------------------------
+
+    async def test_after_every_step_a_task_is_in_its_place_and_in_no_other(self, store: AnyStore):
+        task = await submit(store, max_retries=1, schedule_for=store.now_ms() - 1)
+        life: list[Command] = [
+            ReleaseTask(),
+            StartTask(1, "w1", LONG_MS),
+            ReportProgress(40, "parsing", 1),
+            FailAttempt(1, "boom", ErrorKind.RETRYABLE, policy=AT_ONCE),
+            ReleaseTask(),
+            StartTask(2, "w1", LONG_MS),
+            FailAttempt(2, "boom", ErrorKind.RETRYABLE),
+            RetryTask(),
+            CancelTask(),
+            RetryTask(),
+            StartTask(3, "w1", LONG_MS),
+            CancelTask(),
+            RetryTask(),
+            StartTask(4, "w1", LONG_MS),
+            CompleteTask(4, RESULT),
+        ]
+        for command in life:
+            expected = place_of(task)
+            assert await places_of(store) == ({task.id: expected} if expected else {})
+            task = await send(store, task, command)
+        await assert_quiescent(store)
+
+    async def test_a_started_task_is_in_no_queue(self, store: AnyStore):
+        await submit(store)
+        [task] = await claim(store, 10)
+
+        await start(store, task)
+
+        assert await places_of(store) == {task.id: ["lease:1"]}
+        assert await claim(store, 10) == []
+        assert await store.claim_stale(0, QUEUES, 10, 1) == []
+
+    async def test_a_canceled_task_is_not_handed_out(self, store: AnyStore):
+        canceled, kept = await submit(store), await submit(store)
+
+        await send(store, canceled, CancelTask())
+
+        assert await claim(store, 10) == [kept]
+
+    async def test_a_claim_that_is_canceled_before_its_start_is_forgotten(self, store: AnyStore):
+        task = await submit(store)
+        await claim(store, 1)
+
+        await send(store, task, CancelTask())
+
+        await assert_quiescent(store)
+        assert await store.claim_stale(0, QUEUES, 10, 1) == []
+
+    async def test_a_scheduled_task_is_handed_out_when_it_was_released(self, store: AnyStore):
+        task = await submit(store, schedule_for=store.now_ms() - 1)
+
+        assert await claim(store, 10) == []
+        assert (await store.overdue(0, 10)).due == (task.id,)
+
+        released = await send(store, task, ReleaseTask())
+
+        assert (await store.overdue(0, 10)).due == ()
+        assert await claim(store, 10) == [released]
+
+    # -- claim --------------------------------------------------------------------------------
+
+    async def test_the_most_urgent_come_first_and_in_each_queue_the_oldest(self, store: AnyStore):
+        low = [await submit(store, priority=Priority.LOW) for _ in range(2)]
+        critical = [await submit(store, priority=Priority.CRITICAL) for _ in range(2)]
+        normal = [await submit(store) for _ in range(2)]
+
+        assert await claim(store, 10) == [*critical, *normal, *low]
+
+    async def test_no_more_are_claimed_than_asked_for(self, store: AnyStore):
+        tasks = [await submit(store, priority=p) for p in Priority for _ in range(2)]
+
+        assert [t.id for n in (3, 1, 9) for t in await claim(store, n)] == [t.id for t in tasks]
+
+    async def test_only_the_queues_asked_for_are_served(self, store: AnyStore):
+        await submit(store, task_type="health_check")
+        high = await submit(store, priority=Priority.HIGH)
+
+        assert await claim(store, 10, [Queue("document_processing", Priority.HIGH)]) == [high]
+
+    async def test_nobody_gets_what_another_got(self, store: AnyStore):
+        submitted = {(await submit(store)).id for _ in range(30)}
+
+        rounds = await asyncio.gather(*(claim(store, 4) for _ in range(10)))
+
+        got = [task.id for claimed in rounds for task in claimed]
+        assert len(got) == 30
+        assert set(got) == submitted
+
+    async def test_delivered_entries_are_among_the_claimed(self, store: AnyStore):
+        await store.claim(0, QUEUES, 1, [])
+        tasks = [await submit(store) for _ in range(3)]
+
+        delivered = await take_one(store, asyncio.Event())
+        claimed = await store.claim(0, QUEUES, 2, delivered)
+
+        assert [d.task_id for d in delivered] == [tasks[0].id]
+        assert [c.task for c in claimed] == tasks[:2]
+        assert [c.delivery.queue for c in claimed] == [NORMAL, NORMAL]
+
+    async def test_a_claim_that_nobody_starts_is_handed_out_again(self, store: AnyStore):
+        tasks = [await submit(store) for _ in range(3)]
+        claimed = await claim(store, 3)
+        await start(store, claimed[1])
+
+        again = await stale(store, 2)
+
+        assert sorted(again) == sorted([tasks[0].id, tasks[2].id])
+
+    async def test_a_fresh_claim_is_left_to_its_claimer(self, store: AnyStore):
+        await submit(store)
+        await claim(store, 1)
+
+        assert await store.claim_stale(0, QUEUES, 10, LONG_MS) == []
+
+    async def test_many_stale_claims_are_handed_out_by_and_by(self, store: AnyStore):
+        submitted = {
+            (await submit(store, priority=priority)).id
+            for priority in (Priority.HIGH, Priority.NORMAL)
+            for _ in range(5)
+        }
+        await claim(store, 10)
+
+        found: set[str] = set()
+        async with asyncio.timeout(SIGNAL_MS / 1000):
+            while found != submitted:
+                some = await store.claim_stale(0, QUEUES, 2, 1)
+                assert len(some) <= 2
+                found |= {c.delivery.task_id for c in some}
+                await asyncio.sleep(0)
+
+    async def test_a_dropped_entry_is_not_handed_out_again(self, store: AnyStore):
+        await submit(store)
+        [claimed] = await store.claim(0, QUEUES, 1, [])
+
+        await store.drop(claimed.delivery)
+
+        await assert_quiescent(store)
+
+    # -- what cannot be served ----------------------------------------------------------------
+
+    async def test_an_entry_whose_task_is_gone_is_reported_beside_the_others(self, store: AnyStore):
+        gone, kept = await submit(store), await submit(store)
+        await self.lose(store, gone)
+
+        claimed = await store.claim(0, QUEUES, 10, [])
+
+        assert [c.task for c in claimed] == [None, kept]
+        assert claimed[0].delivery.task_id == gone.id
+        assert claimed[0].fault == "there is no such task"
+
+    async def test_an_entry_whose_task_is_garbage_is_reported_beside_the_others(
+        self, store: AnyStore
+    ):
+        broken, kept = await submit(store), await submit(store)
+        await self.damage(store, broken)
+
+        claimed = await store.claim(0, QUEUES, 10, [])
+
+        assert [c.task for c in claimed] == [None, kept]
+        assert broken.id in claimed[0].fault
+        with pytest.raises(Undecodable, match=broken.id):
+            await store.load(broken.id)
+
+    async def test_an_entry_set_aside_is_handed_out_no_more(self, store: AnyStore):
+        broken = await submit(store)
+        await self.damage(store, broken)
+        [claimed] = await store.claim(0, QUEUES, 10, [])
+
+        await store.set_aside(claimed.delivery, claimed.fault)
+
+        assert await store.claim(0, QUEUES, 10, []) == []
+        assert await store.claim_stale(0, QUEUES, 10, 1) == []
+        await assert_quiescent(store)
+
+    # -- leases -------------------------------------------------------------------------------
+
+    async def test_renewing_tells_which_leases_hold_no_longer(self, store: AnyStore):
+        held = await start(store, await submit(store))
+        canceled = await start(store, await submit(store))
+        await send(store, canceled, CancelTask())
+        unknown = new_id()
+
+        gone = await store.renew(0, [(held.id, 1), (canceled.id, 1), (unknown, 7)], LONG_MS)
+
+        assert gone == [(canceled.id, 1), (unknown, 7)]
+
+    async def test_a_late_worker_cannot_renew_the_next_attempt(self, store: AnyStore):
+        task = await start(store, await submit(store))
+        failed = FailAttempt(1, "worker gone", ErrorKind.WORKER_LOST, policy=AT_ONCE)
+        for command in (failed, ReleaseTask(), StartTask(2, "w2", LONG_MS)):
+            task = await send(store, task, command)
+
+        assert await store.renew(0, [(task.id, 1)], LONG_MS) == [(task.id, 1)]
+        assert await store.renew(0, [(task.id, 2)], LONG_MS) == []
+
+    async def test_nothing_to_renew_is_nothing_gone(self, store: AnyStore):
+        assert await store.renew(0, [], LONG_MS) == []
+
+    async def test_a_lease_that_ran_out_is_overdue_until_it_is_renewed(self, store: AnyStore):
+        lost = await start(store, await submit(store), lease_ms=0)
+        await start(store, await submit(store))
+
+        assert (await store.overdue(0, 10)).expired == ((lost.id, 1),)
+        await store.renew(0, [(lost.id, 1)], LONG_MS)
+        assert (await store.overdue(0, 10)).expired == ()
+
+    # -- time ---------------------------------------------------------------------------------
+
+    async def test_nothing_waits_for_nothing(self, store: AnyStore):
+        overdue = await store.overdue(0, 10)
+
+        assert (overdue.due, overdue.expired, overdue.next_in_ms) == ((), (), None)
+
+    async def test_overdue_tells_how_long_until_the_next(self, store: AnyStore):
+        await submit(store, schedule_for=store.now_ms() + LONG_MS)
+        await submit(store, schedule_for=store.now_ms() + 2 * LONG_MS)
+
+        overdue = await store.overdue(0, 10)
+
+        assert overdue.due == ()
+        assert overdue.next_in_ms is not None
+        assert 0 < overdue.next_in_ms <= LONG_MS + SIGNAL_MS
+
+    async def test_a_lease_may_be_what_comes_next(self, store: AnyStore):
+        await submit(store, schedule_for=store.now_ms() + 10 * LONG_MS)
+        await start(store, await submit(store), lease_ms=LONG_MS)
+
+        overdue = await store.overdue(0, 10)
+
+        assert overdue.next_in_ms is not None
+        assert 0 < overdue.next_in_ms <= LONG_MS
+
+    async def test_overdue_tasks_come_by_and_by_the_longest_overdue_first(self, store: AnyStore):
+        now = store.now_ms()
+        later, sooner, soonest = [
+            await submit(store, schedule_for=now - late_ms) for late_ms in (1, 5, 9)
+        ]
+
+        assert (await store.overdue(0, 2)).due == (soonest.id, sooner.id)
+        await send(store, soonest, ReleaseTask())
+        assert (await store.overdue(0, 2)).due == (sooner.id, later.id)
+
+    # -- reads --------------------------------------------------------------------------------
+
+    async def test_a_history_holds_the_tasks_own_events_oldest_first(self, store: AnyStore):
+        task, other = await submit(store), await submit(store)
+        await start(store, task)
+        await send(store, other, CancelTask())
+        meta = Meta(actor="worker", request="req-7", trace="00-ab-cd-01")
+        done = await transact(store, task.id, CompleteTask(1, RESULT), meta=meta)
+
+        recorded = await store.history(task.id)
+
+        assert [r.type for r in recorded] == ["TaskSubmitted", "TaskStarted", "TaskCompleted"]
+        assert {r.task_id for r in recorded} == {task.id}
+        assert [r.prev for r in recorded] == ["", *(r.position.entry for r in recorded[:-1])]
+        assert fold(task.id, [(r.event(), r.at) for r in recorded]) == done.task
+        told = decode_meta(recorded[-1].meta)
+        assert (told.actor, told.request, told.trace) == ("worker", "req-7", "00-ab-cd-01")
+
+    async def test_what_is_not_there_has_neither_snapshot_nor_history(self, store: AnyStore):
+        assert await store.load(new_id()) is None
+        assert await store.history(new_id()) == []
+
+    async def test_many_loads_at_once_each_get_their_own(self, store: AnyStore):
+        tasks = [await submit(store) for _ in range(5)]
+
+        loaded = await asyncio.gather(*(store.load(t.id) for t in reversed(tasks)))
+
+        assert loaded == tasks[::-1]
+
+    async def test_positions_count_down_to_the_next_and_then_to_none(self, store: AnyStore):
+        low = await submit(store, priority=Priority.LOW)
+        normal = [await submit(store) for _ in range(2)]
+        high = await submit(store, priority=Priority.HIGH)
+        await submit(store, task_type="health_check", priority=Priority.CRITICAL)
+
+        told: list[list[int]] = []
+        for _ in range(5):
+            asked = (store.queue_position(t) for t in (high, *normal, low))
+            told.append(await asyncio.gather(*asked))
+            for task in await claim(store, 1):
+                await start(store, task)
+
+        assert told == [[1, 2, 3, 4], [0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]
+
+    async def test_a_task_that_waits_in_no_queue_has_no_position(self, store: AnyStore):
+        scheduled = await submit(store, schedule_for=store.now_ms() + LONG_MS)
+        running = await start(store, await submit(store))
+        canceled = await send(store, await submit(store), CancelTask())
+        unknown = msgspec.structs.replace(canceled, id=new_id())
+
+        positions = [await store.queue_position(t) for t in (scheduled, running, canceled, unknown)]
+
+        assert positions == [0, 0, 0, 0]
+
+    async def test_canceled_tasks_ahead_never_make_a_position_too_low(self, store: AnyStore):
+        ahead, _, task = [await submit(store) for _ in range(3)]
+
+        await send(store, ahead, CancelTask())
+
+        assert await store.queue_position(task) >= 2
+        await claim(store, 1)
+        assert await store.queue_position(task) == 1
+
+    async def test_a_slow_waiter_does_not_turn_positions_back(self, store: AnyStore):
+        await store.claim(0, QUEUES, 1, [])
+        *_, last = [await submit(store) for _ in range(3)]
+        delivered = await take_one(store, asyncio.Event())
+        await claim(store, 1)
+
+        await store.claim(0, QUEUES, 1, delivered)
+
+        assert await store.queue_position(last) == 1
+
+    async def test_an_empty_ledger_ends_at_nothing(self, store: AnyStore):
+        assert await store.last_position(0) == Position(0, "0-0")
+        assert await store.events_after(Position(0, "0-0"), 10, 1) == []
+
+    async def test_events_are_read_on_from_any_position(self, store: AnyStore):
+        for _ in range(3):
+            await submit(store)
+
+        everything = await store.events_after(Position(0, "0-0"), 10, 1)
+
+        assert len(everything) == 3
+        assert await store.events_after(Position(0, "0-0"), 2, 1) == everything[:2]
+        assert await store.events_after(everything[0].position, 10, 1) == everything[1:]
+        assert everything[-1].position == await store.last_position(0)
+
+    async def test_a_reader_gets_the_next_event_when_it_happens(self, store: AnyStore):
+        async def next_events() -> list[str]:
+            while True:
+                found = await store.events_after(Position(0, "0-0"), 10, 50)
+                if found:
+                    return [r.task_id for r in found]
+
+        reader = asyncio.create_task(next_events())
+        await asyncio.sleep(0)
+        task = await submit(store)
+
+        async with asyncio.timeout(SIGNAL_MS / 1000):
+            assert await reader == [task.id]
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    async def test_an_idle_waiter_is_woken_by_an_append(self, store: AnyStore):
+        await store.claim(0, QUEUES, 1, [])
+        waiter = asyncio.create_task(take_one(store, asyncio.Event()))
+        await asyncio.sleep(0)
+
+        task = await submit(store, priority=Priority.LOW)
+
+        async with asyncio.timeout(SIGNAL_MS / 1000):
+            [delivery] = await waiter
+        assert (delivery.task_id, delivery.queue) == (task.id, queue_of(task))
+        [claimed] = await store.claim(0, QUEUES, 1, [delivery])
+        assert claimed.task == task
+
+    async def test_one_append_wakes_one_waiter(self, store: AnyStore):
+        await store.claim(0, QUEUES, 1, [])
+        enough = asyncio.Event()
+        waiters = [asyncio.create_task(take_one(store, enough)) for _ in range(4)]
+        await asyncio.sleep(0)
+
+        task = await submit(store)
+
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        enough.set()
+        found = [d.task_id for got in await asyncio.gather(*waiters) for d in got]
+        assert found == [task.id]
+
+    async def test_a_waiter_with_room_for_one_gets_one_and_nothing_is_lost(self, store: AnyStore):
+        await store.claim(0, QUEUES, 1, [])
+        tasks = [await submit(store, priority=priority) for priority in Priority]
+
+        async with asyncio.timeout(SIGNAL_MS / 1000):
+            delivered = await take_one(store, asyncio.Event())
+        first = await store.claim(0, QUEUES, 1, delivered)
+        then = await store.claim(0, QUEUES, 1, [])
+        waited = await store.wait_ready(0, QUEUES, 1)
+        others = await store.claim(0, QUEUES, 4, waited)
+
+        assert (len(delivered), len(first), len(then)) == (1, 1, 1)
+        assert [c.task for c in (*first, *then, *others)] == tasks
+
+    # -- partitions ---------------------------------------------------------------------------
+
+    async def test_each_partition_serves_its_own_tasks(self, open_store: OpenStore):
+        store = await open_store(2)
+        tasks = [await submit(store) for _ in range(20)]
+        by_partition = [[t for t in tasks if store.partition_of(t.id) == p] for p in (0, 1)]
+
+        for partition, own in enumerate(by_partition):
+            assert own, "the ids fall into both partitions"
+            claimed = await store.claim(partition, QUEUES, 20, [])
+            assert [c.task for c in claimed] == own
+            recorded = await store.events_after(Position(partition, "0-0"), 100, 1)
+            assert [r.task_id for r in recorded] == [t.id for t in own]
+            assert await store.last_position(partition) == recorded[-1].position
+
+    async def test_tasks_of_all_partitions_are_found_by_id(self, open_store: OpenStore):
+        store = await open_store(2)
+        tasks = [await submit(store) for _ in range(8)]
+
+        assert await asyncio.gather(*(store.load(t.id) for t in tasks)) == tasks
+        assert [len(await store.history(t.id)) for t in tasks] == [1] * 8

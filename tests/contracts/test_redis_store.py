@@ -1,0 +1,377 @@
+"""The store contract on servers: Valkey 9, Redis 7.0 where it is installed, and fakeredis."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakeredis.aioredis import FakeRedis
+
+from ledger.commands import CancelTask, ReportProgress
+from ledger.events import Priority
+from ledger.keys import LEDGER, PartitionKeys
+from ledger.placement import Queue
+from ledger.redis_connection import Caller
+from ledger.redis_store import APPEND, LedgerMismatch, RedisStore, StoreOptions
+from ledger.rejections import Rejection, RejectionCode
+from ledger.task import Task
+from tests.contracts.store import (
+    LONG_MS,
+    NORMAL,
+    QUEUES,
+    OpenStore,
+    StoreContract,
+    claim,
+    new_id,
+    send,
+    start,
+    submit,
+)
+from tests.places import assert_quiescent, server_keys, unknown_keys
+from tests.servers import empty
+
+KEYS = PartitionKeys(0)
+
+
+class Backend:
+    """A server, empty, and the stores opened on it."""
+
+    def __init__(self, name: str, url: str | None) -> None:
+        self.name = name
+        self._url = url
+        self._fake = FakeRedis(protocol=2, version=(7, 0)) if url is None else None
+        self._stores: list[RedisStore] = []
+
+    async def open(self, partitions: int) -> RedisStore:
+        options = StoreOptions(partitions=partitions, timeout_ms=5_000)
+        if self._url is not None:
+            store = await RedisStore.open(self._url, options)
+        else:
+            assert self._fake is not None
+            store = RedisStore(self._fake, options)
+            await store.prepare()
+        self._stores.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+@pytest.fixture(params=["valkey", "redis", "fakeredis"])
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    """Each server in turn, without any key or script."""
+    urls = {"valkey": "valkey_url", "redis": "redis_url", "fakeredis": None}
+    fixture = urls[request.param]
+    url = None if fixture is None else request.getfixturevalue(fixture)
+    if url is not None:
+        await empty(url)
+    backend = Backend(request.param, url)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def store(backend: Backend) -> RedisStore:
+    return await backend.open(1)
+
+
+def raw(store: RedisStore) -> Any:
+    """The client, whose replies redis-py does not type."""
+    return store.client
+
+
+class TestRedisStore(StoreContract):
+    @pytest.fixture
+    def open_store(self, backend: Backend) -> OpenStore:
+        return backend.open
+
+    async def lose(self, store: RedisStore, task: Task) -> None:
+        await raw(store).delete(KEYS.task(task.id))
+
+    async def damage(self, store: RedisStore, task: Task) -> None:
+        await raw(store).hset(KEYS.task(task.id), "state", b'{"status":"lo\xff')
+
+
+# -- what stands on the server ----------------------------------------------------------------
+
+
+async def test_only_known_keys_are_made(store: RedisStore):
+    tasks = [await submit(store, priority=priority) for priority in Priority]
+    await submit(store, schedule_for=store.now_ms() + LONG_MS)
+    [claimed, *_] = await store.claim(0, QUEUES, 2, [])
+    await start(store, tasks[0])
+    await store.set_aside(claimed.delivery, "garbage")
+
+    assert await unknown_keys(store.client) == []
+    assert {KEYS.events, KEYS.due, KEYS.leases, KEYS.counters, KEYS.set_aside, LEDGER} <= set(
+        await server_keys(store.client)
+    )
+
+
+async def test_what_is_set_aside_is_kept_with_its_reason(store: RedisStore):
+    task = await submit(store)
+    [claimed] = await store.claim(0, QUEUES, 1, [])
+
+    await store.set_aside(claimed.delivery, "garbage")
+
+    [(_, kept)] = await raw(store).xrange(KEYS.set_aside)
+    assert kept == {
+        b"queue": b"document_processing:normal",
+        b"entry": claimed.delivery.entry.encode(),
+        b"task": task.id.encode(),
+        b"reason": b"garbage",
+    }
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [{"version": "many"}, {"version": ""}, {"submission": "null"}, {"state": "[]"}],
+    ids=str,
+)
+async def test_no_garbage_in_a_snapshot_stops_a_claim(store: RedisStore, snapshot: dict[str, str]):
+    broken, kept = await submit(store), await submit(store)
+    await raw(store).hset(KEYS.task(broken.id), mapping=snapshot)
+
+    claimed = await store.claim(0, QUEUES, 10, [])
+
+    assert [c.task for c in claimed] == [None, kept]
+
+
+@pytest.mark.parametrize("missing", ["submission", "state"])
+async def test_half_a_snapshot_does_not_stop_a_claim(store: RedisStore, missing: str):
+    broken, kept = await submit(store), await submit(store)
+    await raw(store).hdel(KEYS.task(broken.id), missing)
+
+    claimed = await store.claim(0, QUEUES, 10, [])
+
+    assert [c.task for c in claimed] == [None, kept]
+
+
+async def test_a_key_of_another_kind_does_not_stop_a_claim(store: RedisStore):
+    broken, kept = await submit(store), await submit(store)
+    await raw(store).delete(KEYS.task(broken.id))
+    await raw(store).set(KEYS.task(broken.id), "a string")
+
+    claimed = await store.claim(0, QUEUES, 10, [])
+
+    assert [c.task for c in claimed] == [None, kept]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"x": "y"}, {"task": "no such id", "n": "many"}, {"task": b"\xff\xfe", "n": "1"}],
+    ids=str,
+)
+async def test_a_ready_entry_of_no_known_form_is_reported_and_can_be_set_aside(
+    store: RedisStore, fields: dict[Any, Any]
+):
+    before = await submit(store)
+    await raw(store).xadd(KEYS.ready(NORMAL), fields)
+
+    claimed = await store.claim(0, QUEUES, 10, [])
+
+    assert [c.task for c in claimed] == [before, None]
+    after = await submit(store)
+    assert await store.queue_position(after) == 1
+    assert await claim(store, 10) == [after]
+    await store.set_aside(claimed[1].delivery, claimed[1].fault)
+    for task in (before, after):
+        await start(store, task)
+        await send(store, task, CancelTask())
+    await assert_quiescent(store)
+
+
+async def test_a_ready_entry_of_no_known_form_does_not_stop_a_waiter(store: RedisStore):
+    await store.claim(0, QUEUES, 1, [])
+    await raw(store).xadd(KEYS.ready(NORMAL), {"task": "no such id", "n": "many"})
+
+    delivered = await store.wait_ready(0, QUEUES, 1)
+    [claimed] = await store.claim(0, QUEUES, 1, delivered)
+
+    assert claimed.task is None
+    assert claimed.fault == "there is no such task"
+
+
+async def test_a_waiter_before_the_first_claim_does_not_fail(store: RedisStore, backend: Backend):
+    if backend.name == "fakeredis":
+        pytest.skip("fakeredis has an error of its own where servers say NOGROUP")
+
+    assert await store.wait_ready(0, QUEUES, 1) == []
+
+
+async def test_a_history_is_what_trimming_left(store: RedisStore):
+    task = await start(store, await submit(store))
+    await send(store, task, ReportProgress(50, "half", 1))
+    recorded = await store.history(task.id)
+
+    await raw(store).xtrim(KEYS.events, minid=recorded[1].position.entry, approximate=False)
+
+    assert await store.history(task.id) == recorded[1:]
+
+
+async def test_a_long_history_is_read_piece_by_piece(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ledger.redis_store.HISTORY_CHUNK", 3)
+    task = await start(store, await submit(store))
+    for percent in range(1, 9):
+        task = await send(store, task, ReportProgress(percent, "", 1))
+
+    assert [r.version for r in await store.history(task.id)] == list(range(1, 11))
+
+
+# -- the append script, as its header says -----------------------------------------------------
+
+SUBMISSION = '{"task_type":"document_processing","kb_id":"kb","payload":{}}'
+STATE = '{"status":"queued","created_at":5,"updated_at":5}'
+
+
+def append_arguments(
+    task_id: str, expected: int, commit: str, *, queue_max: int = 0
+) -> tuple[list[str], list[str | int]]:
+    """Keys and arguments of an append that submits a task into the normal queue."""
+    fields = (task_id, expected, commit, 5, f'{{"commit":"{commit}"}}', "=", STATE)
+    place = ("ready", queue_max, "document_processing:normal")
+    return [KEYS.task(task_id), KEYS.ready(NORMAL)], [
+        *fields, *place, 1, "TaskSubmitted", SUBMISSION,
+    ]  # fmt: skip
+
+
+async def run_append(store: RedisStore, *items: tuple[list[str], list[str | int]]) -> list[Any]:
+    script_keys = [KEYS.events, KEYS.due, KEYS.leases, KEYS.counters]
+    arguments: list[str | int] = []
+    for item_keys, item_arguments in items:
+        script_keys += item_keys
+        arguments += item_arguments
+    replies, _ = await Caller(store.client, 5_000).script(APPEND, script_keys, arguments)
+    return replies
+
+
+async def test_an_append_repeated_under_its_commit_is_answered_and_not_applied_again(
+    store: RedisStore,
+):
+    task_id = new_id()
+    item = append_arguments(task_id, 0, "c-1")
+
+    first, again = await run_append(store, item), await run_append(store, item)
+
+    assert first == again
+    assert [r.position.entry for r in await store.history(task_id)] == [first[0].decode()]
+    assert len(await claim(store, 10)) == 1
+
+
+async def test_an_append_repeated_within_one_batch_is_applied_once(store: RedisStore):
+    task_id = new_id()
+    item = append_arguments(task_id, 0, "c-1")
+
+    replies = await run_append(store, item, item)
+
+    assert replies[0] == replies[1]
+    assert len(await store.history(task_id)) == 1
+
+
+async def test_a_batch_answers_each_item_for_itself(store: RedisStore):
+    taken, free, last = new_id(), new_id(), new_id()
+    await run_append(store, append_arguments(taken, 0, "c-1"))
+
+    replies = await run_append(
+        store,
+        append_arguments(taken, 0, "c-2"),
+        append_arguments(free, 0, "c-3", queue_max=2),
+        append_arguments(last, 0, "c-4", queue_max=2),
+    )
+
+    assert replies[0] == 1
+    assert isinstance(replies[1], bytes)
+    assert replies[2] == -1
+    assert await store.load(last) is None
+
+
+async def test_an_append_under_another_commit_is_a_conflict(store: RedisStore):
+    task_id = new_id()
+    await run_append(store, append_arguments(task_id, 0, "c-1"))
+
+    assert await run_append(store, append_arguments(task_id, 0, "c-2")) == [1]
+
+
+# -- opening ----------------------------------------------------------------------------------
+
+
+async def test_a_ledger_of_another_partition_count_is_refused(backend: Backend):
+    await backend.open(2)
+
+    with pytest.raises(LedgerMismatch, match="has partitions 2, the settings ask for 3"):
+        await backend.open(3)
+
+
+async def test_a_ledger_of_another_format_is_refused(backend: Backend):
+    store = await backend.open(1)
+    await raw(store).hset(LEDGER, "format", "9")
+
+    with pytest.raises(LedgerMismatch, match="has format 9, the settings ask for 1"):
+        await backend.open(1)
+
+
+async def test_a_ledger_keeps_its_epoch(backend: Backend):
+    store = await backend.open(1)
+    epoch = await raw(store).hget(LEDGER, "epoch")
+
+    await backend.open(1)
+
+    assert len(epoch) == 32
+    assert await raw(store).hget(LEDGER, "epoch") == epoch
+
+
+async def test_a_url_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="expected redis://, rediss:// or unix://, got 'http:"):
+        await RedisStore.open("http://localhost:6379")
+
+
+async def test_the_stores_clock_is_the_servers(store: RedisStore):
+    before = await raw(store).time()
+    now_ms = store.now_ms()
+    after = await raw(store).time()
+
+    slack_ms = 1_000
+    assert before[0] * 1_000 - slack_ms <= now_ms <= after[0] * 1_000 + 1_000 + slack_ms
+
+
+# -- a server that refuses ---------------------------------------------------------------------
+
+
+@pytest.fixture
+async def refusing(store: RedisStore, backend: Backend) -> AsyncIterator[RedisStore]:
+    if backend.name == "fakeredis":
+        pytest.skip("fakeredis has neither maxmemory nor min-replicas-to-write")
+    yield store
+    await raw(store).config_set("maxmemory", "0")
+    await raw(store).config_set("min-replicas-to-write", "0")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [("maxmemory", "1", "memory limit"), ("min-replicas-to-write", "1", "takes no writes")],
+)
+async def test_a_server_that_takes_no_writes_makes_the_ledger_unavailable(
+    refusing: RedisStore, setting: str, value: str, told: str
+):
+    kept, refused = await submit(refusing), new_id()
+    await raw(refusing).config_set(setting, value)
+
+    with pytest.raises(Rejection, match=told) as raised:
+        await submit(refusing, task_id=refused)
+
+    assert raised.value.code is RejectionCode.SERVICE_UNAVAILABLE
+    assert await refusing.load(refused) is None
+    assert await refusing.load(kept.id) == kept
+
+
+async def test_a_server_that_takes_writes_again_serves_at_once(refusing: RedisStore):
+    await raw(refusing).config_set("maxmemory", "1")
+    with pytest.raises(Rejection):
+        await submit(refusing)
+
+    await raw(refusing).config_set("maxmemory", "0")
+
+    task = await submit(refusing)
+    assert await claim(refusing, 10, [Queue("document_processing", Priority.NORMAL)]) == [task]

@@ -1,0 +1,283 @@
+"""What each command makes happen in each situation: the rules of a task's life, as one table."""
+
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from ledger.commands import (
+    AbandonAttempt,
+    CancelTask,
+    Command,
+    CompleteTask,
+    FailAttempt,
+    ReleaseTask,
+    ReportProgress,
+    RetryTask,
+    StartTask,
+    SubmitTask,
+)
+from ledger.decide import decide
+from ledger.events import (
+    AttemptFailed,
+    ErrorKind,
+    Event,
+    RetryScheduled,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskProgressed,
+    TaskReleased,
+    TaskRetried,
+    TaskStarted,
+)
+from ledger.rejections import Rejection
+from ledger.rejections import RejectionCode as Code
+from ledger.retry_policy import RetryPolicy
+from ledger.transact import apply
+from tests.given import T0, Rejected, a_submission, given, rejected
+from tests.strategies import Life, commands, lives
+
+SUBMITTED = a_submission(max_retries=1, body_sha256="a1")
+SCHEDULED = a_submission(max_retries=1, body_sha256="a1", schedule_for=T0 + 60_000)
+RESULT = msgspec.Raw(b'{"chunks": 12}')
+STARTED = TaskStarted(1, "w1", 15_000)
+TIMED_OUT = AttemptFailed(1, "too slow", ErrorKind.TIMEOUT)
+BROKEN = AttemptFailed(1, "no such file", ErrorKind.PERMANENT)
+FAILED = TaskFailed("no such file", ErrorKind.PERMANENT)
+
+SITUATIONS: Final[dict[str, tuple[Event, ...]]] = {
+    "no task": (),
+    "ready": (SUBMITTED,),
+    "scheduled": (SCHEDULED,),
+    "running": (SUBMITTED, STARTED),
+    "retrying": (SUBMITTED, STARTED, TIMED_OUT, RetryScheduled(T0 + 60_000, 1)),
+    "completed": (SUBMITTED, STARTED, TaskCompleted(1, RESULT)),
+    "failed": (SUBMITTED, STARTED, BROKEN, FAILED),
+    "canceled": (SUBMITTED, TaskCanceled("changed my mind")),
+}
+
+# The time is T0 + 50 s in every row but those of ReleaseTask, which say theirs.
+NOW = T0 + 50_000
+POLICY = RetryPolicy(base_ms=2_000, spread=0.5)
+
+NOTHING: Final[tuple[Event, ...]] = ()
+NOT_FOUND = rejected(Code.TASK_NOT_FOUND)
+OTHER_BODY = rejected(Code.IDEMPOTENCY_CONFLICT)
+NOT_WAITING = rejected(Code.TASK_NOT_WAITING)
+NOT_PROCESSING = rejected(Code.TASK_NOT_PROCESSING)
+NOT_CANCELABLE = rejected(Code.TASK_NOT_CANCELABLE)
+NOT_RETRYABLE = rejected(Code.TASK_NOT_RETRYABLE)
+STALE = rejected(Code.STALE_ATTEMPT)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A command, and what comes of it in the situations, in their order above."""
+
+    command: Command
+    outcomes: tuple[tuple[Event, ...] | Rejected, ...]
+    at: int = NOW
+
+
+def row(command: Command, *outcomes: tuple[Event, ...] | Rejected | Event, at: int = NOW) -> Row:
+    single = [o if isinstance(o, tuple | Rejected) else (o,) for o in outcomes]
+    return Row(command, tuple(single), at)
+
+
+ANOTHER = a_submission(body_sha256="b2")
+TABLE: Final[dict[str, Row]] = {
+    "submit": row(
+        SubmitTask(SUBMITTED),
+        SUBMITTED, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING,
+    ),
+    "submit another body": row(
+        SubmitTask(ANOTHER),
+        ANOTHER,
+        OTHER_BODY, OTHER_BODY, OTHER_BODY, OTHER_BODY, OTHER_BODY, OTHER_BODY, OTHER_BODY,
+    ),
+    "release early": row(
+        ReleaseTask(),
+        NOT_FOUND, NOTHING, NOT_WAITING, NOT_WAITING, NOT_WAITING,
+        NOT_WAITING, NOT_WAITING, NOT_WAITING,
+        at=T0 + 59_999,
+    ),
+    "release in time": row(
+        ReleaseTask(),
+        NOT_FOUND, NOTHING, TaskReleased(), NOT_WAITING, TaskReleased(),
+        NOT_WAITING, NOT_WAITING, NOT_WAITING,
+        at=T0 + 60_000,
+    ),
+    "start": row(
+        StartTask(1, "w1", 15_000),
+        NOT_FOUND, STARTED, NOT_WAITING, NOTHING, NOT_WAITING,
+        NOT_WAITING, NOT_WAITING, NOT_WAITING,
+    ),
+    "start, another worker": row(
+        StartTask(1, "w2", 15_000),
+        NOT_FOUND, TaskStarted(1, "w2", 15_000), NOT_WAITING, NOT_WAITING, NOT_WAITING,
+        NOT_WAITING, NOT_WAITING, NOT_WAITING,
+    ),
+    "start an attempt too far": row(
+        StartTask(2, "w1", 15_000),
+        NOT_FOUND, STALE, NOT_WAITING, NOT_WAITING, NOT_WAITING,
+        NOT_WAITING, NOT_WAITING, NOT_WAITING,
+    ),
+    "report progress": row(
+        ReportProgress(40, "parsing", 1),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, TaskProgressed(1, 40, "parsing"),
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "report progress from outside": row(
+        ReportProgress(40, "parsing"),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, TaskProgressed(1, 40, "parsing"),
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "report the same progress": row(
+        ReportProgress(0, "", 1),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, NOTHING,
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "report progress of another attempt": row(
+        ReportProgress(40, "parsing", 2),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, STALE,
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "complete": row(
+        CompleteTask(1, RESULT),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, TaskCompleted(1, RESULT),
+        NOT_PROCESSING, NOTHING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "complete another attempt": row(
+        CompleteTask(2, RESULT),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, STALE,
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "fail, with retries left": row(
+        FailAttempt(1, "too slow", ErrorKind.TIMEOUT, jitter=0.5, policy=POLICY),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, (TIMED_OUT, RetryScheduled(NOW + 1_500, 1)),
+        NOTHING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "fail for good": row(
+        FailAttempt(1, "no such file", ErrorKind.PERMANENT),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, (BROKEN, FAILED),
+        NOT_PROCESSING, NOT_PROCESSING, NOTHING, NOT_PROCESSING,
+    ),
+    "fail another attempt": row(
+        FailAttempt(2, "too slow", ErrorKind.TIMEOUT),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, STALE,
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "abandon": row(
+        AbandonAttempt(1, "the worker stops"),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING,
+        (AttemptFailed(1, "the worker stops", ErrorKind.WORKER_LOST), RetryScheduled(NOW, 0)),
+        NOTHING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "abandon another attempt": row(
+        AbandonAttempt(2, "the worker stops"),
+        NOT_FOUND, NOT_PROCESSING, NOT_PROCESSING, STALE,
+        NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING, NOT_PROCESSING,
+    ),
+    "cancel": row(
+        CancelTask("no longer needed"),
+        NOT_FOUND, *[TaskCanceled("no longer needed")] * 4,
+        NOT_CANCELABLE, NOT_CANCELABLE, NOTHING,
+    ),
+    "retry": row(
+        RetryTask(),
+        NOT_FOUND, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE,
+        TaskRetried(), TaskRetried(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("name", TABLE)
+def test_decide(name: str, situation: str):
+    row = TABLE[name]
+    expected = row.outcomes[list(SITUATIONS).index(situation)]
+
+    happened = given(*SITUATIONS[situation]).when(row.command, at=row.at)
+
+    happened.then(*((expected,) if isinstance(expected, Rejected) else expected))
+
+
+def test_the_table_is_complete():
+    assert {type(row.command) for row in TABLE.values()} == set(Command.__args__)
+    assert {len(row.outcomes) for row in TABLE.values()} == {len(SITUATIONS)}
+
+
+def test_retries_are_counted_until_they_are_spent():
+    lost = FailAttempt(1, "worker gone", ErrorKind.WORKER_LOST)
+
+    once = (
+        given(SUBMITTED, STARTED)
+        .when(lost)
+        .then(AttemptFailed(1, "worker gone", ErrorKind.WORKER_LOST), RetryScheduled(T0 + 3_000, 1))
+    )
+
+    once.when(ReleaseTask(), at=T0 + 3_000).then(TaskReleased()).when(StartTask(2, "w2", 1)).then(
+        TaskStarted(2, "w2", 1)
+    ).when(FailAttempt(2, "worker gone", ErrorKind.WORKER_LOST)).then(
+        AttemptFailed(2, "worker gone", ErrorKind.WORKER_LOST),
+        TaskFailed("worker gone", ErrorKind.WORKER_LOST),
+    )
+
+
+def test_an_abandoned_attempt_costs_no_retry():
+    abandoned = given(SUBMITTED, STARTED).when(AbandonAttempt(1, "stopping"), at=NOW)
+
+    task = abandoned.then(
+        AttemptFailed(1, "stopping", ErrorKind.WORKER_LOST), RetryScheduled(NOW, 0)
+    ).task
+
+    assert task is not None
+    assert task.state.retry_count == 0
+
+
+def test_a_late_worker_cannot_touch_the_attempt_of_another():
+    moved_on = given(
+        SUBMITTED, STARTED, TIMED_OUT, RetryScheduled(T0, 1), TaskReleased(),
+        TaskStarted(2, "w2", 15_000),
+    )  # fmt: skip
+
+    moved_on.when(CompleteTask(1, RESULT)).then(STALE)
+    moved_on.when(FailAttempt(1, "x", ErrorKind.PERMANENT)).then(STALE)
+    moved_on.when(ReportProgress(99, "nearly", 1)).then(STALE)
+    moved_on.when(AbandonAttempt(1, "stopping")).then(STALE)
+
+
+def test_a_retried_task_has_its_retries_back_but_attempts_go_on():
+    retried = given(*SITUATIONS["failed"]).when(RetryTask()).then(TaskRetried())
+
+    retried.when(StartTask(1, "w1", 1)).then(STALE)
+    retried.when(StartTask(2, "w1", 1)).then(TaskStarted(2, "w1", 1))
+    assert retried.task is not None
+    assert retried.task.state.retry_count == 0
+
+
+@for_all(lives(), st.data(), st.sampled_from([0, 60_000]))
+def test_a_command_sent_twice_makes_nothing_happen_the_second_time(
+    life: Life, data: st.DataObject, later_ms: int
+):
+    command, now = data.draw(commands(life.task.state.attempt)), life.now + later_ms
+    try:
+        events = decide(command, life.task, now)
+    except Rejection:
+        events = NOTHING
+    task = apply(life.task.id, life.task, events, now) if events else life.task
+
+    try:
+        again = decide(command, task, now)
+    except Rejection as refused:
+        again = refused.code
+
+    if isinstance(command, RetryTask) and events:
+        # The one exception: a task that is queued already answers 409 to a retry.
+        assert again == Code.TASK_NOT_RETRYABLE
+    elif events:
+        assert again == NOTHING
+    else:
+        assert not isinstance(again, tuple) or again == NOTHING

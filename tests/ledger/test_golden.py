@@ -1,0 +1,196 @@
+"""The storage format, as it was written down: what is stored today must be readable for ever.
+
+These files are never edited. A shape that changes gets a folder of its own (`v2`), and a step in
+`upcast.py` that lifts the old one.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import pytest
+
+from ledger.codec import Meta, decode_event, decode_meta, decode_task, encode
+from ledger.commands import (
+    CancelTask,
+    Command,
+    CompleteTask,
+    FailAttempt,
+    ReleaseTask,
+    ReportProgress,
+    RetryTask,
+    StartTask,
+    SubmitTask,
+)
+from ledger.events import (
+    EVENT_TYPES,
+    AttemptFailed,
+    ErrorKind,
+    Event,
+    Priority,
+    RetryScheduled,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskProgressed,
+    TaskReleased,
+    TaskRetried,
+    TaskStarted,
+    TaskSubmitted,
+)
+from ledger.evolve import fold
+from ledger.keys import PartitionKeys
+from ledger.redis_store import RedisStore
+from ledger.retry_policy import RetryPolicy
+from ledger.store import Position
+from ledger.task import Status, Task
+from ledger.transact import transact
+from tests.given import TASK_ID
+
+GOLDEN: Final = Path(__file__).parents[1] / "golden"
+
+SUBMITTED: Final = TaskSubmitted(
+    task_type="document_processing",
+    kb_id="handbook",
+    payload=msgspec.Raw(b'{"file_path" : "/data/a.md", "chunk_size": 1.50e3}'),
+    priority=Priority.HIGH,
+    max_retries=1,
+    timeout_s=60,
+    schedule_for=1_763_811_001_000,
+    callback_url="http://localhost:8082/done",
+    metadata=msgspec.Raw('{"owner":"Zoë"}'.encode()),
+    body_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+)
+RESULT: Final = msgspec.Raw(b'{"chunks" : 12}')
+WORKER_1, WORKER_2 = "host-1:4711", "host-2:815"
+MS: Final = 1_763_811_000_000
+
+EVENTS: Final[dict[str, Event]] = {
+    type(event).__name__: event
+    for event in (
+        SUBMITTED,
+        TaskReleased(),
+        TaskStarted(1, WORKER_1, 15_000),
+        TaskProgressed(1, 40, "parsing"),
+        TaskCompleted(3, RESULT),
+        AttemptFailed(1, "disk is full", ErrorKind.RETRYABLE),
+        RetryScheduled(MS + 5_000, 1),
+        TaskFailed("no such file", ErrorKind.PERMANENT),
+        TaskCanceled("no longer needed"),
+        TaskRetried(),
+    )
+}
+
+BY_API: Final = Meta(
+    actor="api",
+    request="req-7",
+    trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)
+BY_WORKER: Final = Meta(actor=f"worker {WORKER_1}")
+LIFE: Final[list[tuple[int, Command, Meta]]] = [
+    (123, SubmitTask(SUBMITTED), BY_API),
+    (1_000, ReleaseTask(), BY_WORKER),
+    (2_000, StartTask(1, WORKER_1, 15_000), BY_WORKER),
+    (3_000, ReportProgress(40, "parsing", 1), BY_WORKER),
+    (
+        4_000,
+        FailAttempt(1, "disk is full", ErrorKind.RETRYABLE, policy=RetryPolicy(spread=0)),
+        BY_WORKER,
+    ),
+    (5_000, ReleaseTask(), BY_WORKER),
+    (6_000, StartTask(2, WORKER_2, 15_000), BY_WORKER),
+    (7_000, FailAttempt(2, "no such file", ErrorKind.PERMANENT), BY_WORKER),
+    (8_000, RetryTask(), BY_API),
+    (9_000, CancelTask("no longer needed"), BY_API),
+    (10_000, RetryTask(), BY_API),
+    (11_000, StartTask(3, WORKER_1, 15_000), BY_WORKER),
+    (12_000, CompleteTask(3, RESULT), BY_WORKER),
+]
+"""The commands that made `streams/v1/whole_life.json`, and the ms after MS they were sent at."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A stream entry as the server holds it: field names and values, in order."""
+
+    id: str
+    fields: dict[str, str]
+
+
+def golden(*path: str) -> bytes:
+    return GOLDEN.joinpath(*path).read_bytes().removesuffix(b"\n")
+
+
+def whole_life() -> list[Entry]:
+    return msgspec.json.decode(golden("streams", "v1", "whole_life.json"), type=list[Entry])
+
+
+async def raw_entries(store: RedisStore) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    return await cast("Any", store.client).xrange(PartitionKeys(0).events)
+
+
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_an_event_reads_and_writes_as_it_was_first_stored(name: str):
+    stored = golden("events", "v1", f"{name}.json")
+
+    assert decode_event(name, stored) == EVENTS[name]
+    assert encode(EVENTS[name]) == stored
+
+
+def test_every_event_type_has_golden_files():
+    assert {path.stem for path in GOLDEN.glob("events/*/*.json")} == set(EVENT_TYPES)
+    assert {entry.fields["type"] for entry in whole_life()} == set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_snapshot_reads_and_writes_as_it_was_first_stored(status: Status):
+    stored = golden("snapshots", "v1", f"{status}.json")
+    history = [
+        (decode_event(entry.fields["type"], entry.fields["data"].encode()), int(entry.fields["at"]))
+        for entry in whole_life()
+    ]
+    lives = [fold(TASK_ID, history[:n]) for n in range(1, len(history) + 1)]
+    tasks = [t for t in lives if t is not None and t.state.updated_at == _updated_at(stored)]
+
+    task = decode_task(TASK_ID, tasks[-1].version, encode(SUBMITTED), stored)
+
+    assert task == tasks[-1]
+    assert task.status is status
+    assert encode(task.state) == stored
+
+
+def _updated_at(state: bytes) -> int:
+    return json.loads(state)["updated_at"]
+
+
+async def test_a_stored_stream_is_read(store: RedisStore):
+    for entry in whole_life():
+        await cast("Any", store.client).xadd(PartitionKeys(0).events, entry.fields, id=entry.id)
+
+    recorded = await store.events_after(Position(0, "0-0"), 100, 1)
+
+    assert [r.position.entry for r in recorded] == [entry.id for entry in whole_life()]
+    task = fold(TASK_ID, [(r.event(), r.at) for r in recorded])
+    assert task is not None
+    assert (task.version, task.status, task.state.result) == (15, Status.COMPLETED, RESULT)
+    assert decode_meta(recorded[0].meta) == msgspec.structs.replace(
+        BY_API, commit="4f2a8c1d9e3b7a60-1"
+    )
+
+
+async def test_a_stream_is_written_as_it_was_first_stored(store: RedisStore):
+    task: Task | None = None
+    for at, command, meta in LIFE:
+        done = await transact(store, TASK_ID, command, meta=meta, known=task, now_ms=MS + at)
+        task = done.task
+
+    written, expected = await raw_entries(store), whole_life()
+
+    # Entry ids are the server's, commit ids the process's: only these may differ.
+    ids = {b"": ""} | {entry_id: e.id for (entry_id, _), e in zip(written, expected, strict=True)}
+    for (_, fields), entry in zip(written, expected, strict=True):
+        commit = decode_meta(fields[b"meta"]).commit
+        known = decode_meta(entry.fields["meta"].encode()).commit
+        fields[b"meta"] = fields[b"meta"].replace(commit.encode(), known.encode())
+        fields[b"prev"] = ids[fields[b"prev"]].encode()
+        assert [(k.decode(), v.decode()) for k, v in fields.items()] == list(entry.fields.items())

@@ -1,0 +1,150 @@
+"""Load, decide, append, and again when somebody else was faster."""
+
+import pytest
+
+from ledger.codec import Meta, decode_meta
+from ledger.commands import CancelTask, ReportProgress, StartTask, SubmitTask
+from ledger.events import TaskCanceled, TaskStarted
+from ledger.memory_store import MemoryStore
+from ledger.rejections import Rejection, RejectionCode
+from ledger.store import Append, Conflict, Outcome
+from ledger.task import Status, Task
+from ledger.transact import CONFLICTS_MAX, transact
+from tests.given import T0, TASK_ID, a_submission
+
+SUBMITTED = a_submission(body_sha256="a1")
+
+
+async def no_wait(_timeout_ms: int) -> None:
+    return
+
+
+class BusyStore(MemoryStore):
+    """Somebody else is faster `conflicts` times."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: T0, no_wait)
+        self.conflicts = 0
+        self.loads = 0
+
+    async def append(self, step: Append) -> Outcome:
+        if self.conflicts:
+            self.conflicts -= 1
+            return Conflict(99)
+        return await super().append(step)
+
+    async def load(self, task_id: str) -> Task | None:
+        self.loads += 1
+        return await super().load(task_id)
+
+
+@pytest.fixture
+def store() -> BusyStore:
+    return BusyStore()
+
+
+async def submitted(store: BusyStore) -> Task:
+    return (await transact(store, TASK_ID, SubmitTask(SUBMITTED))).task
+
+
+async def test_a_new_task_takes_one_append_and_no_load(store: BusyStore):
+    done = await transact(store, TASK_ID, SubmitTask(SUBMITTED), meta=Meta(actor="api"))
+
+    assert (done.task.version, done.events, store.loads) == (1, (SUBMITTED,), 0)
+    [recorded] = await store.history(TASK_ID)
+    assert (recorded.position, recorded.at) == (done.position, T0)
+    assert decode_meta(recorded.meta).actor == "api"
+
+
+async def test_a_submission_sent_again_gives_the_task_that_is_there(store: BusyStore):
+    first = await submitted(store)
+
+    again = await transact(store, TASK_ID, SubmitTask(SUBMITTED))
+
+    assert (again.task, again.events, again.position) == (first, (), None)
+
+
+async def test_another_submission_under_the_same_id_is_refused(store: BusyStore):
+    await submitted(store)
+
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, SubmitTask(a_submission(body_sha256="b2")))
+
+    assert raised.value.code is RejectionCode.IDEMPOTENCY_CONFLICT
+    assert len(await store.history(TASK_ID)) == 1
+
+
+async def test_a_conflict_is_decided_again_on_what_is_there(store: BusyStore):
+    await submitted(store)
+    store.conflicts = CONFLICTS_MAX - 1
+
+    done = await transact(store, TASK_ID, CancelTask("no longer needed"))
+
+    assert done.events == (TaskCanceled("no longer needed"),)
+
+
+async def test_conflicts_without_end_are_told_to_the_caller(store: BusyStore):
+    await submitted(store)
+    store.conflicts = CONFLICTS_MAX
+
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, CancelTask())
+
+    assert raised.value.code is RejectionCode.VERSION_CONFLICT
+    assert raised.value.retryable
+    assert len(await store.history(TASK_ID)) == 1
+
+
+async def test_a_known_task_is_not_loaded(store: BusyStore):
+    task = await submitted(store)
+
+    done = await transact(store, TASK_ID, StartTask(1, "w1", 9), known=task)
+
+    assert (done.events, store.loads) == ((TaskStarted(1, "w1", 9),), 0)
+
+
+async def test_a_known_task_that_is_out_of_date_is_loaded(store: BusyStore):
+    old = await submitted(store)
+    await transact(store, TASK_ID, CancelTask())
+
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, StartTask(1, "w1", 9), known=old)
+
+    assert raised.value.code is RejectionCode.TASK_NOT_WAITING
+
+
+async def test_time_never_runs_backwards_within_a_task(store: BusyStore):
+    await transact(store, TASK_ID, SubmitTask(SUBMITTED), now_ms=T0 + 500)
+
+    done = await transact(store, TASK_ID, StartTask(1, "w1", 9), now_ms=T0)
+
+    assert done.task.state.started_at == T0 + 500
+
+
+async def test_a_full_queue_refuses_a_submission(store: BusyStore):
+    await submitted(store)
+
+    with pytest.raises(Rejection, match="document_processing:normal holds 1 tasks") as raised:
+        await transact(store, TASK_ID[:-1] + "8", SubmitTask(SUBMITTED), queue_max=1)
+
+    assert raised.value.code is RejectionCode.QUEUE_FULL
+    assert raised.value.retryable
+
+
+async def test_what_is_refused_changes_nothing(store: BusyStore):
+    task = await submitted(store)
+
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, ReportProgress(5))
+
+    assert raised.value.code is RejectionCode.TASK_NOT_PROCESSING
+    assert not raised.value.retryable
+    assert await store.load(TASK_ID) == task
+    assert task.status is Status.QUEUED
+
+
+async def test_a_task_that_is_not_there_is_not_found(store: BusyStore):
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, CancelTask())
+
+    assert raised.value.code is RejectionCode.TASK_NOT_FOUND

@@ -1,0 +1,114 @@
+"""Where tasks wait, read off a store from outside, past the methods under test."""
+
+import re
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from ledger import keys
+from ledger.events import Priority
+from ledger.identity import is_task_id
+from ledger.keys import PartitionKeys, queue_name
+from ledger.memory_store import MemoryStore
+from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement
+from ledger.redis_connection import send
+from ledger.redis_store import RedisStore
+from ledger.task import Task
+
+Places = dict[str, list[str]]
+"""By task id: `ready:<type>:<priority>`, `due:<ms>`, `lease:<attempt>`, and `pending:…` beside
+`ready:…` while a claim is not yet started."""
+
+
+def place_of(task: Task) -> list[str]:
+    """The places that the task must be found in, as `Places` writes them."""
+    match placement(task):
+        case Ready(queue):
+            return [f"ready:{queue_name(queue)}"]
+        case Due(at_ms):
+            return [f"due:{at_ms}"]
+        case Leased(attempt):
+            return [f"lease:{attempt}"]
+        case Nowhere():
+            return []
+
+
+async def places_of(store: MemoryStore | RedisStore) -> Places:
+    """Every task that waits anywhere, and where."""
+    places: Places = {}
+    found = _in_memory(store) if isinstance(store, MemoryStore) else await _on_server(store)
+    for task_id, place in sorted(found):
+        places.setdefault(task_id, []).append(place)
+    return places
+
+
+async def assert_quiescent(store: MemoryStore | RedisStore) -> None:
+    """Nothing is ready, pending, due or leased."""
+    assert await places_of(store) == {}
+
+
+def _in_memory(store: MemoryStore) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for partition in store.contents:
+        for queue, entries in partition.ready.items():
+            for entry in entries.values():
+                found.append((entry.task_id, f"ready:{queue_name(queue)}"))
+                if entry.delivered_at is not None:
+                    found.append((entry.task_id, f"pending:{queue_name(queue)}"))
+        found += [(task_id, f"due:{at}") for task_id, at in partition.due.items()]
+        found += [(task_id, f"lease:{attempt}") for task_id, attempt in partition.leases]
+    return found
+
+
+async def _on_server(store: RedisStore) -> list[tuple[str, str]]:
+    client, found = cast("Any", store.client), list[tuple[str, str]]()
+    for partition in range(store.partitions):
+        names = PartitionKeys(partition)
+        prefix = names.task_prefix.removesuffix("task:") + "ready:"
+        for key in await server_keys(store.client):
+            if not key.startswith(prefix):
+                continue
+            queue = key.removeprefix(prefix)
+            tasks = {entry: fields[b"task"].decode() for entry, fields in await client.xrange(key)}
+            found += [(task_id, f"ready:{queue}") for task_id in tasks.values()]
+            pending: list[dict[str, Any]] = []
+            if await client.xinfo_groups(key):
+                pending = await client.xpending_range(key, keys.GROUP, "-", "+", 10_000)
+            found += [(tasks.get(item["message_id"], "?"), f"pending:{queue}") for item in pending]
+        due = await client.zrange(names.due, 0, -1, withscores=True)
+        found += [(member.decode(), f"due:{int(score)}") for member, score in due]
+        for member in await client.zrange(names.leases, 0, -1):
+            task_id, _, attempt = member.decode().rpartition(":")
+            found.append((task_id, f"lease:{attempt}"))
+    return found
+
+
+async def server_keys(client: Redis) -> list[str]:
+    """Every key on the server, sorted."""
+    found: list[bytes] = await send(client, ("KEYS", "*"))
+    return sorted(key.decode(errors="backslashreplace") for key in found)
+
+
+async def unknown_keys(client: Redis) -> list[str]:
+    """Keys that `ledger.keys` does not make."""
+    return [key for key in await server_keys(client) if not _is_known(key)]
+
+
+def _is_known(key: str) -> bool:
+    if key == keys.LEDGER:
+        return True
+    tagged = re.match(r"\{ledgerq:(\d+)\}:", key)
+    if tagged is None:
+        return False
+    names = PartitionKeys(int(tagged[1]))
+    if key in (names.events, names.due, names.leases, names.counters, names.set_aside):
+        return True
+    if key.startswith(names.task_prefix):
+        return is_task_id(key.removeprefix(names.task_prefix))
+    task_type, _, priority = key.removeprefix(tagged[0] + "ready:").partition(":")
+    return (
+        key.startswith(tagged[0] + "ready:")
+        and re.fullmatch(r"[a-z][a-z0-9_]*", task_type) is not None
+        and priority in set(Priority)
+        and key == names.ready(Queue(task_type, Priority(priority)))
+    )
