@@ -3,18 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from consumers.context import Context
 from consumers.executors import Call
-from consumers.handlers import ExecutorKind, Handler
-from consumers.outcome import HandlerFailed
+from consumers.handlers import Handler
+from consumers.outcome import HandlerFailed, decode_metadata, failure
 from consumers.progress import ProgressReporter
 from ledger.codec import Meta
 from ledger.commands import (
@@ -27,6 +27,7 @@ from ledger.commands import (
 )
 from ledger.events import ErrorKind
 from ledger.rejections import Rejection, RejectionCode
+from ledger.retry_policy import RetryPolicy
 from ledger.store import Store
 from ledger.task import Task
 from ledger.transact import transact
@@ -57,10 +58,11 @@ class Attempt:
         store: Store,
         task: Task,
         handler: Handler,
-        run_handler: Callable[[Call], Awaitable[bytes]],
+        run_handler: Callable[[Call], Coroutine[Any, Any, bytes]],
         *,
         worker_id: str,
         lease_ms: int,
+        retry: RetryPolicy,
         result_bytes_max: int,
     ) -> None:
         self._store = store
@@ -69,12 +71,13 @@ class Attempt:
         self._run_handler = run_handler
         self._worker_id = worker_id
         self._lease_ms = lease_ms
+        self._retry = retry
         self._result_bytes_max = result_bytes_max
         self._meta = Meta(actor=worker_id)
         self._stop_reason: StopReason | None = None
         self._context: Context | None = None
-        self._running: asyncio.Future[bytes] | None = None
-        self._reporter = ProgressReporter(self._write_progress)
+        self._woken: asyncio.Future[None] | None = None
+        self._reporter: ProgressReporter | None = None
         self.number = task.state.attempt + 1
         self.started = False
         self.holds_lease = False
@@ -92,7 +95,8 @@ class Attempt:
         self.started = self.holds_lease = True
         try:
             command = await self._handle()
-            await self._reporter.close()
+            if self._reporter is not None:
+                await self._reporter.close()
             if command is not None:
                 await self._write_end(command)
         finally:
@@ -104,32 +108,35 @@ class Attempt:
             self._stop_reason = reason
             if self._context is not None:
                 self._context.canceled.set()
-            if self._running is not None:
-                self._running.cancel()
+            self._wake()
 
     async def _handle(self) -> Command | None:
         """Run the handler; the command that says how it ended, None when nobody wants to know."""
         timeout_s = self._task.submission.timeout_s
-        self._running = asyncio.ensure_future(self._run_handler(self._call(timeout_s)))
-        if self._stop_reason is not None:
-            self._running.cancel()
-        await asyncio.wait((self._running,), timeout=timeout_s)
-        timed_out = not self._running.done() and self._stop_reason is None
-        if not self._running.done():
-            self._running.cancel()
-            await asyncio.wait((self._running,), timeout=STOP_GRACE_S)
-        if not self._running.done():
+        try:
+            call = self._call(timeout_s)
+        except HandlerFailed as error:
+            return self._failed(error.kind, error.message)
+        running = asyncio.get_running_loop().create_task(self._run_handler(call))
+        if self._stop_reason is None:
+            await self._wait_for_end(running, timeout_s)
+        timed_out = not running.done() and self._stop_reason is None
+        if not running.done():
+            call.context.canceled.set()
+            running.cancel()
+            await self._wait_for_end(running, STOP_GRACE_S)
+        if not running.done():
             log.error("handler_ignores_its_end", task_id=self.task_id, attempt=self.number)
-            self._running.add_done_callback(_forget)
+            running.add_done_callback(_forget)
         if timed_out:
             return self._failed(ErrorKind.TIMEOUT, f"the attempt took longer than {timeout_s} s")
         match self._stop_reason:
             case StopReason.LEASE_GONE:
                 return None
-            case StopReason.DRAINING if not self._running.done() or self._running.cancelled():
+            case StopReason.DRAINING if not running.done() or running.cancelled():
                 return AbandonAttempt(self.number, str(StopReason.DRAINING))
             case _:
-                return self._ended(self._running)
+                return self._ended(running)
 
     def _ended(self, running: asyncio.Future[bytes]) -> Command:
         if running.cancelled():
@@ -137,29 +144,30 @@ class Attempt:
         error = running.exception()
         if error is None:
             return CompleteTask(self.number, msgspec.Raw(running.result()))
-        if isinstance(error, HandlerFailed):
-            return self._failed(error.kind, error.message)
-        raise error
+        if not isinstance(error, HandlerFailed):
+            # The handler was not even called, or its answer got lost: no thread, no process.
+            log.error("executor_failed", task_id=self.task_id, exc_info=error)
+            error = failure(self._handler, error)
+        return self._failed(error.kind, error.message)
 
     def _failed(self, kind: ErrorKind, message: str) -> FailAttempt:
         jitter = random.random()  # noqa: S311 - spreads retries
-        return FailAttempt(self.number, message, kind, jitter, self._handler.retry)
+        return FailAttempt(self.number, message, kind, jitter, self._retry)
 
     def _call(self, timeout_s: int) -> Call:
         submission = self._task.submission
-        report = self._reporter.report
-        if self._handler.executor is ExecutorKind.THREAD:
-            loop, on_loop = asyncio.get_running_loop(), self._reporter.report
+        loop, on_loop = asyncio.get_running_loop(), self._report
 
-            def report(percent: int, message: str) -> None:
-                loop.call_soon_threadsafe(on_loop, percent, message)
+        def report(percent: int, message: str) -> None:
+            # From any thread: an async handler may have some of its own too.
+            loop.call_soon_threadsafe(on_loop, percent, message)
 
         self._context = Context(
             task_id=self._task.id,
             task_type=submission.task_type,
             attempt=self.number,
             kb_id=submission.kb_id,
-            metadata=msgspec.json.decode(submission.metadata) if submission.metadata else None,
+            metadata=decode_metadata(submission.metadata),
             deadline=datetime.fromtimestamp(time.time() + timeout_s, UTC),
             report=report,
         )
@@ -170,6 +178,30 @@ class Attempt:
             submission.metadata,
             self._result_bytes_max,
         )
+
+    async def _wait_for_end(self, running: "asyncio.Future[bytes]", timeout_s: float) -> None:
+        """Until the handler ends, `stop` is called, or time is up. What `asyncio.wait` does, for
+        one future alone, at a third of its cost."""
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        timer = loop.call_later(timeout_s, self._wake)
+        running.add_done_callback(self._wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+            running.remove_done_callback(self._wake)
+
+    def _wake(self, _: object = None) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def _report(self, percent: int, message: str) -> None:
+        if not self.holds_lease:
+            return  # an abandoned thread, after the end
+        if self._reporter is None:
+            self._reporter = ProgressReporter(self._write_progress)
+        self._reporter.report(percent, message)
 
     async def _write(self, command: Command) -> None:
         committed = await transact(
@@ -187,7 +219,7 @@ class Attempt:
 
     async def _write_end(self, command: Command) -> None:
         """Write how the attempt ended, through any outage that is shorter than our patience."""
-        deadline, pause_s = time.monotonic() + REPORT_PATIENCE_S, 0.1
+        deadline, pause_s, is_first = time.monotonic() + REPORT_PATIENCE_S, 0.1, True
         while True:
             try:
                 return await self._write(command)
@@ -206,7 +238,9 @@ class Attempt:
                     return None
                 if not rejection.retryable or time.monotonic() + pause_s > deadline:
                     raise
-                log.warning("outcome_delayed", task_id=self.task_id, reason=rejection.message)
+                if is_first:
+                    log.info("outcome_delayed", task_id=self.task_id, reason=rejection.message)
+                is_first = False
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - spreads
             pause_s = min(pause_s * 2, REPORT_PAUSE_CAP_S)
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import structlog
 
+MESSAGE_CHARS_MAX = 1_000
+"""Longer progress messages are cut."""
+
 
 class Cancellation:
     """Whether the task is still wanted: true once it is not, and awaitable until then.
@@ -93,9 +96,11 @@ class Context:
         the ledger should keep is merged, and the latest counts. Raises ValueError out of range."""
         if not 0 <= percent <= 100:
             raise ValueError(f"progress: expected 0 to 100, got {percent!r}")
-        self._report(int(percent), str(message)[:MESSAGE_CHARS_MAX])
+        self._report(int(percent), plain_text(str(message), MESSAGE_CHARS_MAX))
         return ACCEPTED
 
 
-MESSAGE_CHARS_MAX = 1_000
-"""Longer progress messages are cut."""
+def plain_text(text: str, chars_max: int) -> str:
+    """As much of a text as the ledger takes: cut, and `?` for halves of characters, which file
+    names that are not UTF-8 bring along and JSON cannot carry."""
+    return text[:chars_max].encode(errors="replace").decode()

@@ -52,12 +52,12 @@ async def run_on_loop(call: Call) -> bytes:
     """The result of an async handler."""
     try:
         result = await call.handler.function(call.context, decode_payload(call.payload))
-    except (asyncio.CancelledError, KeyboardInterrupt):
+        return encode_result(result, call.result_bytes_max)
+    except asyncio.CancelledError:
         raise
     except BaseException as error:
-        # SystemExit too: it would end the worker with all its other tasks.
+        # SystemExit and KeyboardInterrupt too: they would end the worker with all its other tasks.
         raise failure(call.handler, error) from error
-    return encode_result(result, call.result_bytes_max)
 
 
 async def run_in_thread(call: Call) -> bytes:
@@ -173,7 +173,7 @@ class ProcessExecutor:
     async def run(self, call: Call) -> bytes:
         """The result of a handler in a child. Cancelling kills the child."""
         context = call.context
-        child = self._idle.pop() if self._idle else await Child.spawn(self._module)
+        child = await self._free_child()
         try:
             result = await child.call(
                 Run(
@@ -196,6 +196,13 @@ class ProcessExecutor:
             raise
         self._put_back(child)
         return result
+
+    async def _free_child(self) -> Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+        return await Child.spawn(self._module)
 
     async def close(self) -> None:
         """End all children."""

@@ -8,19 +8,23 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from consumers.context import Context
 from ledger.events import ErrorKind
-from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+from ledger.retry_policy import RetryPolicy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class PermanentError(Exception):
     """Raise it in a handler to fail the task at once: trying again would not help."""
+
+
+ALWAYS_PERMANENT = (PermanentError, SystemExit, KeyboardInterrupt, RecursionError)
+"""A handler that ends the interpreter, or recurses without end, will do the same next time."""
 
 
 class ExecutorKind(StrEnum):
@@ -40,15 +44,21 @@ class Handler(msgspec.Struct, frozen=True):
     task_type: str
     function: Callable[..., Any]
     executor: ExecutorKind
-    retry: RetryPolicy = DEFAULT_RETRY_POLICY
+    retry: RetryPolicy | None = None
+    """None: the worker's own."""
     permanent: tuple[type[BaseException], ...] = ()
     """Exceptions that fail the task at once, besides PermanentError."""
 
     def kind_of(self, error: BaseException) -> ErrorKind:
         """Whether an error that the function raised is worth another attempt."""
-        # A handler that ends the interpreter, or is broken, will do the same next time.
-        if isinstance(error, (PermanentError, SystemExit, RecursionError, *self.permanent)):
+        permanent = (*ALWAYS_PERMANENT, *self.permanent)
+        if isinstance(error, permanent):
             return ErrorKind.PERMANENT
+        if isinstance(error, BaseExceptionGroup):
+            # A TaskGroup's: worth another attempt when any of its errors is.
+            inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+            if all(self.kind_of(each) is ErrorKind.PERMANENT for each in inner):
+                return ErrorKind.PERMANENT
         return ErrorKind.RETRYABLE
 
 
@@ -63,7 +73,7 @@ def handler(
     task_type: str,
     *,
     executor: str | None = None,
-    retry: RetryPolicy = DEFAULT_RETRY_POLICY,
+    retry: RetryPolicy | None = None,
     permanent: tuple[type[BaseException], ...] = (),
 ) -> Callable[[Function], Function]:
     """Register a function as the handler of `task_type`.
@@ -72,9 +82,9 @@ def handler(
     returns, as JSON, is the task's result. An `async def` runs on the event loop, a plain `def` in
     a thread; `executor="process"` runs either in a process that can be killed.
 
-    `retry` says how long to wait between attempts; `permanent` names exceptions that are not worth
-    another one. Raises HandlersError when the type has a handler already, or the executor does not
-    fit the function.
+    `retry` says how long to wait between attempts (else the settings do); `permanent` names
+    exceptions that are not worth another one. Raises HandlersError when the type has a handler
+    already, or the executor does not fit the function.
     """
 
     def register(function: Function) -> Function:
@@ -95,7 +105,8 @@ def load_handlers(module: str | None) -> Mapping[str, Handler]:
     """Every handler that importing `module` (dotted name, found from the working directory too)
     registers, and the built-in `health_check`.
 
-    Raises HandlersError when the module cannot be imported or registers nothing.
+    Raises HandlersError when the module cannot be found or registers nothing; what its own code
+    raises comes through.
     """
     if module is None:
         return dict(_registered)
@@ -126,8 +137,8 @@ def _executor_of(function: Callable[..., Any], wanted: str | None) -> ExecutorKi
             f"{_place_of(function)}: executor must be async, thread or process, got {wanted!r}"
         ) from None
     if (kind is ExecutorKind.ASYNC and not is_async) or (kind is ExecutorKind.THREAD and is_async):
-        needed = "async def" if kind is ExecutorKind.ASYNC else "plain def"
-        raise HandlersError(f"{_place_of(function)}: executor {wanted!r} needs a {needed}")
+        needed = "an async def" if kind is ExecutorKind.ASYNC else "a plain def"
+        raise HandlersError(f"{_place_of(function)}: executor {wanted!r} needs {needed}")
     return kind
 
 

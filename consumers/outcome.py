@@ -1,14 +1,21 @@
 """What became of a handler's call: a result as JSON, or an error with its kind."""
 
-from typing import Any
+import json
+from collections.abc import Iterable
+from typing import Any, Final, cast
 
 import msgspec
 
+from consumers.context import plain_text
 from consumers.handlers import Handler
 from ledger.events import ErrorKind
 
-ERROR_CHARS_MAX = 4_000
+ERROR_CHARS_MAX: Final = 4_000
 """Longer error messages are cut."""
+
+RESULT_LEVELS_MAX: Final = 256
+"""Lists and objects inside each other. JSON parsers recurse, so a result that this process can just
+write may be too deep for the one that reads it."""
 
 
 class HandlerFailed(Exception):
@@ -17,7 +24,7 @@ class HandlerFailed(Exception):
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-        self.message = message[:ERROR_CHARS_MAX]
+        self.message = plain_text(message, ERROR_CHARS_MAX)
 
 
 def decode_payload(payload: bytes | msgspec.Raw) -> Any:
@@ -30,22 +37,60 @@ def decode_payload(payload: bytes | msgspec.Raw) -> Any:
         ) from error
 
 
+def decode_metadata(metadata: bytes | msgspec.Raw) -> Any:
+    """The metadata as Python objects, None when there is none. Raises like `decode_payload`."""
+    return decode_payload(metadata) if metadata else None
+
+
 def encode_result(result: Any, bytes_max: int) -> bytes:
-    """The result as JSON. Raises HandlerFailed when it is not JSON, or larger than `bytes_max`."""
+    """The result as JSON. Raises HandlerFailed when it is not JSON, or larger than `bytes_max`.
+
+    What has one obvious form in JSON is given it: dataclasses and msgspec structs become objects,
+    sets and tuples arrays, times, UUIDs and enums text, bytes Base64. NaN and the infinities have
+    none.
+    """
     try:
         encoded = msgspec.json.encode(result)
+        if len(encoded) > bytes_max:
+            raise HandlerFailed(
+                ErrorKind.PERMANENT,
+                f"the handler returned {len(encoded):,} bytes, more than the {bytes_max:,} that a "
+                "result may have; store it elsewhere and return where",
+            )
+        _check_floats(result, encoded)
+        _check_levels(result, encoded)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError, OverflowError) as error:
         raise HandlerFailed(
             ErrorKind.PERMANENT,
             f"the handler returned something that is not JSON ({type(result).__name__}): {error}",
         ) from error
-    if len(encoded) > bytes_max:
-        raise HandlerFailed(
-            ErrorKind.PERMANENT,
-            f"the handler returned {len(encoded):,} bytes, more than the {bytes_max:,} that a "
-            "result may have; store it elsewhere and return where",
-        )
     return encoded
+
+
+def _check_floats(result: Any, encoded: bytes) -> None:
+    """msgspec writes null for NaN and the infinities, so a null may be one of them."""
+    if result is not None and b"null" in encoded:
+        json.dumps(msgspec.to_builtins(result, str_keys=True), allow_nan=False)
+
+
+def _check_levels(result: Any, encoded: bytes) -> None:
+    if encoded.count(b"[") + encoded.count(b"{") <= RESULT_LEVELS_MAX:
+        return
+    layer: list[Any] = [msgspec.to_builtins(result, str_keys=True)]
+    for _ in range(RESULT_LEVELS_MAX + 1):
+        layer = [inner for item in layer for inner in _inside(item)]
+    if layer:
+        raise ValueError(f"it is nested more than {RESULT_LEVELS_MAX} levels deep")
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    match item:
+        case dict():
+            return cast("dict[str, Any]", item).values()
+        case list() | tuple():
+            return cast("list[Any]", item)
+        case _:
+            return ()
 
 
 def failure(handler: Handler, error: BaseException) -> HandlerFailed:
@@ -53,12 +98,13 @@ def failure(handler: Handler, error: BaseException) -> HandlerFailed:
     if isinstance(error, HandlerFailed):
         return error
     if isinstance(error, SystemExit):
-        return HandlerFailed(ErrorKind.PERMANENT, f"the handler called sys.exit({error.code!r})")
-    return HandlerFailed(handler.kind_of(error), f"{type(error).__name__}: {_text(error)}")
+        return HandlerFailed(ErrorKind.PERMANENT, f"the handler called sys.exit({_text(error)})")
+    name, text = type(error).__name__, _text(error)
+    return HandlerFailed(handler.kind_of(error), f"{name}: {text}" if text else name)
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # an exception's own __str__ may raise anything
+    except BaseException:  # an exception's own __str__ may raise anything
         return "(its text cannot be shown)"

@@ -9,18 +9,20 @@ import contextlib
 import inspect
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
-
-import msgspec
+from typing import Any, BinaryIO, Final
 
 from consumers.context import Context
 from consumers.frames import Answer, Progress, Raised, Returned, Run, decode_run, pack, read_frame
 from consumers.handlers import Handler, load_handlers
-from consumers.outcome import decode_payload, encode_result, failure
+from consumers.outcome import decode_metadata, decode_payload, encode_result, failure
+
+STRAY_DESCRIPTORS_END: Final = 65_536
+"""Above the numbers of a worker's descriptors, and few enough to be closed one by one."""
 
 
 def main() -> None:
@@ -36,17 +38,16 @@ def main() -> None:
 
     while True:
         run = decode_run(incoming.get())
-        handler = handlers[run.task_type]
 
         def report(percent: int, message: str) -> None:
             send(Progress(percent, message))
 
-        send(_answer(handler, run, _context(run, report)))
+        send(_answer(handlers[run.task_type], run, report))
 
 
-def _answer(handler: Handler, run: Run, context: Context) -> Answer:
+def _answer(handler: Handler, run: Run, report: Callable[[int, str], None]) -> Answer:
     try:
-        returned = handler.function(context, decode_payload(run.payload))
+        returned = handler.function(_context(run, report), decode_payload(run.payload))
         if inspect.isawaitable(returned):
             returned = asyncio.run(_finish(returned))
         return Returned(encode_result(returned, run.result_bytes_max))
@@ -65,7 +66,7 @@ def _context(run: Run, report: Callable[[int, str], None]) -> Context:
         task_type=run.task_type,
         attempt=run.attempt,
         kb_id=run.kb_id,
-        metadata=msgspec.json.decode(run.metadata) if run.metadata else None,
+        metadata=decode_metadata(run.metadata),
         deadline=datetime.fromtimestamp(run.deadline_ms / 1000, UTC),
         report=report,
     )
@@ -73,11 +74,22 @@ def _context(run: Run, report: Callable[[int, str], None]) -> Context:
 
 def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """Keep the pipes for frames, so that a handler's prints and reads cannot break them."""
+    # A uvloop worker lets copies of the pipes' ends slip into its children.
+    os.closerange(3, STRAY_DESCRIPTORS_END)
     frames_in, frames_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+
+    def let_go() -> None:
+        # A process forked by a handler must neither hold the pipes open nor speak on them.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for frames in (frames_in, frames_out):
+            os.dup2(nothing, frames.fileno(), inheritable=False)
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=let_go)
     return frames_in, frames_out
 
 
@@ -85,8 +97,9 @@ def _read_until_end(frames_in: BinaryIO, incoming: queue.SimpleQueue[bytes]) -> 
     with contextlib.suppress(OSError):
         while (frame := read_frame(frames_in)) is not None:
             incoming.put(frame)
-    # The worker is gone, or wants no more: whatever the handler is doing is for nobody.
-    os._exit(0)
+    # The worker is gone, or wants no more: whatever the handler is doing is for nobody, in this
+    # process and in those that it started, which are of the same group.
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

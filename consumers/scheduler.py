@@ -5,15 +5,18 @@ schedulers may run: the version of a task lets one of them win.
 """
 
 import asyncio
-from typing import Final
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import structlog
 
-from consumers.reaper import fail_lost_attempts
+from consumers.reaper import fail_lost_attempt
 from consumers.service import Service
-from ledger.codec import Meta
+from ledger.codec import Meta, Undecodable
 from ledger.commands import ReleaseTask
-from ledger.rejections import Rejection
+from ledger.identity import is_task_id
+from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Store
 from ledger.transact import transact
 
@@ -21,6 +24,10 @@ log = structlog.get_logger("scheduler")
 
 ROUND_TASKS_MAX: Final = 256
 """Tasks that one round releases, and leases that it ends, in each partition."""
+
+OUTAGE_GRACE_S: Final = 3.0
+"""After an outage, leases that ran out during it are left alone so long: the workers that hold them
+are as good as ever, and their heartbeats are on the way."""
 
 META: Final = Meta(actor="scheduler")
 
@@ -31,28 +38,58 @@ class Scheduler:
     def __init__(self, store: Store, *, sweep_interval_ms: int) -> None:
         self._store = store
         self._sweep_interval_s = sweep_interval_ms / 1000
+        self._unservable: set[str] = set()
+        self._spare_until = 0.0
         self.service = Service("scheduler", self.step)
 
     async def step(self) -> float:
         """Release what is due and end what expired; seconds until there may be more."""
-        pauses = [await self._sweep(p) for p in range(self._store.partitions)]
-        return min(pauses)
+        try:
+            return min([await self._sweep(p) for p in range(self._store.partitions)])
+        except Rejection:
+            self._spare_until = time.monotonic() + OUTAGE_GRACE_S
+            raise
 
     async def _sweep(self, partition: int) -> float:
-        overdue = await self._store.overdue(partition, ROUND_TASKS_MAX)
-        await asyncio.gather(*(self._release(task_id, overdue.now_ms) for task_id in overdue.due))
-        await fail_lost_attempts(self._store, overdue.expired)
-        if max(len(overdue.due), len(overdue.expired)) >= ROUND_TASKS_MAX:
+        # What cannot be served comes up each time, and must not crowd out the rest.
+        count = ROUND_TASKS_MAX + len(self._unservable)
+        overdue = await self._store.overdue(partition, count)
+        expired = overdue.expired if time.monotonic() >= self._spare_until else ()
+        steps = [
+            *((task_id, self._release(task_id, overdue.now_ms)) for task_id in overdue.due),
+            *((lost[0], fail_lost_attempt(self._store, *lost)) for lost in expired),
+        ]
+        await asyncio.gather(*(self._try(task_id, step) for task_id, step in steps))
+        if max(len(overdue.due), len(overdue.expired)) >= count:
             return 0.0
         if overdue.next_in_ms is None:
             return self._sweep_interval_s
         # What is submitted meanwhile may be due earlier, hence never longer than the interval.
         return min(overdue.next_in_ms / 1000 + 0.001, self._sweep_interval_s)
 
+    async def _try(self, task_id: str, step: Coroutine[Any, Any, None]) -> None:
+        """A task that is not there, or cannot be read, is told once, and stops no others."""
+        try:
+            if is_task_id(task_id):
+                return await step
+            fault = "not the id of a task"
+        except Undecodable as error:
+            fault = str(error)
+        except Rejection as rejection:
+            if rejection.code is not RejectionCode.TASK_NOT_FOUND:
+                raise
+            fault = rejection.message
+        finally:
+            step.close()
+        if task_id not in self._unservable:
+            self._unservable.add(task_id)
+            log.error("overdue_task_unservable", task_id=task_id, reason=fault)
+        return None
+
     async def _release(self, task_id: str, now_ms: int) -> None:
         try:
             await transact(self._store, task_id, ReleaseTask(), meta=META, now_ms=now_ms)
         except Rejection as rejection:
-            if rejection.retryable:
+            if rejection.retryable or rejection.code is RejectionCode.TASK_NOT_FOUND:
                 raise
             log.info("not_released", task_id=task_id, reason=rejection.message)

@@ -15,6 +15,27 @@ BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 5.0
 
 
+class Outage:
+    """Whether the ledger is out of reach, as the roles that share it find: said once, and its end
+    once, not by each of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failing: set[str] = set()
+
+    def met(self, role: str, reason: str) -> None:
+        """A step of `role` could not reach the ledger."""
+        if not self._failing:
+            log.warning("ledger_out_of_reach", role=self._name, reason=reason)
+        self._failing.add(role)
+
+    def over(self, role: str) -> None:
+        """A step of `role` that had met it went well."""
+        self._failing.discard(role)
+        if not self._failing:
+            log.info("ledger_back", role=self._name)
+
+
 class Service:
     """Runs `step` until told to stop.
 
@@ -24,9 +45,18 @@ class Service:
     must be seen, not looped over.
     """
 
-    def __init__(self, name: str, step: Callable[[], Awaitable[float]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[float]],
+        *,
+        outage: Outage | None = None,
+        backoff_cap_s: float = BACKOFF_CAP_S,
+    ) -> None:
         self._name = name
         self._step = step
+        self._outage = outage or Outage(name)
+        self._backoff_cap_s = backoff_cap_s
         self._stopping = asyncio.Event()
 
     @property
@@ -47,12 +77,11 @@ class Service:
                 if not rejection.retryable:
                     raise
                 failures += 1
-                if failures == 1:
-                    log.warning("ledger_out_of_reach", role=self._name, reason=rejection.message)
-                pause_s = backoff_s(failures)
+                self._outage.met(self._name, rejection.message)
+                pause_s = min(backoff_s(failures), self._backoff_cap_s)
             else:
                 if failures:
-                    log.info("ledger_back", role=self._name, failed_tries=failures)
+                    self._outage.over(self._name)
                 failures = 0
             if pause_s > 0:
                 await self._pause(pause_s)

@@ -18,10 +18,11 @@ import structlog
 from consumers.attempt import Attempt, StopReason
 from consumers.executors import Call, ProcessExecutor, run_in_thread, run_on_loop
 from consumers.handlers import ExecutorKind, Handler
-from consumers.service import Service
+from consumers.service import Outage, Service
 from ledger.events import Priority
 from ledger.placement import Queue
 from ledger.rejections import Rejection
+from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ledger.store import Claimed, Delivery, Store
 from ledger.task import Task
 
@@ -29,6 +30,10 @@ log = structlog.get_logger("worker")
 
 READY_WAIT_MS: Final = 1_000
 """How long one blocking read of the dispatch streams lasts; also how soon a stop is seen."""
+
+FULL_CLAIMS_MAX: Final = 16
+"""After so many claims in a row that left something waiting, one task is taken from the least
+urgent queue that has any: urgent tasks delay the others, they do not starve them."""
 
 FINAL_WRITES_TIMEOUT_S: Final = 10.0
 """After the drain, how long stopped attempts may take to write that they were given back."""
@@ -43,6 +48,8 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     pending_idle_ms: int = 5_000
     drain_timeout_ms: int = 30_000
     result_bytes_max: int = 1 << 20
+    retry: RetryPolicy = DEFAULT_RETRY_POLICY
+    """Of handlers that bring none of their own."""
 
 
 def new_worker_id() -> str:
@@ -67,32 +74,40 @@ class Worker:
         self._handlers = handlers
         self._options = options or WorkerOptions()
         self._processes = ProcessExecutor(module)
-        self._attempts: set[Attempt] = set()
+        self._attempts: dict[tuple[str, int], Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserved = 0
         self._slot_freed = asyncio.Event()
         self._turn = 0
+        self._full_claims = [0] * store.partitions
         self._delivered: dict[int, list[Delivery]] = {}
         self.tasks_taken = 0
-        self._heartbeats = Service("heartbeats", self._renew)
-        self._takers = [Service("stale claims", self._take_stale)]
+        outage = Outage(f"worker {self.id}")
+        self._heartbeats = Service(
+            "heartbeats",
+            self._renew,
+            outage=outage,
+            # Leases must not run out while everybody waits to see whether the server is back.
+            backoff_cap_s=self._options.heartbeat_ms / 1000,
+        )
+        self._takers = [Service("stale claims", self._take_stale, outage=outage)]
         for partition in range(store.partitions):
             step = functools.partial(self._claim, partition)
-            self._takers.append(Service(f"claims of partition {partition}", step))
+            self._takers.append(Service(f"claims of partition {partition}", step, outage=outage))
 
     async def run(self) -> None:
         """Work until `stop` is called and what was running has ended."""
         log.info("worker_started", worker_id=self.id, task_types=sorted(self._handlers))
-        heartbeats = asyncio.create_task(self._heartbeats.run())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for taker in self._takers:
-                    group.create_task(taker.run())
-        finally:
-            await self._drain()
-            self._heartbeats.stop()
-            await heartbeats
-            await self._processes.close()
+        async with asyncio.TaskGroup() as whole:
+            whole.create_task(self._heartbeats.run())
+            try:
+                async with asyncio.TaskGroup() as takers:
+                    for taker in self._takers:
+                        takers.create_task(taker.run())
+            finally:
+                await self._drain()
+                self._heartbeats.stop()
+                await self._processes.close()
         log.info("worker_stopped", worker_id=self.id, tasks_taken=self.tasks_taken)
 
     def stop(self) -> None:
@@ -109,15 +124,20 @@ class Worker:
 
     async def _claim(self, partition: int) -> float:
         """Take as many tasks as there is room for; when there are fewer, wait for the next one."""
-        queues = self._queues_in_turn()
         delivered = self._delivered.get(partition, [])
-        room = await self._reserve()
+        fair = self._full_claims[partition] >= FULL_CLAIMS_MAX
+        queues = self._queues_in_turn(least_urgent_first=fair)
+        room = await self._reserve(1 if fair else self._options.concurrency)
         try:
             claimed = await self._store.claim(partition, queues, room, delivered)
             self._delivered[partition] = []
             self._begin_all(claimed)
         finally:
-            self._reserved -= room
+            self._free(room)
+        if fair or len(claimed) < room:
+            self._full_claims[partition] = 0
+        else:
+            self._full_claims[partition] += 1
         if len(claimed) < room and not self.stopping:
             self._delivered[partition] = await self._store.wait_ready(
                 partition, queues, READY_WAIT_MS
@@ -128,43 +148,51 @@ class Worker:
                 )
         return 0.0
 
-    async def _reserve(self) -> int:
-        """Wait for free slots, and hold them for a claim."""
-        while True:
-            room = self._options.concurrency - len(self._tasks) - self._reserved
-            if room > 0 or self.stopping:
-                room = 0 if self.stopping else room
-                self._reserved += room
+    async def _reserve(self, slots_max: int) -> int:
+        """Wait for free slots, and hold them for a claim; 0 when the worker stops."""
+        while not self.stopping:
+            room = self._reserve_free(slots_max)
+            if room:
                 return room
             self._slot_freed.clear()
             await self._slot_freed.wait()
+        return 0
 
-    def _queues(self) -> list[Queue]:
-        return self._queues_from(0)
+    def _reserve_free(self, slots_max: int) -> int:
+        free = self._options.concurrency - len(self._tasks) - self._reserved
+        room = max(0, min(free, slots_max))
+        self._reserved += room
+        return room
 
-    def _queues_in_turn(self) -> list[Queue]:
+    def _free(self, room: int) -> None:
+        """Give back what was reserved; what was claimed meanwhile counts as running."""
+        self._reserved -= room
+        self._slot_freed.set()
+
+    def _queues_in_turn(self, *, least_urgent_first: bool = False) -> list[Queue]:
         """Priorities in order; within one, a different task type first each time."""
         self._turn += 1
-        return self._queues_from(self._turn)
-
-    def _queues_from(self, turn: int) -> list[Queue]:
         types = list(self._handlers)
-        first = turn % len(types)
+        first = self._turn % len(types)
         ordered = types[first:] + types[:first]
-        return [Queue(kind, priority) for priority in Priority for kind in ordered]
+        priorities = reversed(Priority) if least_urgent_first else Priority
+        return [Queue(kind, priority) for priority in priorities for kind in ordered]
 
     async def _take_stale(self) -> float:
         """Claims that their worker never started; it died, or was stopped, in between."""
         pause_s = self._options.pending_idle_ms / 1000
         for partition in range(self._store.partitions):
-            room = self._options.concurrency - len(self._tasks) - self._reserved
-            if room <= 0:
-                return pause_s
-            self._begin_all(
-                await self._store.claim_stale(
-                    partition, self._queues(), room, self._options.pending_idle_ms
+            room = self._reserve_free(self._options.concurrency)
+            if not room:
+                break
+            try:
+                self._begin_all(
+                    await self._store.claim_stale(
+                        partition, self._queues_in_turn(), room, self._options.pending_idle_ms
+                    )
                 )
-            )
+            finally:
+                self._free(room)
         return pause_s
 
     # -- attempts -----------------------------------------------------------------------------
@@ -194,18 +222,30 @@ class Worker:
             await self._store.set_aside(claim.delivery, claim.fault)
             return
         attempt = self._attempt(claim.task)
-        self._attempts.add(attempt)
+        key = (attempt.task_id, attempt.number)
+        if key in self._attempts:
+            return  # an old claim of our own was taken for stale: it is on its way
+        self._attempts[key] = attempt
         try:
             await attempt.run()
             self.tasks_taken += 1
         except Rejection as rejection:
-            if attempt.started or rejection.retryable:
-                raise
-            # Canceled, or started by another worker, since it was claimed.
-            log.info("claim_dropped", task_id=attempt.task_id, reason=rejection.message)
-            await self._store.drop(claim.delivery)
+            await self._rejected(claim.delivery, attempt, rejection)
         finally:
-            self._attempts.discard(attempt)
+            del self._attempts[key]
+
+    async def _rejected(self, delivery: Delivery, attempt: Attempt, rejection: Rejection) -> None:
+        told = {"task_id": attempt.task_id, "attempt": attempt.number, "reason": rejection.message}
+        if attempt.started:
+            # Its lease runs out, and it is tried again.
+            log.error("outcome_not_written", **told)
+        elif rejection.retryable:
+            # The claim stays where it is until it is stale, and is taken again.
+            log.info("start_not_written", **told)
+        else:
+            # Canceled, or started by another worker, since it was claimed.
+            log.info("claim_dropped", **told)
+            await self._store.drop(delivery)
 
     def _attempt(self, task: Task) -> Attempt:
         handler = self._handlers[task.submission.task_type]
@@ -216,6 +256,7 @@ class Worker:
             self._run_handler,
             worker_id=self.id,
             lease_ms=self._options.lease_ms,
+            retry=handler.retry or self._options.retry,
             result_bytes_max=self._options.result_bytes_max,
         )
 
@@ -232,7 +273,7 @@ class Worker:
 
     async def _renew(self) -> float:
         """Renew all leases held; stop what holds none any more."""
-        held = {(a.task_id, a.number): a for a in self._attempts if a.holds_lease}
+        held = {key: attempt for key, attempt in self._attempts.items() if attempt.holds_lease}
         by_partition: dict[int, list[tuple[str, int]]] = {}
         for lease in held:
             partition = self._store.partition_of(lease[0])
@@ -249,9 +290,10 @@ class Worker:
         if self._tasks:
             log.info("draining", worker_id=self.id, running=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._options.drain_timeout_ms / 1000)
-        for attempt in self._attempts:
+        for attempt in self._attempts.values():
             attempt.stop(StopReason.DRAINING)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FINAL_WRITES_TIMEOUT_S)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

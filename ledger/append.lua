@@ -3,19 +3,22 @@
 -- from its old place to its new one. It knows places, not statuses.
 --
 -- KEYS  1 events stream, 2 due, 3 leases, 4 counters,
---       then for each item: its task hash, its ready stream
+--       then for each item: its task hash, its ready stream, and more where its place says so
 -- ARGV  for each item:
 --         task id, expected version, commit, at (ms), meta (JSON),
 --         submission ("" keeps the stored one, "=" takes the first event's data),
 --         state (JSON), then its new place, as kind, number, name:
 --           keep  0          ""            stay where it is
 --           ready queue_max  queue name    refused when so many wait there already; 0 = no bound
+--           ready:n queue_max queue name   as ready, and its position in the queue is told; n keys
+--                                          follow the item's two: the more urgent ready streams
 --           due   at_ms      ""
 --           lease lease_ms   attempt       from now on, by this server's clock
 --           none  0          ""
 --         the number of events n, then n times: type, data (JSON)
--- Returns for each item: the position of its last event (a string), or the task's version when it
--- is not the expected one, or -1 when the queue is full.
+-- Returns for each item: the position of its last event (a string; after a space its position in
+-- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
+-- when the queue is full.
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.
@@ -50,7 +53,7 @@ local function enter(kind, number, name, task, ready)
   if kind == 'ready' then
     local entered = call('HINCRBY', counters, 'entered:' .. name, 1)
     local entry = call('XADD', ready, '*', 'task', task, 'n', entered)
-    return 'ready:' .. entry .. ':' .. entered
+    return 'ready:' .. entry .. ':' .. entered, entered
   elseif kind == 'due' then
     call('ZADD', due, number, task)
     return 'due:' .. task
@@ -62,6 +65,15 @@ local function enter(kind, number, name, task, ready)
   return ''
 end
 
+-- As position.lua tells it.
+local function queue_position(entered, name, first_key, last_key)
+  local position = entered - (call('HGET', counters, 'taken:' .. name) or 0)
+  for i = first_key, last_key do
+    position = position + call('XLEN', KEYS[i])
+  end
+  return position
+end
+
 local replies = {}
 local argument, key, item = 1, 5, 1
 while argument <= #ARGV do
@@ -70,7 +82,12 @@ while argument <= #ARGV do
   local first, last_argument = argument + 11, argument + 10 + 2 * count
   argument = last_argument + 1
   local hash, ready = KEYS[key], KEYS[key + 1]
-  key = key + 2
+  local first_ahead = key + 2
+  local ahead = string.match(kind, '^ready:(%d)$')
+  if ahead then
+    kind = 'ready'
+  end
+  key = first_ahead + (ahead or 0)
 
   local stored = call('HMGET', hash, 'version', 'commit', 'place', 'last')
   local version, place, last = stored[1] or '0', stored[3] or '', stored[4] or ''
@@ -88,9 +105,10 @@ while argument <= #ARGV do
       last = call('XADD', events, '*', 'type', ARGV[i], 'task', task, 'version', version,
         'at', at, 'data', ARGV[i + 1], 'meta', meta, 'prev', last)
     end
+    local entered
     if kind ~= 'keep' then
       leave(place, ready)
-      place = enter(kind, number, name, task, ready)
+      place, entered = enter(kind, number, name, task, ready)
     end
     if submission == '' then
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
@@ -103,6 +121,10 @@ while argument <= #ARGV do
         'place', place, 'commit', commit, 'last', last)
     end
     replies[item] = last
+    if ahead then
+      replies[item] = string.format('%s %d', last,
+        queue_position(entered, name, first_ahead, key - 1))
+    end
   end
   item = item + 1
 end

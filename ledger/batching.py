@@ -3,12 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ledger.rejections import Rejection, RejectionCode
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
+
+SPLIT_ITEMS_MIN: Final = 16
+"""Batches of fewer items are not made by dividing a larger one: a call has a price of its own."""
 
 
 class Coalescer(Generic[Item, Reply]):
@@ -19,8 +22,10 @@ class Coalescer(Generic[Item, Reply]):
 
     `send` gets at most `items_max` items of `bytes_max` bytes in all (one item may be larger) and
     returns a reply for each, in order; when it raises, every item of the batch gets the error. At
-    most `in_flight_max` batches are out at once. More than `queue_items_max` waiting items are
-    refused with SERVICE_UNAVAILABLE.
+    most `in_flight_max` batches are out at once, and what waits is divided among those that may
+    leave: while the server carries out one, this process works on the replies to another. (Two
+    halves gave 1.5 times the submissions and 1.3 times the drain of one whole; three gave no more.)
+    More than `queue_items_max` waiting items are refused with SERVICE_UNAVAILABLE.
     """
 
     def __init__(
@@ -63,15 +68,19 @@ class Coalescer(Generic[Item, Reply]):
 
     def _depart(self) -> None:
         self._departure_planned = False
-        while self._waiting and len(self._in_flight) < self._in_flight_max:
-            task = asyncio.get_running_loop().create_task(self._carry(self._next_batch()))
+        for free in range(self._in_flight_max - len(self._in_flight), 0, -1):
+            if not self._waiting:
+                return
+            share = max(-(-len(self._waiting) // free), SPLIT_ITEMS_MIN)
+            batch = self._next_batch(min(share, self._items_max))
+            task = asyncio.get_running_loop().create_task(self._carry(batch))
             self._in_flight.add(task)
             task.add_done_callback(self._arrived)
 
-    def _next_batch(self) -> list[tuple[Item, int, asyncio.Future[Reply]]]:
-        waiting, batch, size = self._waiting, [self._waiting.popleft()], 0
+    def _next_batch(self, items_max: int) -> list[tuple[Item, int, asyncio.Future[Reply]]]:
+        waiting, batch = self._waiting, [self._waiting.popleft()]
         size = batch[0][1]
-        while waiting and len(batch) < self._items_max and size + waiting[0][1] <= self._bytes_max:
+        while waiting and len(batch) < items_max and size + waiting[0][1] <= self._bytes_max:
             entry = waiting.popleft()
             size += entry[1]
             batch.append(entry)

@@ -122,10 +122,13 @@ class MemoryStore:
             )
             kept.last = position.entry
         kept.state = encode(task.state)
+        queue_position = None
         if place != kept.place:
             self._leave(partition, task, kept)
             self._enter(partition, task, kept, place)
-        return Written(Position(number, kept.last))
+            if step.tell_queue_position and isinstance(place, Ready):
+                queue_position = await self.queue_position(task)
+        return Written(Position(number, kept.last), queue_position)
 
     def _leave(self, partition: Partition, task: Task, kept: Snapshot) -> None:
         match kept.place:

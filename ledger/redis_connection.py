@@ -196,9 +196,15 @@ def _check_refusal(error: ResponseError) -> None:
 async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
     """One command on a connection of the pool, without redis-py's reply conversions."""
     pool = client.connection_pool
-    connection = cast("Any", await pool.get_connection())
     try:
-        await connection.send_command(*arguments)
-        return await connection.read_response()
-    finally:
-        await pool.release(connection)
+        connection = cast("Any", await pool.get_connection())
+        try:
+            await connection.send_command(*arguments)
+            return await connection.read_response()
+        finally:
+            await pool.release(connection)
+    except RuntimeError as error:
+        # What uvloop says of a connection that the server closed a moment ago.
+        if "handler is closed" not in str(error):
+            raise
+        raise RedisConnectionError(str(error)) from error

@@ -49,7 +49,7 @@ class StoreOptions(msgspec.Struct, frozen=True):
     batch_items_max: int = 128
     batch_bytes_max: int = 1 << 20
     queue_items_max: int = 10_000
-    in_flight_max: int = 1
+    in_flight_max: int = 2
     connections_max: int = 64
 
 
@@ -71,7 +71,7 @@ class _EncodedAppend(msgspec.Struct, frozen=True):
 
     step: Append
     commit: str
-    keys: tuple[str, str]
+    keys: list[str]
     arguments: list[Argument]
     size_bytes: int
     """Of what varies: the state and the events."""
@@ -421,6 +421,12 @@ def _encoded(partition: PartitionKeys, step: Append, commit: str) -> _EncodedApp
     after, before = step.after, step.before
     submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
     kind, number, name = _place_arguments(before, after, step.queue_max)
+    queue = queue_of(after)
+    script_keys = [partition.task(after.id), partition.ready(queue)]
+    if step.tell_queue_position and kind == "ready":
+        ahead = partition.ready_ahead(queue)
+        script_keys += ahead
+        kind = f"ready:{len(ahead)}"
     state = encode(after.state)
     size_bytes = len(state)
     arguments: list[Argument] = [
@@ -440,13 +446,13 @@ def _encoded(partition: PartitionKeys, step: Append, commit: str) -> _EncodedApp
         data = encode(event)
         size_bytes += len(data)
         arguments += (type(event).__name__, data)
-    keys_ = (partition.task(after.id), partition.ready(queue_of(after)))
-    return _EncodedAppend(step, commit, keys_, arguments, size_bytes)
+    return _EncodedAppend(step, commit, script_keys, arguments, size_bytes)
 
 
 def _outcome(partition: int, reply: bytes | int) -> Outcome:
     if isinstance(reply, bytes):
-        return Written(Position(partition, reply.decode()))
+        entry, _, queue_position = reply.decode().partition(" ")
+        return Written(Position(partition, entry), int(queue_position) if queue_position else None)
     return Full() if reply < 0 else Conflict(reply)
 
 

@@ -47,12 +47,19 @@ class Append(msgspec.Struct, frozen=True):
     meta: Meta
     queue_max: int = 0
     """Refuse to enter a ready queue in which so many wait already; 0 means no bound."""
+    tell_queue_position: bool = False
+    """Say in the outcome where in its ready queue the task waits, when it enters one."""
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The events are in the ledger; `position` is that of the last one."""
+    """The events are in the ledger; `position` is that of the last one.
+
+    `queue_position` is as `Store.queue_position` tells it, where that was asked for; None when it
+    was not, when the task entered no ready queue, or when a reply was lost on the way.
+    """
 
     position: Position
+    queue_position: int | None = None
 
 
 class Conflict(msgspec.Struct, frozen=True):

@@ -35,6 +35,8 @@ class Committed(msgspec.Struct, frozen=True):
     task: Task
     events: tuple[Event, ...]
     position: Position | None
+    queue_position: int | None = None
+    """Where in its ready queue the task waits, when that was asked for and it has just entered."""
 
 
 async def transact(
@@ -46,11 +48,13 @@ async def transact(
     known: Task | _Unknown | None = UNKNOWN,
     now_ms: int | None = None,
     queue_max: int = 0,
+    tell_queue_position: bool = False,
 ) -> Committed:
     """Make `command` happen to the task, once.
 
     `known` saves a round trip when the caller has the task at hand (None: it does not exist); if
     that turns out to be out of date, it is loaded. `now_ms` is the ledger's clock unless given.
+    `tell_queue_position` saves another, see `Committed.queue_position`.
 
     Raises Rejection: the domain's own, QUEUE_FULL, VERSION_CONFLICT when others were faster
     CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the ledger cannot be reached.
@@ -70,9 +74,10 @@ async def transact(
             assert task is not None  # noqa: S101 - without a task, decide has events or raises
             return Committed(task, events, None)
         after = apply(task_id, task, events, at)
-        match await store.append(Append(task, after, events, meta, queue_max)):
-            case Written(position):
-                return Committed(after, events, position)
+        step = Append(task, after, events, meta, queue_max, tell_queue_position)
+        match await store.append(step):
+            case Written(position, queue_position):
+                return Committed(after, events, position, queue_position)
             case Conflict():
                 task = await store.load(task_id)
             case Full():

@@ -510,6 +510,28 @@ class StoreContract:
 
         assert told == [[1, 2, 3, 4], [0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]
 
+    async def test_a_write_tells_the_position_when_it_is_asked_to(self, store: AnyStore):
+        await submit(store, priority=Priority.HIGH)
+        await submit(store)
+        later = store.now_ms() + LONG_MS
+        told: list[int | None] = []
+        for submission in (
+            a_submission(),
+            a_submission(priority=Priority.LOW),
+            a_submission(schedule_for=later),
+        ):
+            command = SubmitTask(submission)
+            written = await transact(store, new_id(), command, tell_queue_position=True)
+            told.append(written.queue_position)
+
+        unasked = await transact(store, new_id(), SubmitTask(a_submission()))
+        canceled = await transact(store, unasked.task.id, CancelTask(), tell_queue_position=True)
+        again = await transact(store, unasked.task.id, RetryTask(), tell_queue_position=True)
+
+        assert told == [3, 4, None]
+        assert (unasked.queue_position, canceled.queue_position) == (None, None)
+        assert again.queue_position == await store.queue_position(again.task) >= 4
+
     async def test_a_task_that_waits_in_no_queue_has_no_position(self, store: AnyStore):
         scheduled = await submit(store, schedule_for=store.now_ms() + LONG_MS)
         running = await start(store, await submit(store))

@@ -31,6 +31,8 @@ from tests.servers import PERSISTENT, Server, make_server, valkey_binary
 
 TASKS = 2_000
 CLIENTS = 20
+BATCH = 10
+"""Tasks in one request to the API."""
 PATIENCE_S = 25
 KILLS_AT = (TASKS // 4, TASKS // 2)
 """Each kill comes when so many tasks are done, or were acknowledged."""
@@ -88,7 +90,7 @@ async def _role(role: str, server: Server, folder: Path) -> AsyncGenerator[Progr
 # -- the clients ------------------------------------------------------------------------------
 
 
-async def submit_all(store: RedisStore) -> list[str]:
+async def submit_all(store: RedisStore, *, hangs: bool = False) -> list[str]:
     """Every task, handed to the ledger itself by many clients; the ids that were acknowledged."""
     acknowledged: list[str] = []
     numbers = iter(range(TASKS))
@@ -96,7 +98,7 @@ async def submit_all(store: RedisStore) -> list[str]:
     async def client() -> None:
         for i in numbers:
             task_id = str(uuid7())
-            payload = msgspec.json.encode({"i": i})
+            payload = msgspec.json.encode({"i": i, "hangs": hangs})
             submission = a_submission(task_type="embedding_generation", payload=payload)
             await transact(store, task_id, SubmitTask(submission))
             acknowledged.append(task_id)
@@ -158,11 +160,12 @@ async def test_killing_the_worker_loses_and_doubles_nothing(
     store: RedisStore, worker: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched = Watched(store)
-    acknowledged = await submit_all(store)
+    submitting = asyncio.create_task(submit_all(store, hangs=True))
     for count in KILLS_AT:
         await watched.until_done(count)
         await worker.kill()
         await worker.start()
+    acknowledged = await submitting
     await watched.until_done(TASKS)
 
     lost, doubled = await lost_and_doubled(store, acknowledged)
@@ -198,12 +201,12 @@ async def test_killing_the_api_loses_and_doubles_nothing(
     arguments = ("api.cli", "api", "--port", str(port), "--redis", server.url)
     api = await Program.started(tmp_path / "api.log", {"LEDGERQ_LOG_LEVEL": "warning"}, *arguments)
     acknowledged: list[str] = []
-    numbers, kills = iter(range(TASKS)), list(KILLS_AT)
+    batches, kills = iter(range(0, TASKS, BATCH)), list(KILLS_AT)
 
     async def client() -> None:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            for i in numbers:
-                acknowledged.append(await post_until_acknowledged(http, i))
+            for first in batches:
+                acknowledged.extend(await post_until_acknowledged(http, first))
                 if kills and len(acknowledged) >= kills[0]:
                     kills.pop(0)
                     await api.kill()
@@ -223,16 +226,19 @@ async def test_killing_the_api_loses_and_doubles_nothing(
     assert (lost, doubled) == (0, 0)
 
 
-async def post_until_acknowledged(http: httpx2.AsyncClient, i: int) -> str:
-    """One submission, sent again under its key until the API says that it has it; the task's id."""
-    body = {"task_type": "embedding_generation", "kb_id": "kb", "payload": {"i": i}}
+async def post_until_acknowledged(http: httpx2.AsyncClient, first: int) -> list[str]:
+    """One batch, sent again under its key until the API says that it has it; the tasks' ids."""
+    body = [
+        {"task_type": "embedding_generation", "kb_id": "kb", "payload": {"i": i}}
+        for i in range(first, first + BATCH)
+    ]
     while True:
         with contextlib.suppress(httpx2.TransportError):
             answer = await http.post(
-                "/api/v1/tasks", json=body, headers={"Idempotency-Key": f"task-{i}"}
+                "/api/v1/tasks/batch", json=body, headers={"Idempotency-Key": f"from {first}"}
             )
             if answer.status_code in (200, 201):
-                return answer.json()["id"]
+                return [task["id"] for task in answer.json()["tasks"]]
             assert answer.status_code == 503, answer.text
         await asyncio.sleep(0.05)  # a client's pause before it tries again, not a wait for anything
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ledger.batching import Coalescer
+from ledger.batching import SPLIT_ITEMS_MIN, Coalescer
 from ledger.rejections import Rejection, RejectionCode
 
 
@@ -103,6 +103,22 @@ async def test_as_many_batches_are_out_as_are_allowed(line: Line):
     assert line.batches == [[0], [1]]
     line.open.set()
     assert await asyncio.gather(*futures) == [0, 10, 20]
+
+
+async def test_what_waits_is_divided_among_the_batches_that_may_leave(line: Line):
+    coalescer = line.coalescer(in_flight=2)
+
+    await asyncio.gather(*(coalescer.submit(n, 1) for n in range(50)))
+
+    assert [len(batch) for batch in line.batches] == [25, 25]
+
+
+async def test_a_few_items_are_not_divided(line: Line):
+    coalescer = line.coalescer(in_flight=2)
+
+    await asyncio.gather(*(coalescer.submit(n, 1) for n in range(SPLIT_ITEMS_MIN)))
+
+    assert [len(batch) for batch in line.batches] == [SPLIT_ITEMS_MIN]
 
 
 async def test_an_error_reaches_every_item_of_its_batch_and_no_other(line: Line):

@@ -1,0 +1,57 @@
+"""The composition root: the API as one ASGI application."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TYPE_CHECKING
+
+from starlette.routing import Router
+
+from api.commands import Commands
+from api.gate import Gate, not_found
+from api.health import HealthChecks
+from api.live import Live
+from api.overload import MemoryGuard
+from api.queries import Queries
+from api.routes import routes
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+
+class App:
+    """An ASGI application on an open store, which stays its caller's to close."""
+
+    def __init__(self, store: RedisStore, settings: Settings) -> None:
+        self.live = Live(store)
+        self._memory = MemoryGuard(store.client, settings.memory_high_percent)
+        self._health = HealthChecks(store.client, self._memory, settings)
+        table = routes(
+            Commands(store, settings, self._memory),
+            Queries(store, settings, self.live),
+            self._health,
+        )
+        router = Router(table, redirect_slashes=False, default=not_found, lifespan=self._lifespan)
+        self._gate = Gate(router, {r.path: r.app for r in table if not r.param_convertors})
+
+    def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
+        return self._gate(scope, receive, send)
+
+    async def stop_waiting(self) -> None:
+        """Answer whoever waits with what there is: a stopping server must not wait for them."""
+        self._health.stopping = True
+        await self.live.close()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self.stop_waiting()
+            await self._memory.close()
+
+
+def create_app(store: RedisStore, settings: Settings) -> App:
+    """The API over `store`."""
+    return App(store, settings)

@@ -1,0 +1,28 @@
+"""The command line, `ledgerq`. Each command lies in a file of its own, loaded when it is called."""
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the command of `sys.argv`; its exit code: 0 it worked, 1 it did not, 2 it was misspelt.
+
+    What went wrong is one line on standard error; a traceback there is a fault of ours.
+    """
+    from api.cli.app import app
+
+    try:
+        result = app(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`ledgerq history … | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        from api.cli.failures import is_clear
+
+        if not is_clear(error):
+            raise
+        print(f"ledgerq: {error}", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,109 @@
+"""Every command: its name, its line of help and its example. None of their files is imported."""
+
+from cyclopts import App, Group, Parameter
+
+from ledger import __version__
+
+app = App(
+    name="ledgerq",
+    version=__version__,
+    help="A task manager on Redis Streams: hand work over in milliseconds, watch it live, prove its"
+    " history. `ledgerq up` runs everything on this machine.",
+    help_format="plaintext",
+    help_epilogue="Settings come from flags, then LEDGERQ_* variables, then ledgerq.toml:"
+    " `ledgerq settings` prints them.",
+    default_parameter=Parameter(negative=(), show_default=False),
+    result_action="return_value",
+)
+
+
+RUN = Group("Run", sort_key=1)
+TASKS = Group("Tasks", sort_key=2)
+AUDIT = Group("Audit", sort_key=3)
+
+
+def _add(group: Group, name: str, help: str, *examples: str) -> None:
+    title = "Example" if len(examples) == 1 else "Examples"
+    lines = "\n".join(f"  {example}" for example in examples)
+    app.command(
+        f"api.cli.{name}:{name}",
+        name=name,
+        help=help,
+        group=group,
+        help_epilogue=f"{title}:\n{lines}",
+    )
+
+
+_add(
+    RUN,
+    "up",
+    "Run everything on this machine: a Valkey of its own, the API, the scheduler and workers.",
+    "ledgerq up --handlers shop.handlers --workers 4",
+    "ledgerq up --redis redis://localhost:6379/0",
+)
+_add(
+    RUN,
+    "api",
+    "Run the REST API, on a Redis or Valkey that runs already.",
+    "ledgerq api --redis redis://localhost:6379/0 --host 0.0.0.0",
+)
+_add(
+    RUN,
+    "worker",
+    "Run worker processes, on a Redis or Valkey that runs already.",
+    "ledgerq worker --handlers shop.handlers --workers 4 --redis redis://localhost:6379/0",
+)
+_add(
+    RUN,
+    "scheduler",
+    "Release tasks when their time has come, and end the attempts of lost workers.",
+    "ledgerq scheduler --redis redis://localhost:6379/0",
+)
+_add(
+    TASKS,
+    "submit",
+    "Hand over a task, or a file of them.",
+    "ledgerq submit health_check --kb demo --payload '{\"hello\": 1}' --wait",
+    "ledgerq submit document_processing --kb docs --payload @book.json",
+    "ledgerq submit --batch tasks.jsonl --idempotency-key import-2025-11",
+)
+_add(
+    TASKS,
+    "status",
+    "Show a task: as it is, as it was, or once it is finished.",
+    "ledgerq status 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --wait 30",
+    "ledgerq status 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --as-of 15m",
+)
+_add(
+    TASKS,
+    "cancel",
+    "Cancel a task that is not finished; a running handler is stopped.",
+    "ledgerq cancel 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
+)
+_add(
+    TASKS,
+    "retry",
+    "Queue a failed or canceled task again.",
+    "ledgerq retry 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
+)
+_add(
+    AUDIT,
+    "history",
+    "Show every event of a task, oldest first.",
+    "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
+    "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --data-dir .ledgerq",
+)
+_add(
+    AUDIT,
+    "doctor",
+    "Check this installation and its server, and say what to do about what is wrong.",
+    "ledgerq doctor",
+    "ledgerq doctor --redis redis://localhost:6379/0 --json",
+)
+_add(
+    AUDIT,
+    "settings",
+    "Show every setting, its value and where that comes from.",
+    "ledgerq settings",
+    "LEDGERQ_PORT=9000 ledgerq settings --json",
+)

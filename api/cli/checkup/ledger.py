@@ -1,0 +1,176 @@
+"""Checks of the ledger on a server: its format, and what waits, runs or was set aside in it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from api.cli.checkup.finding import Finding, fail, ok, warn
+from api.cli.checkup.server import ask
+from ledger import keys
+from ledger.events import Priority
+from ledger.keys import PartitionKeys
+from ledger.placement import Queue
+from ledger.redis_store import LEDGER_FORMAT
+from ledger.settings import Settings
+
+LATE_MS: Final = 10_000
+"""So late, a due task or an expired lease means that no scheduler looks."""
+
+STUCK_MS: Final = 60_000
+"""So old, a claim that was not started means that no worker looks; a waiting task, that none for
+its type has room."""
+
+
+async def ledger(client: Redis, settings: Settings) -> list[Finding]:
+    """Raises RedisError when the server is out of reach."""
+    flat, now = await ask(client, [("HGETALL", keys.LEDGER), ("TIME",)])
+    if isinstance(flat, ResponseError):
+        return [fail("ledger", f"it cannot be read: {flat}", "check the server and --redis")]
+    words = [word.decode(errors="replace") for word in flat]
+    facts = dict(zip(words[::2], words[1::2], strict=True))
+    if not facts:
+        return [ok("ledger", "none yet: the first process makes it")]
+    found = list(_format(facts, settings))
+    if found:
+        return found
+    partitions = [PartitionKeys(number) for number in range(settings.partitions)]
+    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+    return [
+        ok("ledger", f"format {LEDGER_FORMAT}, {settings.partitions} partition(s)"),
+        *await _queues(client, partitions, now_ms),
+        *await _sets(client, partitions, now_ms),
+    ]
+
+
+def _format(facts: Mapping[str, str], settings: Settings) -> Iterator[Finding]:
+    wanted = {"format": LEDGER_FORMAT, "partitions": str(settings.partitions)}
+    for name, value in wanted.items():
+        if facts.get(name) != value:
+            yield fail(
+                "ledger",
+                f"its {name} is {facts.get(name)}, the settings ask for {value}",
+                f"set {name} to {facts.get(name)}, or use another server",
+            )
+
+
+async def _queues(client: Redis, partitions: Sequence[PartitionKeys], now_ms: int) -> list[Finding]:
+    """What waits to be taken, by task type."""
+    queues = await _known_queues(client, partitions)
+    per_queue = 3
+    replies = await ask(
+        client,
+        [
+            command
+            for _, stream in queues
+            for command in (
+                ("XLEN", stream),
+                ("XRANGE", stream, "-", "+", "COUNT", 1),
+                ("XPENDING", stream, keys.GROUP, "IDLE", STUCK_MS, "-", "+", 100),
+            )
+        ],
+    )
+    waiting: dict[str, int] = {}
+    oldest_ms: dict[str, int] = {}
+    stuck: dict[str, int] = {}
+    for at, (kind, _) in enumerate(queues):
+        size, first, pending = replies[at * per_queue : (at + 1) * per_queue]
+        waiting[kind] = waiting.get(kind, 0) + _number(size)
+        for entry, _ in _entries(first):
+            age_ms = now_ms - int(entry.partition(b"-")[0])
+            oldest_ms[kind] = max(oldest_ms.get(kind, 0), age_ms)
+        # Without a group, nothing was ever claimed there: an error reply.
+        stuck[kind] = stuck.get(kind, 0) + len(_entries(pending))
+    return [*_waiting(waiting, oldest_ms), *_stuck(stuck)]
+
+
+async def _known_queues(
+    client: Redis, partitions: Sequence[PartitionKeys]
+) -> list[tuple[str, str]]:
+    """Task type and ready stream of every queue that anything ever entered: their counters tell."""
+    fields = await ask(client, [("HKEYS", partition.counters) for partition in partitions])
+    found: list[tuple[str, str]] = []
+    for partition, names in zip(partitions, fields, strict=True):
+        for name in _entries(names):
+            counter, _, queue = name.decode(errors="replace").partition(":")
+            kind, _, priority = queue.rpartition(":")
+            if counter == "entered" and priority in set(Priority):
+                found.append((kind, partition.ready(Queue(kind, Priority(priority)))))
+    return found
+
+
+def _waiting(waiting: Mapping[str, int], oldest_ms: Mapping[str, int]) -> Iterator[Finding]:
+    listed = ", ".join(f"{kind} {count:,}" for kind, count in waiting.items() if count)
+    late = [kind for kind, age_ms in oldest_ms.items() if age_ms > STUCK_MS]
+    if late:
+        yield warn(
+            "queues",
+            f"waiting: {listed}; for more than a minute: {', '.join(late)}",
+            "is there a worker with a handler for it, and with room?",
+        )
+    else:
+        yield ok("queues", f"waiting: {listed}" if listed else "nothing waits")
+
+
+def _stuck(stuck: Mapping[str, int]) -> Iterator[Finding]:
+    listed = ", ".join(f"{kind} {count}" for kind, count in stuck.items() if count)
+    if listed:
+        yield warn(
+            "claims",
+            f"claimed more than a minute ago and never started: {listed}",
+            "start a worker with a handler for it: it takes them up",
+        )
+    else:
+        yield ok("claims", "none is left behind")
+
+
+async def _sets(client: Redis, partitions: Sequence[PartitionKeys], now_ms: int) -> list[Finding]:
+    """What is scheduled, what runs, and what was set aside."""
+    late = now_ms - LATE_MS
+    per_partition = 5
+    replies = await ask(
+        client,
+        [
+            command
+            for partition in partitions
+            for command in (
+                ("ZCARD", partition.due),
+                ("ZCOUNT", partition.due, "-inf", late),
+                ("ZCARD", partition.leases),
+                ("ZCOUNT", partition.leases, "-inf", late),
+                ("XLEN", partition.set_aside),
+            )
+        ],
+    )
+    columns = [sum(map(_number, replies[i::per_partition])) for i in range(per_partition)]
+    due, due_late, running, lost, aside = columns
+    return [
+        _scheduler("due", f"{due:,} scheduled or waiting for a retry", due_late),
+        _scheduler("leases", f"{running:,} running", lost),
+        _set_aside(aside),
+    ]
+
+
+def _scheduler(check: str, text: str, late: int) -> Finding:
+    if late:
+        return warn(check, f"{text}; {late:,} of them overdue", "start `ledgerq scheduler`")
+    return ok(check, text)
+
+
+def _set_aside(count: int) -> Finding:
+    if count:
+        return warn(
+            "set aside",
+            f"{count:,} queue entries could not be served",
+            "read them with XRANGE '{ledgerq:0}:set-aside' - + (one stream for each partition)",
+        )
+    return ok("set aside", "nothing")
+
+
+def _number(reply: Any) -> int:
+    return reply if isinstance(reply, int) else 0
+
+
+def _entries(reply: Any) -> list[Any]:
+    return cast("list[Any]", reply) if isinstance(reply, list) else []

@@ -1,0 +1,20 @@
+"""What a command reports in one line, and ends with exit code 1."""
+
+
+class CliError(Exception):
+    """Something that the person at the terminal can mend; says what, where and how."""
+
+
+def is_clear(error: Exception) -> bool:
+    """Whether the exception's text is all that a person needs."""
+    # Imported here: most commands end well, and need none of it.
+    from consumers.handlers import HandlersError
+    from consumers.pool import CannotRun
+    from consumers.programs import NoServer
+    from ledger.embedded import EmbeddedServerError
+    from ledger.redis_store import LedgerMismatch
+    from ledger.rejections import Rejection
+    from ledger.settings import SettingsError
+
+    ours = (CliError, SettingsError, EmbeddedServerError, LedgerMismatch, Rejection)
+    return isinstance(error, (*ours, CannotRun, HandlersError, NoServer))

@@ -1,0 +1,56 @@
+"""The flags that commands share, as types; what they are called and mean stands in the settings.
+
+A flag that was not given is None: bounds, defaults and sources are the settings' business.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, Origin, load
+from ledger.settings import find_file as find_settings_file
+
+
+def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> Parameter:
+    knob = KNOBS[name]
+    default = "" if knob.default in (None, ()) else f" [default: {knob.default}]"
+    return Parameter(
+        name=knob.flag, help=f"{knob.description}{default}", group=group, metavar=metavar
+    )
+
+
+Host = Annotated[str | None, _knob("host")]
+Port = Annotated[int | None, _knob("port")]
+RedisUrl = Annotated[str | None, _knob("redis_url", metavar="URL")]
+DataDir = Annotated[str | None, _knob("data_dir", metavar="DIR")]
+SyncMode = Annotated[Durability | None, _knob("durability")]
+Handlers = Annotated[str | None, _knob("handlers", metavar="MODULE")]
+TaskTypes = Annotated[str | None, _knob("task_types", metavar="TYPE,...")]
+Workers = Annotated[int | None, _knob("workers")]
+Concurrency = Annotated[int | None, _knob("concurrency")]
+Level = Annotated[LogLevel | None, _knob("log_level", group="Logs")]
+Format = Annotated[LogFormat | None, _knob("log_format", group="Logs")]
+Url = Annotated[str | None, _knob("url", metavar="URL")]
+AsJson = Annotated[bool, Parameter(name="--json", help="print JSON, for programs")]
+TaskId = Annotated[str, Parameter(help="id of the task")]
+
+
+def load_settings(**flags: Any) -> Loaded:
+    """Settings from these flags (by knob name), the environment and the settings file.
+
+    Raises SettingsError.
+    """
+    return load(flags, os.environ, find_settings_file(os.environ, Path.cwd()))
+
+
+def service_url(url: str | None) -> str:
+    """Where the API is: the flag or the setting; else this machine, on the port of the settings.
+
+    Raises SettingsError.
+    """
+    loaded = load_settings(url=url)
+    if loaded.sources["url"].origin is Origin.DEFAULT:
+        return f"http://127.0.0.1:{loaded.settings.port or 8084}"
+    return loaded.settings.url

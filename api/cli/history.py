@@ -1,0 +1,102 @@
+"""`ledgerq history`"""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from api.cli.failures import CliError
+from api.cli.flags import AsJson, DataDir, RedisUrl, TaskId, Url, load_settings, service_url
+from api.cli.output import on_terminal, print_json, print_table, shortened
+from api.cli.service import Service
+from ledger.settings import Settings
+
+DETAIL_CHARACTERS_MAX: Final = 200
+DETAIL_CHARACTERS_ON_TERMINAL: Final = 78
+"""Longer details are cut; `--json` shows all of them."""
+
+
+class _Event(msgspec.Struct, frozen=True):
+    position: str
+    type: str
+    version: int
+    at: str
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
+class _History(msgspec.Struct, frozen=True):
+    task_id: str
+    events: list[_Event]
+
+
+def history(
+    task_id: TaskId,
+    /,
+    *,
+    data_dir: Annotated[DataDir, Parameter(help="read the ledger in this folder itself")] = None,
+    redis_url: Annotated[RedisUrl, Parameter(help="read the ledger on this server itself")] = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Asks the service; with --data-dir or --redis it reads the ledger itself, which is started
+    for the purpose when nothing runs on its folder."""
+    if data_dir is None and redis_url is None:
+        with Service(service_url(url)) as service:
+            answer = service.events(task_id)
+    else:
+        settings = load_settings(data_dir=data_dir, redis_url=redis_url).settings
+        if redis_url is None:
+            settings = msgspec.structs.replace(settings, redis_url=None)
+        answer = asyncio.run(_from_ledger(settings, task_id))
+    if json:
+        print_json(answer)
+    else:
+        _print(msgspec.json.decode(answer, type=_History))
+
+
+async def _from_ledger(settings: Settings, task_id: str) -> bytes:
+    from api.cli.ledger import open_ledger
+    from api.wire import History, event_view
+    from ledger.identity import is_task_id
+
+    async with open_ledger(settings) as store:
+        events = await store.history(task_id) if is_task_id(task_id) else []
+    if not events:
+        raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
+    return msgspec.json.encode(History(task_id, [event_view(event) for event in events]))
+
+
+def _print(history: _History) -> None:
+    events = history.events
+    # On a terminal the day is said once, above; a line elsewhere has to stand alone.
+    day = events[0].at[:10]
+    same_day = on_terminal() and all(event.at.startswith(day) for event in events)
+    if on_terminal():
+        print(f"task {history.task_id}" + (f", {day} (UTC)" if same_day else ""))
+    rows = [
+        (
+            str(event.version),
+            event.at[11:].rstrip("Z") if same_day else event.at,
+            event.type,
+            event.meta.get("actor", ""),
+            _detail(event.data),
+        )
+        for event in events
+    ]
+    print_table(("#", "at", "event", "by", "what"), rows)
+
+
+def _detail(data: dict[str, Any]) -> str:
+    words = (f"{name}={_word(value)}" for name, value in data.items() if name not in _SILENT)
+    characters_max = DETAIL_CHARACTERS_ON_TERMINAL if on_terminal() else DETAIL_CHARACTERS_MAX
+    return shortened(" ".join(words), characters_max)
+
+
+_SILENT: Final = frozenset({"body_sha256", "lease_ms", "worker_id"})
+"""Of use to machines alone, or said in the column `by`."""
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,79 @@
+"""The ledger itself, for commands that look at it without a service."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+from redis.exceptions import RedisError
+
+from api.cli.failures import CliError
+from consumers.roles import store_options
+from ledger.embedded import EmbeddedServer, running_server
+from ledger.embedded.data_dir import APPEND_DIR_NAME
+from ledger.keys import LEDGER
+from ledger.redis_connection import Caller, connect
+from ledger.redis_store import LedgerMismatch, RedisStore
+from ledger.rejections import Rejection
+from ledger.settings import Settings, masked
+
+LOOK_TIMEOUT_MS = 3_000
+"""Until a server counts as out of reach for a look."""
+
+
+@contextlib.asynccontextmanager
+async def server_of(settings: Settings) -> AsyncGenerator[str]:
+    """The URL of the server named, or of the data directory's own: the running one; or one that is
+    started for as long as this context lasts, which only a directory with a ledger is worth.
+
+    Raises CliError, EmbeddedServerError.
+    """
+    data_dir = Path(settings.data_dir)
+    running = settings.redis_url or running_server(data_dir)
+    if running is not None:
+        yield running
+    elif (data_dir / APPEND_DIR_NAME).is_dir():
+        async with EmbeddedServer(data_dir, durability=settings.durability) as server:
+            yield server.url
+    else:
+        raise CliError(
+            f"there is no ledger in {data_dir}: give --data-dir, or --redis URL of a server that"
+            " holds one"
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_ledger(settings: Settings) -> AsyncGenerator[RedisStore]:
+    """The ledger for reading, with as many partitions as it has; none is ever made here.
+
+    Raises CliError, EmbeddedServerError, Rejection.
+    """
+    async with server_of(settings) as url:
+        facts = await ledger_facts(url)
+        if "partitions" not in facts:
+            raise CliError(f"the server at {masked(url)} holds no ledger of ledgerq")
+        options = replace(store_options(settings), partitions=int(facts["partitions"]))
+        try:
+            store = await RedisStore.open(url, options)
+        except LedgerMismatch as error:
+            raise CliError(str(error)) from error
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+async def ledger_facts(url: str) -> Mapping[str, str]:
+    """Format, partitions and epoch of the ledger at `url`; empty when there is none."""
+    try:
+        client = connect(url, timeout_ms=LOOK_TIMEOUT_MS, connections_max=1)
+    except ValueError as error:
+        raise CliError(f"--redis {masked(url)}: {error}") from error
+    try:
+        flat = await Caller(client, LOOK_TIMEOUT_MS).command("HGETALL", LEDGER)
+    except (Rejection, RedisError) as error:
+        raise CliError(f"{masked(url)}: {error}") from error
+    finally:
+        await client.aclose()
+    words = [word.decode(errors="replace") for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))

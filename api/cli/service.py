@@ -1,0 +1,196 @@
+"""The REST API as client commands call it; whatever goes wrong is one clear line."""
+
+import ipaddress
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from api.cli.failures import CliError
+from ledger.identity import is_task_id
+
+TASKS: Final = "/api/v1/tasks"
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 30.0
+"""Beyond what a request may wait for."""
+
+UNFINISHED: Final = frozenset({"queued", "processing", "retrying"})
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What commands look at in a task; `json` has all of it, as the service sent it."""
+
+    id: str
+    status: str
+    task_type: str
+    queue_position: int
+    json: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def finished(self) -> bool:
+        return self.status not in UNFINISHED
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    message: str
+    code: str
+    details: dict[str, Any] = {}
+
+
+class _TaskList(msgspec.Struct, frozen=True):
+    tasks: list[msgspec.Raw]
+
+
+class Refused(CliError):
+    """The service answered with an error; its message says what was wrong."""
+
+    def __init__(self, message: str, code: str, details: Mapping[str, Any]) -> None:
+        super().__init__(f"{message} ({code})")
+        self.message = message
+        self.code = code
+        self.details = details
+
+
+class Service:
+    """A ledgerq service at `url`. Every method raises CliError; Refused for its own errors."""
+
+    def __init__(self, url: str, *, wait_seconds_max: int = 60) -> None:
+        self.url = url.rstrip("/")
+        self._wait_seconds_max = wait_seconds_max
+        try:
+            # A proxy of the environment is not for services on this machine.
+            self._client = httpx2.Client(base_url=self.url, trust_env=not _is_local(self.url))
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise CliError(f"--url {url}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def submit(self, body: bytes, idempotency_key: str | None) -> Task:
+        """Hand over one task."""
+        return _task(self._call("POST", TASKS, body=body, headers=_keyed(idempotency_key)))
+
+    def submit_batch(self, items: Sequence[bytes], idempotency_key: str | None) -> list[Task]:
+        """Hand over several, or none of them."""
+        body = b"[" + b",".join(items) + b"]"
+        answer = self._call("POST", f"{TASKS}/batch", body=body, headers=_keyed(idempotency_key))
+        return [_task(bytes(raw)) for raw in _decode(answer, _TaskList).tasks]
+
+    def task(self, task_id: str, **query: str | int | float | None) -> Task:
+        """The task; `version`, `as_of` and `wait` as in the API."""
+        wait_s = query.get("wait") or 0
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        return _task(self._call("GET", _path(task_id), query=given, wait_s=float(wait_s)))
+
+    def finished(self, task_id: str, seconds: float | None) -> Task:
+        """The task once it is finished, or as it is after so many seconds (None: however long)."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = self._wait_seconds_max if deadline is None else deadline - time.monotonic()
+            wait_s = round(max(0.0, min(left, self._wait_seconds_max)), 3)
+            task = self.task(task_id, wait=wait_s)
+            if task.finished or (deadline is not None and time.monotonic() >= deadline):
+                return task
+
+    def events(self, task_id: str) -> bytes:
+        """The history, as JSON."""
+        return self._call("GET", f"{_path(task_id)}/events")
+
+    def cancel(self, task_id: str) -> bytes:
+        """Cancel a task; the answer as JSON."""
+        return self._call("DELETE", _path(task_id))
+
+    def retry(self, task_id: str) -> Task:
+        """Queue a task again."""
+        return _task(self._call("POST", f"{_path(task_id)}/retry"))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+    ) -> bytes:
+        json_type = {"content-type": "application/json"} if body is not None else {}
+        timeout = httpx2.Timeout(ANSWER_TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            response = self._client.request(
+                method,
+                path,
+                content=body,
+                params=query,
+                headers={**json_type, **(headers or {})},
+                timeout=timeout,
+            )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise CliError(
+                f"no ledgerq at {self.url} ({_reason(error)}): start one with `ledgerq up`,"
+                " or give --url"
+            ) from error
+        except httpx2.TimeoutException as error:
+            raise CliError(
+                f"no answer from {self.url} within {ANSWER_TIMEOUT_S + wait_s:.0f} s: see"
+                " `ledgerq doctor`"
+            ) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise CliError(f"the call to {self.url} broke off: {_reason(error)}") from error
+        if response.is_success:
+            return response.content
+        raise self._refused(response)
+
+    def _refused(self, response: httpx2.Response) -> CliError:
+        try:
+            refusal = msgspec.json.decode(response.content, type=_Refusal)
+        except msgspec.MsgspecError:
+            return self._stranger(f"{response.status_code} {response.reason_phrase}")
+        return Refused(refusal.message, refusal.code, refusal.details)
+
+    def _stranger(self, answer: str) -> CliError:
+        return CliError(f"{self.url} answered {answer}, not as a ledgerq would: is --url right?")
+
+
+def _task(answer: bytes) -> Task:
+    return msgspec.structs.replace(_decode(answer, Task), json=msgspec.Raw(answer))
+
+
+def _decode(answer: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise CliError(f"the service answered something unexpected: {error}") from error
+
+
+def _path(task_id: str) -> str:
+    if not is_task_id(task_id):
+        # What cannot be an id might lead to another path.
+        raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
+    return f"{TASKS}/{task_id}"
+
+
+def _keyed(idempotency_key: str | None) -> dict[str, str]:
+    return {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause in words: the outer ones say less."""
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "no reason"

@@ -1,0 +1,52 @@
+"""`ledgerq worker`"""
+
+import asyncio
+import os
+
+from msgspec.structs import replace
+
+from api.cli.flags import (
+    Concurrency,
+    DataDir,
+    Format,
+    Handlers,
+    Level,
+    RedisUrl,
+    Workers,
+    load_settings,
+)
+from consumers import logs
+from consumers.pool import Pool
+from consumers.programs import child_env, server_url, worker_program
+from consumers.signals import StopSignals
+from ledger.settings import Settings
+
+
+def worker(
+    *,
+    handlers: Handlers = None,
+    workers: Workers = None,
+    concurrency: Concurrency = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    log_level: Level = None,
+    log_format: Format = None,
+) -> None:
+    """The handlers are imported in the workers' own processes, never in this one."""
+    settings = load_settings(
+        handlers=handlers,
+        workers=workers,
+        concurrency=concurrency,
+        redis_url=redis_url,
+        data_dir=data_dir,
+        log_level=log_level,
+        log_format=log_format,
+    ).settings
+    logs.configure(settings, "pool")
+    asyncio.run(_run(replace(settings, redis_url=server_url(settings))))
+
+
+async def _run(settings: Settings) -> None:
+    pool = Pool([worker_program(settings, child_env(settings, os.environ))])
+    StopSignals().call(pool.stop, at_once=pool.kill)
+    await pool.run()

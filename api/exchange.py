@@ -1,0 +1,214 @@
+"""One request and its answer on bare ASGI: what every endpoint reads and writes with.
+
+Starlette's Request and Response would cost more than everything else a submission needs, so the
+endpoints are coroutines that take this instead.
+"""
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
+
+from api.errors import ApiError, ErrorCode, Header, invalid
+from ledger.codec import Meta
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+BODY_TIMEOUT_S: Final = 30.0
+"""A body that does not arrive in this time is given up: a stalled client must not hold memory."""
+
+QUERY_BYTES_MAX: Final = 8_192
+TEXT_HEADER_MAX: Final = 255
+REQUEST_ID_MAX: Final = 128
+
+JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+
+_JSON_CONTENT = re.compile(
+    rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE
+)
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+_request_prefix = os.urandom(6).hex()
+_request_numbers = itertools.count(1)
+
+
+class ClientGone(Exception):
+    """The caller hung up; nobody is left to answer."""
+
+
+class Exchange:
+    """A request, read piece by piece, and its one answer."""
+
+    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "started")
+
+    def __init__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.started = False
+
+    # -- the request --------------------------------------------------------------------------
+
+    @property
+    def task_id(self) -> str:
+        """The `{id}` of the path, whatever it looks like."""
+        return self.scope["path_params"]["task_id"]
+
+    async def json_body(self, bytes_max: int) -> bytes:
+        """The body, which says or leaves open that it is JSON.
+
+        Raises ApiError: 415 for another kind, 413 above `bytes_max` (no more than that is kept),
+        408 when it stalls.
+        """
+        kind = self.headers.get(b"content-type")
+        if kind is not None and kind != b"application/json" and not _JSON_CONTENT.fullmatch(kind):
+            raise ApiError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                "send the body as JSON in UTF-8, with the header Content-Type: application/json",
+                {"field": "Content-Type", "expected": "application/json"},
+            )
+        if b"content-encoding" in self.headers:
+            raise ApiError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                "send the body as it is, without Content-Encoding",
+                {"field": "Content-Encoding", "expected": "none"},
+            )
+        return await self.body(bytes_max)
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The body. Raises ApiError: 413 above `bytes_max`, 408 when it stalls."""
+        declared = self.headers.get(b"content-length")
+        if declared is not None and int(declared) > bytes_max:
+            raise _too_large(bytes_max)
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message["body"]
+        if message["more_body"]:
+            body = await self._rest_of_body(body, bytes_max)
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
+
+    async def no_body(self) -> None:
+        """For requests that say all in their path; an empty object may be sent along."""
+        if (await self.body(1_024)).strip() not in (b"", b"{}"):
+            raise invalid("body", "no body")
+
+    async def gone(self) -> None:
+        """Return when the caller has hung up. The body must have been read, or there is none."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _rest_of_body(self, first: bytes, bytes_max: int) -> bytes:
+        chunks, size = [first], len(first)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while size <= bytes_max:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunks.append(message["body"])
+                    size += len(message["body"])
+                    if not message["more_body"]:
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise ApiError(
+                ErrorCode.REQUEST_TIMEOUT,
+                f"the body did not arrive within {BODY_TIMEOUT_S:g} s",
+                headers=[(b"connection", b"close")],
+            ) from None
+        raise _too_large(bytes_max)
+
+    def parameters(self, *known: str) -> dict[str, str]:
+        """The query parameters, each given once, none of them empty or unknown."""
+        query: bytes = self.scope["query_string"]
+        if not query:
+            return {}
+        if len(query) > QUERY_BYTES_MAX:
+            raise invalid("query", f"a query string of at most {QUERY_BYTES_MAX} bytes")
+        try:
+            pairs = parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
+            )
+        except ValueError:
+            raise invalid("query", "name=value pairs joined by &, percent-encoded UTF-8") from None
+        found: dict[str, str] = {}
+        for name, value in pairs:
+            if name not in known:
+                these = f"one of {', '.join(known)}" if known else "no query parameters"
+                raise invalid(name[:100], these, f"{name[:100]}: no such query parameter here")
+            if name in found:
+                raise invalid(name, "the parameter once")
+            found[name] = value
+        return found
+
+    def text_header(self, name: str) -> str | None:
+        """A header of 1 to 255 printable characters, or None. Raises ApiError (400) for others."""
+        value = self.headers.get(name.lower().encode())
+        if value is None:
+            return None
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = ""
+        if not 1 <= len(text) <= TEXT_HEADER_MAX or not text.isprintable():
+            raise invalid(name, f"1 to {TEXT_HEADER_MAX} printable characters")
+        return text
+
+    def meta(self) -> Meta:
+        """Who writes, for the events that this request makes."""
+        actor = "api" if b"x-actor" not in self.headers else self.text_header("X-Actor") or "api"
+        trace = self.headers.get(b"traceparent")
+        if trace is None or not _TRACEPARENT.fullmatch(trace):
+            # W3C Trace Context: a malformed header is ignored, not refused.
+            return Meta(actor, self.request_id)
+        return Meta(actor, self.request_id, trace.decode())
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    async def respond(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+        """The whole answer, as JSON. Called once."""
+        self.started = True
+        start = [
+            JSON_TYPE,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.request_id.encode()),
+            *headers,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": start})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def respond_empty(self, status: int, headers: Sequence[Header]) -> None:
+        """An answer without a body (204)."""
+        self.started = True
+        start = [(b"x-request-id", self.request_id.encode()), *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": start})
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def _request_id(sent: bytes | None) -> str:
+    if sent is not None and 1 <= len(sent) <= REQUEST_ID_MAX and sent.isascii():
+        text = sent.decode("ascii")
+        if text.isprintable():
+            return text
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """A name for a request whose caller gave it none."""
+    return f"{_request_prefix}-{next(_request_numbers):x}"
+
+
+def _too_large(bytes_max: int) -> ApiError:
+    return ApiError(
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        f"the body is larger than {bytes_max} bytes",
+        {"field": "body", "expected": f"at most {bytes_max} bytes"},
+    )

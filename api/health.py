@@ -1,0 +1,109 @@
+"""Whether the service can do its work, asked of what it stands on."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api.errors import RETRY_AFTER
+from api.exchange import Exchange
+from api.overload import MemoryGuard
+from ledger import __version__
+from ledger.codec import encode
+from ledger.redis_connection import send
+from ledger.settings import Settings
+
+CHECK_TIMEOUT_S: Final = 2.0
+"""Probes give up after a few seconds themselves: an answer must come before."""
+
+HEALTHY: Final = "healthy"
+UNHEALTHY: Final = "unhealthy"
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that the service stands on. `size` counts keys."""
+
+    status: str
+    size: int | None = None
+    message: str = ""
+
+
+class Details(msgspec.Struct, frozen=True):
+    """The parts that the contract names."""
+
+    database: Part
+    redis: Part
+    queue: Part
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The answer of /health."""
+
+    status: str
+    service: str
+    version: str
+    details: Details
+
+
+NO_DATABASE: Final = Part("not_used", message="tasks are read from the ledger itself")
+"""There is no read model yet, and claiming that one is healthy would say nothing."""
+
+
+class HealthChecks:
+    """/health, /livez and /readyz."""
+
+    def __init__(self, client: Redis, memory: MemoryGuard, settings: Settings) -> None:
+        self._client = client
+        self._memory = memory
+        self._high_percent = settings.memory_high_percent
+        self._timeout_s = min(CHECK_TIMEOUT_S, settings.redis_timeout_ms / 1000)
+        self.stopping = False
+
+    async def health(self, exchange: Exchange) -> None:
+        """GET /health: 200 or 503, and which part is at fault."""
+        exchange.parameters()
+        redis, queue = await self._parts()
+        status = HEALTHY if redis.status == queue.status == HEALTHY else UNHEALTHY
+        details = Details(NO_DATABASE, redis, queue)
+        await self._answer(exchange, Health(status, "task-manager", __version__, details))
+
+    async def live(self, exchange: Exchange) -> None:
+        """GET /livez: 200 as long as the event loop turns."""
+        exchange.parameters()
+        await self._answer(exchange, Part(HEALTHY))
+
+    async def ready(self, exchange: Exchange) -> None:
+        """GET /readyz: 200 while this process takes and can write tasks."""
+        exchange.parameters()
+        if self.stopping:
+            await self._answer(exchange, Part(UNHEALTHY, message="the process is stopping"))
+            return
+        redis, queue = await self._parts()
+        await self._answer(exchange, redis if redis.status != HEALTHY else queue)
+
+    async def _parts(self) -> tuple[Part, Part]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await send(self._client, ("PING",))
+                size = await send(self._client, ("DBSIZE",))
+                used = await self._memory.used_percent()
+        except (RedisError, OSError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {self._timeout_s:g} s"
+            return (
+                Part(UNHEALTHY, message=reason),
+                Part(UNHEALTHY, message="the queues are out of reach"),
+            )
+        if used >= self._high_percent:
+            full = (
+                f"memory is at {used:.0f} % of its limit: no new tasks above {self._high_percent} %"
+            )
+            return Part(HEALTHY, size), Part(UNHEALTHY, message=full)
+        return Part(HEALTHY, size), Part(HEALTHY)
+
+    async def _answer(self, exchange: Exchange, answer: Health | Part) -> None:
+        if answer.status == HEALTHY:
+            await exchange.respond(200, encode(answer))
+        else:
+            await exchange.respond(503, encode(answer), [RETRY_AFTER])

@@ -1,0 +1,190 @@
+"""From a request's bytes to a submission: every bound and shape of a new task is checked here.
+
+One strict decode checks types, ranges and unknown fields; the payload's bytes are not decoded but
+kept as they came. What that decode does not look at (UTF-8, that payload and metadata are objects,
+sizes, depth, hosts) is checked around it. An error names the field and what was expected.
+"""
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from api.nesting import is_too_deep
+from api.refusals import UNREADABLE, Refusals
+from api.wire import moment_ms
+from ledger.events import NO_JSON, Priority, TaskSubmitted
+from ledger.settings import Settings
+
+ENVELOPE_BYTES_MAX: Final = 64 * 1024
+"""Room in a submission's body for all that is neither payload nor metadata."""
+
+PROGRESS_BODY_BYTES_MAX: Final = 64 * 1024
+URL_CHARACTERS_MAX: Final = 2_048
+
+_URL = re.compile(
+    r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?#][!-\[\]-~]*)?", re.IGNORECASE
+)
+
+
+class SubmissionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The body of POST /api/v1/tasks, and one item of a batch."""
+
+    task_type: str
+    kb_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    payload: msgspec.Raw
+    priority: Priority = Priority.NORMAL
+    max_retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
+    timeout: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 300
+    schedule_for: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    callback_url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS_MAX)] | None = None
+    metadata: msgspec.Raw = NO_JSON
+
+
+class ProgressBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of PUT /api/v1/tasks/{id}/progress."""
+
+    progress: Annotated[int, msgspec.Meta(ge=0, le=100)]
+    message: Annotated[str, msgspec.Meta(max_length=4_096)] = ""
+
+
+class Intake:
+    """Checks what callers send against the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._task_types = frozenset(settings.known_task_types)
+        self._payload_bytes_max = settings.payload_bytes_max
+        self._batch_items_max = settings.batch_items_max
+        self._callback_hosts = frozenset(host.lower() for host in settings.callback_hosts)
+        self._refusals = Refusals(expected_of_submission(settings))
+        self._progress_refusals = Refusals(EXPECTED_OF_PROGRESS)
+        self.body_bytes_max = 2 * settings.payload_bytes_max + ENVELOPE_BYTES_MAX
+        self.batch_body_bytes_max = settings.batch_body_bytes_max
+        self._decode_one = msgspec.json.Decoder(SubmissionBody).decode
+        self._decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+        self._decode_progress = msgspec.json.Decoder(ProgressBody).decode
+
+    def submission(self, body: bytes, body_sha256: str) -> TaskSubmitted:
+        """The one submission in `body`. Raises ApiError: 400, or 413 for too large a payload."""
+        try:
+            body.decode()
+            sent = self._decode_one(body)
+        except UNREADABLE as error:
+            raise self._refusals.unreadable(error, body) from None
+        return self._checked(sent, body_sha256, None)
+
+    def batch(self, body: bytes, body_sha256: str) -> list[TaskSubmitted]:
+        """All submissions in `body`, or none: an error names the item's index and field."""
+        try:
+            body.decode()
+            items = self._decode_items(body)
+        except msgspec.ValidationError as error:
+            raise self._refusals.no_batch(self._batch_items_max, str(error)) from None
+        except UNREADABLE as error:
+            raise self._refusals.unreadable(error, body) from None
+        # Counted before they are decoded: a body may hold far more than a batch may.
+        if not 1 <= len(items) <= self._batch_items_max:
+            raise self._refusals.no_batch(self._batch_items_max, f"got {len(items)}")
+        return [self._item(item, body_sha256, index) for index, item in enumerate(items)]
+
+    def _item(self, item: msgspec.Raw, body_sha256: str, index: int) -> TaskSubmitted:
+        try:
+            sent = self._decode_one(item)
+        except UNREADABLE as error:
+            raise self._refusals.unreadable(error, bytes(item), index) from None
+        return self._checked(sent, body_sha256, index)
+
+    def progress(self, body: bytes) -> ProgressBody:
+        """The progress report in `body`. Raises ApiError (400)."""
+        try:
+            body.decode()
+            return self._decode_progress(body)
+        except UNREADABLE as error:
+            raise self._progress_refusals.unreadable(error, body) from None
+
+    # -- what the decode does not check -------------------------------------------------------
+
+    def _checked(self, sent: SubmissionBody, body_sha256: str, index: int | None) -> TaskSubmitted:
+        if sent.task_type not in self._task_types:
+            raise self._refusals.wrong("task_type", index)
+        if not sent.kb_id.isprintable() and _has_control_character(sent.kb_id):
+            raise self._refusals.wrong("kb_id", index)
+        self._check_object("payload", sent.payload, index)
+        metadata = sent.metadata
+        if len(metadata):
+            if bytes(metadata) == b"null":
+                metadata = NO_JSON
+            else:
+                self._check_object("metadata", metadata, index)
+        if sent.callback_url is not None and not self._may_call(sent.callback_url):
+            raise self._refusals.wrong("callback_url", index)
+        return TaskSubmitted(
+            sent.task_type,
+            sent.kb_id,
+            sent.payload,
+            sent.priority,
+            sent.max_retries,
+            sent.timeout,
+            None if sent.schedule_for is None else self._schedule_ms(sent.schedule_for, index),
+            sent.callback_url,
+            metadata,
+            body_sha256,
+        )
+
+    def _check_object(self, field: str, raw: msgspec.Raw, index: int | None) -> None:
+        data = bytes(raw)
+        if data[0] != 0x7B:
+            raise self._refusals.wrong(field, index)
+        if len(data) > self._payload_bytes_max:
+            raise self._refusals.too_large(field, index, len(data), self._payload_bytes_max)
+        if is_too_deep(data):
+            raise self._refusals.too_deep(field, index)
+
+    def _schedule_ms(self, moment: datetime, index: int | None) -> int:
+        try:
+            return moment_ms(moment)
+        except OverflowError:
+            raise self._refusals.wrong("schedule_for", index) from None
+
+    def _may_call(self, url: str) -> bool:
+        """An http(s) URL in plain ASCII, without credentials, whose host is on the list.
+
+        The strict pattern leaves nothing for two URL parsers to read differently.
+        """
+        if not _URL.fullmatch(url):
+            return False
+        try:
+            parts = urlsplit(url)
+            return parts.port != 0 and parts.hostname in self._callback_hosts
+        except ValueError:
+            return False
+
+
+EXPECTED_OF_PROGRESS: Final = {
+    "progress": "a whole number from 0 to 100",
+    "message": "text of at most 4096 characters",
+}
+
+
+def expected_of_submission(settings: Settings) -> dict[str, str]:
+    """What each field of a submission must be, in words, in the contract's order."""
+    hosts = ", ".join(settings.callback_hosts) or "none"
+    return {
+        "task_type": f"one of {', '.join(settings.known_task_types)}",
+        "kb_id": "text of 1 to 255 characters, without control characters",
+        "payload": "a JSON object",
+        "priority": f"one of {', '.join(reversed([p.value for p in Priority]))}",
+        "max_retries": "a whole number from 0 to 100",
+        "timeout": "a whole number of seconds from 1 to 86400",
+        "schedule_for": "null, or an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z",
+        "callback_url": f"null, or an http(s) URL of at most {URL_CHARACTERS_MAX} characters whose "
+        f"host is one of {hosts}",
+        "metadata": "null, or a JSON object",
+    }
+
+
+def _has_control_character(text: str) -> bool:
+    return any(unicodedata.category(character) == "Cc" for character in text)

@@ -1,0 +1,151 @@
+"""The requests that read a task: as it is, as it was, when it is finished, and its history."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+from api.errors import ApiError, ErrorCode, invalid, task_not_found
+from api.exchange import ClientGone, Exchange
+from api.live import Live, Watch
+from api.waiting import queue_position
+from api.wire import History, event_view, moment_text, parse_as_of, task_json
+from ledger.codec import encode
+from ledger.evolve import fold
+from ledger.identity import is_task_id
+from ledger.settings import Settings
+from ledger.store import Recorded, Store
+from ledger.task import Task
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
+AS_OF_EXPECTED: Final = (
+    "an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z, "
+    "or an age such as 90s, 15m, 1h, 7d"
+)
+
+
+class Queries:
+    """The reading endpoints; each takes an Exchange and answers it, or raises."""
+
+    def __init__(self, store: Store, settings: Settings, live: Live) -> None:
+        self._store = store
+        self._live = live
+        self._wait_seconds_max = settings.wait_seconds_max
+
+    async def task(self, exchange: Exchange) -> None:
+        """GET /api/v1/tasks/{id}, with at most one of `version`, `as_of` and `wait`."""
+        asked = exchange.parameters("version", "as_of", "wait")
+        if len(asked) > 1:
+            raise invalid(
+                " and ".join(asked),
+                "at most one of version, as_of and wait: they exclude each other",
+            )
+        task_id = _task_id(exchange)
+        if "version" in asked:
+            await self._answer(exchange, await self._at_version(task_id, asked["version"]), 0)
+        elif "as_of" in asked:
+            await self._answer(exchange, await self._as_of(task_id, asked["as_of"]), 0)
+        else:
+            task = (
+                await self._when_finished(exchange, task_id, asked["wait"])
+                if "wait" in asked
+                else await self._load(task_id)
+            )
+            await self._answer(exchange, task, await queue_position(self._store, task))
+
+    async def events(self, exchange: Exchange) -> None:
+        """GET /api/v1/tasks/{id}/events"""
+        exchange.parameters()
+        task_id = _task_id(exchange)
+        history = await self._history(task_id)
+        await exchange.respond(200, encode(History(task_id, [event_view(e) for e in history])))
+
+    # -- now ----------------------------------------------------------------------------------
+
+    async def _load(self, task_id: str) -> Task:
+        task = await self._store.load(task_id)
+        if task is None:
+            raise task_not_found(task_id)
+        return task
+
+    async def _when_finished(self, exchange: Exchange, task_id: str, wait: str) -> Task:
+        seconds = float(wait) if _SECONDS.fullmatch(wait) else -1
+        if not 0 <= seconds <= self._wait_seconds_max:
+            raise invalid("wait", f"seconds from 0 to {self._wait_seconds_max}, such as 20 or 0.5")
+        task = await self._load(task_id)
+        if seconds == 0 or task.finished:
+            return task
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        async with self._live.watching(task_id) as watch, _while_connected(exchange, watch):
+            # Once more: it may have ended before the watch stood.
+            task = await self._load(task_id)
+            while not task.finished and await watch.within(deadline - loop.time()):
+                task = await self._load(task_id)
+        return task if task.finished else await self._load(task_id)
+
+    # -- then ---------------------------------------------------------------------------------
+
+    async def _history(self, task_id: str) -> list[Recorded]:
+        history = await self._store.history(task_id)
+        if not history:
+            raise task_not_found(task_id)
+        return history
+
+    async def _at_version(self, task_id: str, text: str) -> Task:
+        version = int(text) if _NUMBER.fullmatch(text) else 0
+        if version < 1:
+            raise invalid("version", "a whole number from 1 to the task's version")
+        history = await self._history(task_id)
+        if version > history[-1].version:
+            raise ApiError(
+                ErrorCode.NOT_FOUND,
+                f"the task has {history[-1].version} versions so far, and no version {version}",
+                {"task_id": task_id, "version": history[-1].version},
+            )
+        return _folded(task_id, [e for e in history if e.version <= version])
+
+    async def _as_of(self, task_id: str, text: str) -> Task:
+        try:
+            at = parse_as_of(text, self._store.now_ms())
+        except ValueError:
+            raise invalid("as_of", AS_OF_EXPECTED) from None
+        history = await self._history(task_id)
+        if at < history[0].at:
+            created_at = moment_text(history[0].at)
+            raise ApiError(
+                ErrorCode.NOT_FOUND,
+                f"the task did not exist then: it was created at {created_at}",
+                {"task_id": task_id, "created_at": created_at},
+            )
+        return _folded(task_id, [e for e in history if e.at <= at])
+
+    async def _answer(self, exchange: Exchange, task: Task, position: int) -> None:
+        await exchange.respond(200, task_json(task, position), [(b"etag", b'"%d"' % task.version)])
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(exchange: Exchange, watch: Watch) -> AsyncGenerator[None]:
+    """End the watch when the caller hangs up, so that nothing waits for nobody."""
+    gone = asyncio.get_running_loop().create_task(exchange.gone())
+    gone.add_done_callback(lambda _: watch.fail(ClientGone()))
+    try:
+        yield
+    finally:
+        gone.cancel()
+
+
+def _task_id(exchange: Exchange) -> str:
+    task_id = exchange.task_id
+    if not is_task_id(task_id):
+        raise task_not_found(task_id)
+    return task_id
+
+
+def _folded(task_id: str, history: Sequence[Recorded]) -> Task:
+    task = fold(task_id, ((recorded.event(), recorded.at) for recorded in history))
+    if task is None:
+        raise task_not_found(task_id)
+    return task

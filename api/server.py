@@ -1,0 +1,255 @@
+"""The API's process: uvicorn on uvloop and httptools, from bind to drained."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final, cast
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.app import create_app
+from api.bind import BACKLOG, bind
+from api.errors import ApiError, ErrorCode, answer
+from api.exchange import new_request_id
+from consumers.roles import store_options
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+
+KEEP_ALIVE_S: Final = 20
+GC_OBJECTS: Final = 20_000
+"""New objects between two looks for cycles."""
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Request line and headers; the parser itself knows no bound."""
+
+
+async def serve(
+    settings: Settings,
+    store: RedisStore | None = None,
+    *,
+    listener: socket.socket | None = None,
+    stop: asyncio.Event | None = None,
+    on_started: Callable[[str, int], None] | None = None,
+) -> None:
+    """Serve the API until told to stop, then answer what is in work and return.
+
+    `store` stays its caller's; without it the ledger at `settings.redis_url` is opened, and closed
+    at the end. `listener` is a socket that listens already, for instance inherited, and is closed
+    at the end; without it, host and port are those of the settings. `stop` tells when to end;
+    without it SIGTERM and SIGINT do. `on_started` is called with host and port once requests are
+    answered (of use with port 0).
+
+    Raises ValueError without a store and a URL, OSError when the address cannot be bound, and what
+    `RedisStore.open` raises.
+    """
+    if listener is None:
+        listener = bind(settings.host, settings.port)
+    with contextlib.closing(listener):
+        if store is not None:
+            await _serve(settings, store, listener, stop, on_started)
+            return
+        if settings.redis_url is None:
+            raise ValueError("redis_url: expected the URL of a Redis or Valkey, got nothing")
+        store = await RedisStore.open(settings.redis_url, store_options(settings))
+        try:
+            await _serve(settings, store, listener, stop, on_started)
+        finally:
+            await store.close()
+
+
+def run(settings: Settings) -> None:
+    """`serve`, as a process of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is run."""
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        loop="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, settings.drain_timeout_ms // 1000),
+    )
+
+
+async def _serve(
+    settings: Settings,
+    store: RedisStore,
+    listener: socket.socket,
+    stop: asyncio.Event | None,
+    on_started: Callable[[str, int], None] | None,
+) -> None:
+    app = create_app(store, settings)
+    server = Server(uvicorn_config(app, settings), app.stop_waiting, stop, on_started)
+    with _rarely_collecting():
+        await server.serve([listener])
+
+
+@contextlib.contextmanager
+def _rarely_collecting() -> Generator[None]:
+    """Look for cycles seldom, and never among what was there before.
+
+    A request leaves none, but makes enough objects for a collection every few requests: a
+    twentieth of the time.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told to stop by an event or by signals that leave the process to its caller."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        before_shutdown: Callable[[], Awaitable[None]],
+        stop: asyncio.Event | None,
+        on_started: Callable[[str, int], None] | None,
+    ) -> None:
+        super().__init__(config)
+        self._before_shutdown = before_shutdown
+        self._stop = stop
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_started is not None and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self._on_started(host, port)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop is not None and self._stop.is_set():
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._before_shutdown()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """uvicorn would raise the signal again when it is done, and end the process before its
+        caller has closed what it opened."""
+        if self._stop is not None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+class JoinedWrites:
+    """A transport on which the head and the body of an answer leave in one write.
+
+    uvicorn writes them one after the other, and the second system call costs a fifth of a small
+    request. A head whose body does not follow at once is sent by itself.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self.flush)
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's parser, with bounds on the head of a request, and with our error shape."""
+
+    _in_head = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._joined = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
+        self._close_when_silent()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+        self.cycle.transport = self._joined
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_head:
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes <= HEAD_BYTES_MAX:
+            self._close_when_silent()
+        elif not self.transport.is_closing():
+            limit = f"at most {HEAD_BYTES_MAX} bytes of request line and headers"
+            self._refuse(ApiError(ErrorCode.HEADERS_TOO_LARGE, f"expected {limit}"))
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn answers to bytes that are no HTTP."""
+        self._refuse(ApiError(ErrorCode.INVALID_REQUEST, msg))
+
+    def _close_when_silent(self) -> None:
+        """A connection that asks for nothing goes the way of one with nothing more to ask."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _refuse(self, error: ApiError) -> None:
+        refusal = answer(error)
+        head = (
+            "content-type: application/json\r\n"
+            f"content-length: {len(refusal.body)}\r\nconnection: close\r\n"
+            f"x-request-id: {new_request_id()}\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[refusal.status] + head.encode() + refusal.body)
+        self.transport.close()

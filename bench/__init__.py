@@ -1,0 +1,1 @@
+"""Measures ledgerq beside what the machine can do: `python -m bench --help`."""

@@ -1,0 +1,70 @@
+"""`python -m bench [NAME ...] [--json FILE] [--markdown FILE] [--quick]`: all benches, or those
+that are named."""
+
+import argparse
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+from rich.console import Console
+
+from bench import drain, latency, memory, peers, rest, submit
+from bench.measure import Measured
+from bench.report import Report, machine, markdown, print_report, write_json
+from bench.scale import FULL, QUICK, Scale
+from bench.servers import run_server
+
+BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] = {
+    "submit": submit.run,
+    "drain": drain.run,
+    "rest": rest.run,
+    "latency": latency.run,
+    "memory": memory.run,
+    "peers": peers.run,
+}
+
+
+async def run(names: Sequence[str], scale: Scale) -> Report:
+    """Run benches one after the other."""
+    console = Console(stderr=True)
+    began = time.monotonic()
+    async with run_server("memory") as server:
+        described = machine(await server.version())
+    found: dict[str, Sequence[Measured]] = {}
+    for name in names:
+        with console.status(f"measuring {name}"):
+            found[name] = await BENCHES[name](scale)
+    return Report(described, found, time.monotonic() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure ledgerq beside the floors of this machine. See bench/README.md.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the tables as text too"
+    )
+    parser.add_argument("--quick", action="store_true", help="little work: to see that it runs")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    scale = QUICK if arguments.quick else FULL
+    report = uvloop.run(run(arguments.names or list(BENCHES), scale))
+    print_report(Console(), report)
+    if arguments.json is not None:
+        write_json(arguments.json, report)
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(markdown(report))
+
+
+if __name__ == "__main__":
+    main()

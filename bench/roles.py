@@ -1,0 +1,181 @@
+"""The processes of a bench, one role each: `python -m bench.roles ROLE OPTIONS`, OPTIONS as JSON.
+
+A role writes one line of JSON when it is ready, waits for a line on stdin, does its work and writes
+its outcome as another line; servers end when stdin does.
+"""
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+import structlog
+import uvloop
+
+from bench.servers import BenchServer
+from bench.workload import PAYLOAD, submit
+from ledger.settings import Settings
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The role waits for the word to begin. Servers name their URL."""
+
+    url: str = ""
+
+
+class Worked(msgspec.Struct, tag=True, frozen=True):
+    """When the work began and ended, in s of the machine's monotonic clock."""
+
+    began: float
+    ended: float
+    waits_ms: tuple[float, ...] = ()
+
+
+Message = Ready | Worked
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a role is to do; each needs some of these."""
+
+    redis_url: str = ""
+    count: int = 0
+    concurrency: int = 100
+
+
+async def submitter(options: Options) -> None:
+    """Submits `count` tasks through `transact`, `concurrency` at once."""
+    server = BenchServer(options.redis_url)
+    async with server.store() as store:
+        await _begin()
+        began, ended = await submit(store, options.count, options.concurrency)
+        _tell(Worked(began, ended))
+        await _line()
+    await server.client.aclose()
+
+
+async def worker(options: Options) -> None:
+    """One worker process, until it has ended `count` tasks."""
+    from bench.handlers import waits_ms
+    from consumers.handlers import load_handlers
+    from consumers.worker import Worker, WorkerOptions
+
+    server = BenchServer(options.redis_url)
+    async with server.store() as store:
+        worker_options = WorkerOptions(concurrency=options.concurrency)
+        worker = Worker(store, load_handlers("bench.handlers"), worker_options)
+        await _begin()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        running = asyncio.create_task(worker.run())
+        while worker.tasks_taken < options.count and not running.done():  # noqa: ASYNC110 - it tells its count alone
+            await asyncio.sleep(POLL_S)
+        _tell(Worked(began, loop.time(), tuple(waits_ms)))
+        await _line()
+        worker.stop()
+        await running
+    await server.client.aclose()
+
+
+async def api(options: Options) -> None:
+    """The API in one process, as `ledgerq api` serves it."""
+    from api.server import serve
+
+    settings = Settings(redis_url=options.redis_url, port=0)
+    await _serve_until_end(lambda stop: serve(settings, stop=stop, on_started=_listening))
+
+
+async def bare(_: Options) -> None:
+    """A Starlette route that reads the body and answers fixed JSON, on the API's own server."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from api.server import GC_OBJECTS, Server, bind, uvicorn_config
+
+    async def answer(request: Request) -> Response:
+        await request.body()
+        return Response(ANSWER, media_type="application/json")
+
+    async def nothing() -> None:
+        return
+
+    app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"])])
+    settings = Settings(port=0)
+    # Whatever our API gains by collecting seldom, its floor gains too.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
+
+    async def serve(stop: asyncio.Event) -> None:
+        with bind(settings.host, settings.port) as listener:
+            config = uvicorn_config(app, settings)
+            await Server(config, nothing, stop, _listening).serve([listener])
+
+    await _serve_until_end(serve)
+
+
+async def pinger(options: Options) -> None:
+    """A connection to the server and nothing more."""
+    server = BenchServer(options.redis_url)
+    await server.empty()
+    await _begin()
+    await server.client.aclose()
+
+
+ANSWER: Final = msgspec.json.encode(
+    {
+        **dict.fromkeys(("id", "created_at", "updated_at", "kb_id", "task_type"), "x" * 30),
+        "payload": msgspec.Raw(PAYLOAD),
+        **{f"field_{number}": number for number in range(15)},
+    }
+)
+"""About as long as a task is in the API's answers."""
+
+POLL_S: Final = 0.005
+"""How exactly the end of a worker's tasks is known; rounds last a thousand times as long."""
+
+
+async def _begin() -> None:
+    _tell(Ready())
+    await _line()
+
+
+async def _serve_until_end(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(stop))
+    await _line()
+    stop.set()
+    await serving
+
+
+def _listening(host: str, port: int) -> None:
+    _tell(Ready(f"http://{host}:{port}"))
+
+
+async def _line() -> str:
+    return await asyncio.to_thread(sys.stdin.readline)
+
+
+def _tell(message: Message) -> None:
+    print(msgspec.json.encode(message).decode(), flush=True)
+
+
+ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
+    "submitter": submitter,
+    "worker": worker,
+    "api": api,
+    "bare": bare,
+    "pinger": pinger,
+}
+
+
+if __name__ == "__main__":
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    uvloop.run(ROLES[sys.argv[1]](msgspec.json.decode(sys.argv[2], type=Options)))

@@ -1,0 +1,34 @@
+"""How much each bench does: enough for steady figures, or just enough to see that it runs."""
+
+import msgspec
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """Sizes of one run. Every bench together must end within three minutes on two cores."""
+
+    rounds: int = 3
+    floor_appends: int = 20_480
+    submissions: int = 20_000
+    single_submissions: int = 3_000
+    lives: int = 10_000
+    load_s: float = 2.0
+    paced_tasks: int = 150
+    done_tasks: int = 10_000
+    peer_tasks: int = 10_000
+    peer_rounds: int = 2
+
+
+FULL = Scale()
+
+QUICK = Scale(
+    rounds=1,
+    floor_appends=5_120,
+    submissions=4_000,
+    single_submissions=500,
+    lives=2_000,
+    load_s=1.0,
+    paced_tasks=50,
+    done_tasks=1_000,
+    peer_tasks=1_000,
+    peer_rounds=1,
+)

@@ -1,0 +1,84 @@
+"""The background roles as others start them: command lines, environment, and the server's place.
+
+A supervisor needs this alone. It stays small, since it imports neither redis nor a user's handlers.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from consumers.pool import CHILD_NAME, CannotRun, Program, module_argv, with_our_packages
+from consumers.worker import FINAL_WRITES_TIMEOUT_S
+from ledger.embedded import running_server
+from ledger.settings import Settings, to_env
+
+STOP_MARGIN_S: Final = 10.0
+"""What a process may take to end beyond the bounds that it keeps itself."""
+
+
+class NoServer(Exception):
+    """Nothing says where the ledger's server is."""
+
+    def __init__(self, data_dir: str) -> None:
+        super().__init__(
+            f"no Redis is named, and none runs on the data directory {data_dir}: give --redis URL,"
+            " or start `ledgerq up` there first"
+        )
+
+
+def server_url(settings: Settings) -> str:
+    """Where the ledger's server is: the one named, else that of a running `ledgerq up`.
+
+    Raises NoServer.
+    """
+    url = settings.redis_url or running_server(Path(settings.data_dir))
+    if url is None:
+        raise NoServer(settings.data_dir)
+    return url
+
+
+def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
+    """The workers of a pool."""
+    stop_timeout_s = drain_s(settings) + FINAL_WRITES_TIMEOUT_S
+    argv = module_argv("consumers.roles", "worker", CHILD_NAME)
+    return Program("worker", argv, env, settings.workers, stop_timeout_s)
+
+
+def scheduler_program(env: Mapping[str, str]) -> Program:
+    """The scheduler as a child process."""
+    return Program("scheduler", module_argv("consumers.roles", "scheduler", CHILD_NAME), env)
+
+
+async def registered_types(module: str, env: Mapping[str, str]) -> list[str]:
+    """The task types that a module of handlers registers, asked of a process of its own.
+
+    Raises CannotRun; why is on standard error.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *module_argv("consumers.registered", module),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env=with_our_packages(env),
+    )
+    try:
+        types, _ = await process.communicate()
+        if process.returncode != 0:
+            raise CannotRun("a worker")
+        return msgspec.json.decode(types, type=list[str])
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def child_env(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """`env` with every setting named, which a child takes over whole."""
+    return {**env, **to_env(settings)}
+
+
+def drain_s(settings: Settings) -> float:
+    """How long a process that finishes what it has in work may take to end."""
+    return settings.drain_timeout_ms / 1000 + STOP_MARGIN_S

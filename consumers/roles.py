@@ -1,0 +1,154 @@
+"""The background roles as processes of their own: `python -m consumers.roles worker worker-2`.
+
+Their settings come from the environment alone, where whoever starts them puts every one
+(`ledger.settings.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one ends it
+at once, and what it was working on is taken up by others when its leases run out.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import structlog
+import uvloop
+
+from consumers import logs
+from consumers.handlers import HandlersError
+from consumers.pool import UNUSABLE, end_with_parent
+from consumers.programs import NoServer, server_url
+from consumers.registered import import_handlers
+from consumers.scheduler import Scheduler
+from consumers.service import backoff_s
+from consumers.signals import StopSignals
+from consumers.worker import Worker, WorkerOptions
+from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
+from ledger.rejections import Rejection
+from ledger.settings import Settings, SettingsError, load, masked
+
+log = structlog.get_logger("roles")
+
+SLOW_START_S: Final = 1.0
+"""A server that takes longer to answer is worth a line in the log."""
+
+
+class Role(Protocol):
+    """What the processes here run."""
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        ...
+
+    def stop(self) -> None:
+        """Come to an orderly end."""
+        ...
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """How a process uses the ledger."""
+    return StoreOptions(
+        partitions=settings.partitions,
+        timeout_ms=settings.append_timeout_ms,
+        batch_items_max=settings.append_batch_items_max,
+        batch_bytes_max=settings.append_batch_bytes_max,
+        queue_items_max=settings.append_queue_items_max,
+    )
+
+
+async def open_store(settings: Settings) -> RedisStore:
+    """The ledger, once its server answers: waits for it as long as it takes, and says so once.
+
+    Raises NoServer, LedgerMismatch, and SettingsError for a URL that is none.
+    """
+    url, options = server_url(settings), store_options(settings)
+    loop = asyncio.get_running_loop()
+    slow = loop.call_later(SLOW_START_S, lambda: log.info("waiting_for_redis", url=masked(url)))
+    failures = 0
+    try:
+        while True:
+            try:
+                store = await RedisStore.open(url, options)
+            except ValueError as error:
+                raise SettingsError([f"redis_url: {error}"]) from error
+            except Rejection as rejection:
+                failures += 1
+                if failures == 1:
+                    log.warning("redis_out_of_reach", url=masked(url), reason=rejection.message)
+                await asyncio.sleep(backoff_s(failures))
+            else:
+                if failures:
+                    log.info("redis_reached", url=masked(url))
+                return store
+    finally:
+        slow.cancel()
+
+
+async def run_role(settings: Settings, make: Callable[[RedisStore], Role]) -> None:
+    """Open the ledger and run a role on it, until a signal says to stop. Raises as `open_store`."""
+    signals = StopSignals()
+    opening = asyncio.create_task(open_store(settings))
+    signals.call(opening.cancel)
+    try:
+        store = await opening
+    except asyncio.CancelledError:
+        return  # there was nothing to come to an end yet
+    try:
+        role = make(store)
+        signals.call(role.stop)
+        await role.run()
+    finally:
+        await store.close()
+
+
+def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
+    """Raises HandlersError when the handlers' module cannot be used."""
+    handlers = import_handlers(settings.handlers)
+    options = WorkerOptions(
+        concurrency=settings.concurrency,
+        lease_ms=settings.lease_ms,
+        heartbeat_ms=settings.heartbeat_ms,
+        pending_idle_ms=settings.pending_idle_ms,
+        drain_timeout_ms=settings.drain_timeout_ms,
+        result_bytes_max=settings.result_bytes_max,
+        retry=settings.retry_policy,
+    )
+    return lambda store: Worker(store, handlers, options, module=settings.handlers)
+
+
+def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
+    """Needs no more than the ledger."""
+    interval_ms = settings.sweep_interval_ms
+    return lambda store: Scheduler(store, sweep_interval_ms=interval_ms).service
+
+
+ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
+    "worker": make_worker,
+    "scheduler": make_scheduler,
+}
+
+
+def run_reported(name: str, run: Callable[[Settings], object]) -> int:
+    """Run a role on the settings of the environment; its exit code. `name` stands in its log.
+
+    What makes it impossible to run is one line on standard error, and UNUSABLE.
+    """
+    try:
+        settings = load({}, os.environ, None).settings
+        logs.configure(settings, name)
+        run(settings)
+    except (SettingsError, HandlersError, LedgerMismatch, NoServer) as error:
+        sys.stderr.write(f"ledgerq {name}: {error}\n")
+        return UNUSABLE
+    return 0
+
+
+def main() -> int:
+    """`python -m consumers.roles ROLE NAME`; the exit code."""
+    _, role, name = sys.argv
+    end_with_parent()
+    return run_reported(name, lambda s: uvloop.run(run_role(s, ROLES[role](s))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

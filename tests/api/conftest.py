@@ -1,0 +1,70 @@
+"""The API in two forms: called in this process, and served by uvicorn on a port."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from api.app import App, create_app
+from api.server import serve
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """The defaults; a test file that needs others overrides this."""
+    return Settings()
+
+
+@pytest.fixture
+async def app(store: RedisStore, settings: Settings) -> AsyncIterator[App]:
+    """The application on an empty ledger."""
+    app = create_app(store, settings)
+    yield app
+    await app.stop_waiting()
+
+
+@pytest.fixture
+async def api(app: App) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client that calls the application without a network."""
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+
+
+class Service:
+    """The API behind a port, until `stop` is set."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.started = asyncio.Event()
+        self.port = 0
+
+    def on_started(self, host: str, port: int) -> None:
+        self.port = port
+        self.started.set()
+
+
+@pytest.fixture
+async def service(store: RedisStore) -> AsyncIterator[Service]:
+    """uvicorn on a free loopback port, over an empty ledger."""
+    service = Service()
+    running = asyncio.create_task(
+        serve(Settings(port=0), store, stop=service.stop, on_started=service.on_started)
+    )
+    async with asyncio.timeout(20):
+        await service.started.wait()
+    yield service
+    service.stop.set()
+    async with asyncio.timeout(20):
+        await running
+
+
+@pytest.fixture
+async def web(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client that speaks to the served API over TCP."""
+    url = f"http://127.0.0.1:{service.port}"
+    async with httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+        yield client

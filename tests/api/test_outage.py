@@ -1,0 +1,82 @@
+"""The server goes away, and comes back."""
+
+import asyncio
+
+import httpx2
+import pytest
+
+from api.app import create_app
+from ledger.redis_store import RedisStore, StoreOptions
+from ledger.settings import Settings
+from tests.api.requests import TASKS, body, submitted
+from tests.servers import PERSISTENT, make_server, valkey_binary
+
+TIMEOUT_MS = 400
+ANSWER_WITHIN_S = 20
+
+
+async def answers(api: httpx2.AsyncClient, task_id: str) -> dict[str, httpx2.Response]:
+    """Every endpoint's answer, asked at once."""
+    one = f"{TASKS}/{task_id}"
+    asked = {
+        "submit": api.post(TASKS, json=body()),
+        "submit under a key": api.post(TASKS, json=body(), headers={"Idempotency-Key": "k"}),
+        "batch": api.post(f"{TASKS}/batch", json=[body()] * 300),
+        "task": api.get(one),
+        "wait": api.get(one, params={"wait": "60"}),
+        "version": api.get(one, params={"version": "1"}),
+        "events": api.get(f"{one}/events"),
+        "cancel": api.delete(one),
+        "retry": api.post(f"{one}/retry"),
+        "progress": api.put(f"{one}/progress", json={"progress": 1}),
+        "health": api.get("/health"),
+        "readyz": api.get("/readyz"),
+    }
+    async with asyncio.timeout(ANSWER_WITHIN_S):
+        told = await asyncio.gather(*asked.values())
+    return dict(zip(asked, told, strict=True))
+
+
+@pytest.mark.timeout(90)
+async def test_without_a_server_every_endpoint_says_so_and_recovers_by_itself():
+    with make_server(valkey_binary(), *PERSISTENT) as server:
+        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=TIMEOUT_MS))
+        app = create_app(store, Settings(redis_timeout_ms=TIMEOUT_MS))
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+            task = await submitted(api)
+            server.kill()
+            told = await answers(api, task["id"])
+            live = await api.get("/livez")
+            server.start()
+            back = await api.get(f"{TASKS}/{task['id']}")
+            health = await api.get("/health")
+            created = await submitted(api)
+        await app.stop_waiting()
+        await store.close()
+
+    assert {name: a.status_code for name, a in told.items()} == dict.fromkeys(told, 503)
+    assert all(a.headers["retry-after"] and a.headers["x-request-id"] for a in told.values())
+    assert live.status_code == 200
+    assert back.json() == task
+    assert (health.status_code, created["queue_position"]) == (200, 2)
+
+
+@pytest.mark.timeout(90)
+async def test_whoever_waits_is_told_of_an_outage():
+    with make_server(valkey_binary()) as server:
+        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=TIMEOUT_MS))
+        app = create_app(store, Settings())
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+            task = await submitted(api)
+            request = asyncio.create_task(api.get(f"{TASKS}/{task['id']}", params={"wait": "60"}))
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                while not app.live.waiting:  # noqa: ASYNC110 - nothing signals it
+                    await asyncio.sleep(0)
+                server.kill()
+                answer = await request
+        await app.stop_waiting()
+        await store.close()
+
+    assert answer.status_code == 503

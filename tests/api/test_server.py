@@ -1,0 +1,187 @@
+"""The service as a process sees it: sockets, stopping, and bytes that are no HTTP."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from api.server import HEAD_BYTES_MAX, bind, serve
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+from tests.api.conftest import Service
+from tests.api.requests import TASKS, body, complete, submitted
+
+
+async def spoken(port: int, sent: bytes) -> bytes:
+    """What the service answers to bytes, until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_a_task_goes_over_the_wire(web: httpx2.AsyncClient, store: RedisStore):
+    created = await web.post(TASKS, json=body())
+    await complete(store, created.json()["id"])
+
+    read = await web.get(created.headers["location"], params={"wait": "20"})
+
+    assert created.status_code == 201
+    assert read.json()["status"] == "completed"
+    assert "server" not in read.headers
+
+
+async def test_head_is_get_without_a_body(web: httpx2.AsyncClient):
+    task = await submitted(web)
+
+    head = await web.head(f"{TASKS}/{task['id']}")
+
+    full = await web.get(f"{TASKS}/{task['id']}")
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == full.headers["content-length"]
+    assert head.headers["etag"] == full.headers["etag"]
+
+
+async def test_one_connection_serves_many_requests_in_order(service: Service):
+    one = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-request-id: %d\r\n"
+
+    answer = await spoken(
+        service.port,
+        b"".join(one % n + b"\r\n" for n in range(9)) + one % 9 + b"connection: close\r\n\r\n",
+    )
+
+    ids = [line for line in answer.split(b"\r\n") if line.startswith(b"x-request-id")]
+    assert ids == [b"x-request-id: %d" % n for n in range(10)]
+    assert answer.count(b'{"status":"healthy"}') == 10
+
+
+async def test_a_large_body_in_pieces_is_taken(web: httpx2.AsyncClient):
+    payload = b'{"a":"' + b"x" * 900_000 + b'"}'
+    sent = b'{"task_type":"health_check","kb_id":"k","payload":%b}' % payload
+
+    async def pieces():
+        for start in range(0, len(sent), 10_000):
+            yield sent[start : start + 10_000]
+
+    created = await web.post(TASKS, content=pieces())
+
+    assert created.status_code == 201
+    assert payload in (await web.get(created.headers["location"])).content
+
+
+async def test_a_body_above_the_bound_is_refused_and_the_connection_lives(
+    web: httpx2.AsyncClient,
+):
+    refused = await web.post(TASKS, content=b" " * (3 << 20))
+
+    assert refused.status_code == 413
+    assert (await web.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GARBAGE\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n"],
+    ids=["text", "tls", "version"],
+)
+async def test_what_is_no_http_gets_an_error_of_the_one_shape(service: Service, sent: bytes):
+    head, _, content = (await spoken(service.port, sent)).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nx-request-id: " in head
+    assert json.loads(content)["code"] == "INVALID_REQUEST"
+
+
+async def test_endless_headers_are_cut_off(service: Service):
+    sent = b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * (HEAD_BYTES_MAX * 8)
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(sent)
+    async with asyncio.timeout(20):
+        first = await reader.readline()
+    writer.transport.abort()
+
+    assert first.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_caller_in_the_middle_of_a_wait_is_answered_at_a_stop(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    task = await submitted(web)
+    request = asyncio.create_task(web.get(f"{TASKS}/{task['id']}", params={"wait": "60"}))
+    async with asyncio.timeout(20):
+        while not has_reader():  # noqa: ASYNC110 - nothing signals it
+            await asyncio.sleep(0)
+        service.stop.set()
+        answer = await request
+
+    assert answer.json()["status"] == "queued"
+
+
+def has_reader() -> bool:
+    return any(task.get_name().startswith("feed-") for task in asyncio.all_tasks())
+
+
+async def test_an_address_in_use_is_named():
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
+            bind("127.0.0.1", port)
+
+
+async def test_without_store_and_url_nothing_is_served():
+    with pytest.raises(ValueError, match="redis_url"):
+        await serve(Settings(port=0))
+
+
+PROCESS = """
+import sys
+from api.server import run
+from ledger.settings import Settings
+
+run(Settings(redis_url=sys.argv[1], host="127.0.0.1", port=int(sys.argv[2])))
+print("closed")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_process_in_order(ledger_url: str, number: signal.Signals):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROCESS, ledger_url, str(port)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    try:
+        async with asyncio.timeout(30):
+            await answering(port)
+            process.send_signal(number)
+            printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert printed.endswith(b"closed\n")
+    assert process.returncode == 0
+
+
+async def answering(port: int) -> None:
+    """Return when the port answers."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        while True:
+            try:
+                await client.get("/livez")
+                return
+            except httpx2.TransportError:
+                await asyncio.sleep(0.05)

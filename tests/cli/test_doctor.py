@@ -1,0 +1,188 @@
+"""`ledgerq doctor`: says what is wrong and what to do, and its exit code says whether it is bad."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.embedded import EmbeddedServer
+from ledger.keys import LEDGER, PartitionKeys
+from ledger.placement import Priority, Queue
+from ledger.redis_connection import Argument, connect, send
+from ledger.redis_store import RedisStore
+from tests.cli.running import Call, Up
+from tests.servers import REDIS_BINARY, run_server, valkey_binary
+
+NOWHERE = ("--url", "http://127.0.0.1:9")
+EVERYSEC = ("--appendonly", "yes", "--appendfsync", "everysec")
+ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+def checks(ran: Any) -> dict[str, dict[str, str]]:
+    """By name; the worst of each."""
+    order = ["ok", "warn", "fail"]
+    found = sorted(json.loads(ran.out)["checks"], key=lambda check: order.index(check["level"]))
+    return {check["check"]: check for check in found}
+
+
+def write(url: str, *commands: tuple[Argument, ...]) -> None:
+    async def run() -> None:
+        client = connect(url, timeout_ms=5_000, connections_max=1)
+        for command in commands:
+            await send(client, command)
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_running_service_is_well(client: Call, service: Up):
+    data_dir = str(service.folder / ".ledgerq")
+
+    ran = client("doctor", "--data-dir", data_dir, "--json")
+    found = checks(ran)
+
+    assert ran.code == 0
+    # Disks are as full as they are.
+    assert {check["level"] for name, check in found.items() if name != "disk"} == {"ok"}
+    assert found["durability"]["message"] == "append-only file, appendfsync always"
+    assert f"process {service.process.pid}" in found["data dir"]["message"]
+    assert "is healthy" in found["api"]["message"]
+    assert set(found) >= {
+        *("python", "settings", "server", "eviction", "memory", "clock", "ledger", "queues"),
+        *("claims", "due", "leases", "set aside", "data dir", "disk", "api"),
+    }
+
+
+def test_plain_lines_begin_with_the_verdict(ledgerq: Call):
+    ran = ledgerq("doctor", *NOWHERE)
+
+    assert ran.code == 0
+    assert ran.out.startswith("ok")
+    assert any(line.startswith("warn  server") for line in ran.out.splitlines())
+
+
+def test_nothing_is_started_by_a_check(ledgerq: Call, tmp_path: Path):
+    ran = ledgerq("doctor", *NOWHERE, "--json")
+
+    assert "`ledgerq up`" in checks(ran)["server"]["advice"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_that_nobody_runs_is_looked_at_when_it_is_named(ledgerq: Call, tmp_path: Path):
+    async def make() -> None:
+        async with EmbeddedServer(tmp_path / "data") as server:
+            await (await RedisStore.open(server.url)).close()
+
+    asyncio.run(make())
+
+    found = checks(ledgerq("doctor", "--data-dir", "data", *NOWHERE, "--json"))
+
+    assert found["ledger"]["message"] == "format 1, 1 partition(s)"
+    assert found["data dir"]["message"] == "data is free"
+
+
+def test_a_server_out_of_reach_fails(ledgerq: Call):
+    ran = ledgerq("doctor", "--redis", "redis://:secret@127.0.0.1:9", *NOWHERE, "--json")
+
+    assert ran.code == 1
+    assert checks(ran)["server"]["level"] == "fail"
+    assert "out of reach" in checks(ran)["server"]["message"]
+    assert "secret" not in ran.out
+
+
+def test_settings_that_are_wrong_fail(ledgerq: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LEDGERQ_PORT", "many")
+
+    ran = ledgerq("doctor", "--json")
+
+    assert ran.code == 1
+    assert "port: expected a whole number" in checks(ran)["settings"]["message"]
+
+
+def test_a_server_in_memory_breaks_the_promise(ledgerq: Call, empty_url: str):
+    ran = ledgerq("doctor", "--redis", empty_url, *NOWHERE, "--json")
+
+    assert ran.code == 1
+    assert checks(ran)["durability"]["level"] == "fail"
+    assert "keeps no append-only file" in checks(ran)["durability"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "durability", "level"),
+    [
+        (ALWAYS, "always", "ok"),
+        (ALWAYS, "everysec", "ok"),
+        (EVERYSEC, "everysec", "ok"),
+        (EVERYSEC, "always", "fail"),
+    ],
+)
+def test_the_server_must_sync_as_often_as_the_settings_promise(
+    ledgerq: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    durability: str,
+    level: str,
+):
+    monkeypatch.setenv("LEDGERQ_DURABILITY", durability)
+    with run_server(valkey_binary(), *arguments) as url:
+        ran = ledgerq("doctor", "--redis", url, *NOWHERE, "--json")
+
+    assert checks(ran)["durability"]["level"] == level
+    assert ran.code == (1 if level == "fail" else 0)
+
+
+def test_a_server_that_evicts_fails(ledgerq: Call):
+    with run_server(valkey_binary(), *ALWAYS, "--maxmemory-policy", "allkeys-lru") as url:
+        ran = ledgerq("doctor", "--redis", url, *NOWHERE, "--json")
+
+    assert ran.code == 1
+    assert "allkeys-lru" in checks(ran)["eviction"]["message"]
+
+
+@pytest.mark.skipif(REDIS_BINARY is None, reason="there is no redis-server on this machine")
+def test_redis_7_is_new_enough(ledgerq: Call, redis_url: str):
+    ran = ledgerq("doctor", "--redis", redis_url, *NOWHERE, "--json")
+
+    assert checks(ran)["server"]["level"] == "ok"
+    assert checks(ran)["server"]["message"].startswith("Redis 7.")
+
+
+def test_a_ledger_of_other_partitions_fails(
+    ledgerq: Call, empty_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    write(empty_url, ("HSET", LEDGER, "format", "1", "partitions", "4"))
+
+    found = checks(ledgerq("doctor", "--redis", empty_url, *NOWHERE, "--json"))
+
+    assert found["ledger"]["level"] == "fail"
+    assert found["ledger"]["message"] == "its partitions is 4, the settings ask for 1"
+
+
+def test_what_nobody_takes_care_of_is_a_warning(ledgerq: Call, empty_url: str):
+    names = PartitionKeys(0)
+    ready = names.ready(Queue("health_check", Priority.NORMAL))
+    write(
+        empty_url,
+        ("HSET", LEDGER, "format", "1", "partitions", "1"),
+        ("HSET", names.counters, "entered:health_check:normal", "1"),
+        ("XADD", ready, "1-0", "task", "x", "n", "1"),
+        ("ZADD", names.due, 1, "x"),
+        ("ZADD", names.leases, 1, "x:1"),
+        ("XADD", names.set_aside, "1-0", "task", "x"),
+    )
+
+    found = checks(ledgerq("doctor", "--redis", empty_url, *NOWHERE, "--json"))
+
+    assert {name for name, check in found.items() if check["level"] == "warn"} == {
+        *("queues", "due", "leases", "set aside"),
+    }
+    assert "health_check" in found["queues"]["message"]
+    assert "ledgerq scheduler" in found["leases"]["advice"]
+
+
+def test_a_stranger_on_the_port_is_a_warning(ledgerq: Call, service: Up):
+    ran = ledgerq("doctor", "--url", f"{service.url}/elsewhere", "--json")
+
+    assert checks(ran)["api"]["level"] == "warn"

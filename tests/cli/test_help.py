@@ -1,0 +1,86 @@
+"""What a person finds out about the commands."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ledger import __version__
+from tests.cli.running import ROOT, Call, run
+
+COMMANDS = (
+    "up",
+    "api",
+    "worker",
+    "scheduler",
+    "submit",
+    "status",
+    "cancel",
+    "retry",
+    "history",
+    "doctor",
+    "settings",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example(
+    ledgerq: Call, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    ran = ledgerq(command, "--help")
+
+    lines = ran.out.splitlines()
+    assert ran.code == 0
+    assert lines[0].startswith(f"Usage: ledgerq {command}")
+    assert any(line.startswith("Example") for line in lines)
+    assert any(line.startswith(f"  ledgerq {command}") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_all_commands_are_listed_without_loading_any(tmp_path: object):
+    code = (
+        "import sys; from api.cli import main\n"
+        "sys.argv = ['ledgerq', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "loaded = [name for name in sys.modules if name.startswith('api.cli.')]\n"
+        "print(loaded, 'asyncio' in sys.modules, 'redis' in sys.modules)"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    *listed, loaded = shown.stdout.splitlines()
+    assert loaded == "['api.cli.app'] False False"
+    for command in COMMANDS:
+        assert any(line.startswith(f"│ {command} ") for line in listed), command
+
+
+def test_the_version_is_told(ledgerq: Call):
+    assert ledgerq("--version").out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("uup",), 'Did you mean "up"?'),
+        (("status",), "TASK_ID"),
+        (("up", "--prt", "1"), "Did you mean --port?"),
+        (("up", "--port", "many"), "Invalid value for --port"),
+    ],
+)
+def test_a_misspelt_command_is_exit_code_2(ledgerq: Call, words: tuple[str, ...], said: str):
+    ran = ledgerq(*words)
+
+    assert ran.code == 2
+    assert said in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_a_flag_out_of_bounds_names_its_bounds(tmp_path_factory: pytest.TempPathFactory):
+    ran = run("up", "--workers", "0", cwd=tmp_path_factory.mktemp("bounds"))
+
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "ledgerq: workers: expected a whole number from 1 to 256, got 0 (flag --workers)\n"
+    )

@@ -1,0 +1,296 @@
+"""What a worker takes, in which order, how much at once, and what becomes of claims left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from consumers import Context
+from consumers.scheduler import Scheduler
+from ledger.events import Priority
+from ledger.placement import Queue
+from ledger.redis_connection import send
+from ledger.redis_store import RedisStore, StoreOptions
+from ledger.task import Status
+from tests.checks import check_ledger
+from tests.consumers.working import (
+    PATIENCE_S,
+    Counted,
+    handles,
+    kinds,
+    scheduling,
+    signal,
+    submit,
+    until,
+    working,
+)
+
+
+class Diary:
+    """A handler that notes what it ran, in order, and how much of it at once."""
+
+    def __init__(self, task_type: str = "note") -> None:
+        self.ran: list[str] = []
+        self.at_once = self.at_once_max = 0
+        self.handler = handles(task_type, self._note)
+
+    async def _note(self, context: Context, _: Any) -> None:
+        self.ran.append(context.task_id)
+        self.at_once += 1
+        self.at_once_max = max(self.at_once_max, self.at_once)
+        # Others get their turns meanwhile, so that they would overlap if they could.
+        for _turn in range(5):
+            await asyncio.sleep(0)
+        self.at_once -= 1
+
+
+async def all_done(store: RedisStore, *task_ids: str) -> None:
+    for task_id in task_ids:
+        await until(store, task_id, Status.COMPLETED)
+
+
+async def claim_and_die(store: RedisStore, count: int, task_type: str = "note") -> None:
+    """What a worker leaves behind that ends between claim and start."""
+    queues = [Queue(task_type, priority) for priority in Priority]
+    assert len(await store.claim(0, queues, count)) == count
+
+
+async def test_the_most_urgent_task_is_taken_first(store: RedisStore) -> None:
+    diary = Diary()
+    by_priority = {
+        priority: await submit(store, "note", priority=priority)
+        for priority in (Priority.LOW, Priority.HIGH, Priority.NORMAL, Priority.CRITICAL)
+    }
+    async with working(store, diary.handler, concurrency=1):
+        await all_done(store, *by_priority.values())
+
+    order = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW]
+    assert diary.ran == [by_priority[priority] for priority in order]
+
+
+async def test_an_urgent_task_goes_before_those_that_waited_longer(store: RedisStore) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+    ran: list[str] = []
+
+    async def first_waits(context: Context, _: Any) -> None:
+        ran.append(context.task_id)
+        started.set()
+        await signal(go_on)
+
+    first, waiting = await submit(store), await submit(store)
+    async with working(store, handles("work", first_waits), concurrency=1):
+        await signal(started)
+        urgent = await submit(store, priority=Priority.CRITICAL)
+        go_on.set()
+        await all_done(store, urgent, waiting)
+
+    assert ran == [first, urgent, waiting]
+
+
+async def test_tasks_of_one_queue_are_taken_in_order(store: RedisStore) -> None:
+    diary = Diary()
+    task_ids = [await submit(store, "note") for _ in range(30)]
+    async with working(store, diary.handler, concurrency=1):
+        await all_done(store, *task_ids)
+
+    assert diary.ran == task_ids
+
+
+async def test_task_types_take_turns(store: RedisStore) -> None:
+    ran: list[str] = []
+
+    async def note(context: Context, _: Any) -> None:
+        ran.append(context.task_type)
+
+    task_ids = [await submit(store, kind) for kind in ("a", "b", "c") for _ in range(4)]
+    async with working(store, *(handles(kind, note) for kind in "abc"), concurrency=1):
+        await all_done(store, *task_ids)
+
+    rounds = [set(ran[i : i + 3]) for i in range(0, 12, 3)]
+    assert rounds == [{"a", "b", "c"}] * 4
+
+
+async def test_a_less_urgent_task_is_not_starved_by_others_without_end(store: RedisStore) -> None:
+    ran: list[Priority] = []
+
+    async def note(context: Context, payload: dict[str, str]) -> None:
+        ran.append(Priority(payload["priority"]))
+        if Priority.LOW not in ran:
+            # There is always another critical one.
+            await submit_note(Priority.CRITICAL)
+
+    async def submit_note(priority: Priority) -> str:
+        return await submit(store, "note", {"priority": priority}, priority=priority)
+
+    for _ in range(5):
+        await submit_note(Priority.CRITICAL)
+    low = await submit_note(Priority.LOW)
+    async with working(store, handles("note", note), concurrency=2):
+        await until(store, low, Status.COMPLETED)
+
+    assert len(ran) < 200
+
+
+async def test_no_more_tasks_run_at_once_than_the_worker_may(store: RedisStore) -> None:
+    diary = Diary()
+    task_ids = [await submit(store, "note") for _ in range(60)]
+    async with working(store, diary.handler, concurrency=3):
+        await all_done(store, *task_ids)
+
+    assert diary.at_once_max == 3
+
+
+async def test_stale_claims_do_not_come_on_top_of_what_a_worker_may(store: RedisStore) -> None:
+    diary = Diary()
+    task_ids = [await submit(store, "note") for _ in range(60)]
+    await claim_and_die(store, 30)
+    async with working(store, diary.handler, concurrency=2, pending_idle_ms=1):
+        await all_done(store, *task_ids)
+
+    assert diary.at_once_max == 2
+    assert sorted(diary.ran) == sorted(task_ids)
+
+
+async def test_two_workers_share_a_queue_and_each_task_runs_once(store: RedisStore) -> None:
+    one, two = Diary(), Diary()
+    first = [await submit(store, "note") for _ in range(100)]
+    async with (
+        working(store, one.handler, worker_id="w1", concurrency=5),
+        working(store, two.handler, worker_id="w2", concurrency=5),
+    ):
+        second = [await submit(store, "note") for _ in range(100)]
+        await all_done(store, *first, *second)
+
+    assert sorted(one.ran + two.ran) == sorted(first + second)
+    counts = await check_ledger(store)
+    assert counts.events["TaskStarted"] == counts.events["TaskCompleted"] == 200
+
+
+@pytest.fixture
+async def store_of_four(ledger_url: str) -> AsyncIterator[RedisStore]:
+    """An empty ledger of four partitions."""
+    store = await RedisStore.open(ledger_url, StoreOptions(partitions=4))
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+async def test_a_busy_worker_serves_all_partitions(
+    store_of_four: RedisStore, concurrency: int
+) -> None:
+    store, diary = store_of_four, Diary()
+    task_ids = [await submit(store, "note") for _ in range(60)]
+    async with working(store, diary.handler, concurrency=concurrency):
+        await all_done(store, *task_ids)
+
+    assert {store.partition_of(task_id) for task_id in task_ids} == {0, 1, 2, 3}
+    assert diary.at_once_max == concurrency
+    assert (await check_ledger(store)).in_status(Status.COMPLETED) == 60
+
+
+async def test_an_idle_worker_waits_for_all_partitions(store_of_four: RedisStore) -> None:
+    store, diary = store_of_four, Diary()
+    async with working(store, diary.handler):
+        task_ids: list[str] = []
+        while len({store.partition_of(task_id) for task_id in task_ids}) < 4:
+            task_ids.append(await submit(store, "note"))
+            await all_done(store, task_ids[-1])
+
+    assert diary.ran == task_ids
+
+
+async def test_a_task_that_nobody_handles_stays_queued(store: RedisStore) -> None:
+    diary = Diary()
+    foreign = await submit(store, "something_else")
+    async with working(store, diary.handler):
+        await all_done(store, await submit(store, "note"))
+
+    assert await kinds(store, foreign) == ["TaskSubmitted"]
+    assert await store.client.xlen("{ledgerq:0}:ready:something_else:normal") == 1
+
+
+@pytest.mark.parametrize("worker_id", ["another", "the dead one, started again"])
+async def test_a_claim_that_was_never_started_is_taken_again(
+    store: RedisStore, worker_id: str
+) -> None:
+    diary = Diary()
+    task_ids = [await submit(store, "note", priority=p) for p in Priority]
+    await claim_and_die(store, 4)
+    async with working(store, diary.handler, worker_id=worker_id, pending_idle_ms=20):
+        await all_done(store, *task_ids)
+
+    for task_id in task_ids:
+        assert await kinds(store, task_id) == ["TaskSubmitted", "TaskStarted", "TaskCompleted"]
+
+
+async def test_a_claim_that_is_handed_out_twice_is_run_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diary = Diary()
+    claim = store.claim
+
+    async def claim_twice(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        return claimed + claimed
+
+    monkeypatch.setattr(store, "claim", claim_twice)
+    async with working(store, diary.handler):
+        task_ids = [await submit(store, "note") for _ in range(5)]
+        await all_done(store, *task_ids)
+
+    assert sorted(diary.ran) == sorted(task_ids)
+
+
+async def test_a_scheduled_task_is_not_taken_before_its_time(store: RedisStore) -> None:
+    diary = Diary()
+    due_at = store.now_ms() + 300
+    task_id = await submit(store, "note", schedule_for=due_at)
+    async with working(store, diary.handler), scheduling(store):
+        task = await until(store, task_id, Status.COMPLETED)
+
+    assert await kinds(store, task_id) == [
+        "TaskSubmitted",
+        "TaskReleased",
+        "TaskStarted",
+        "TaskCompleted",
+    ]
+    assert task.state.started_at is not None
+    assert task.state.started_at >= due_at
+
+
+async def test_many_schedulers_release_a_task_once(store: RedisStore) -> None:
+    task_ids = [await submit(store, "note", schedule_for=store.now_ms()) for _ in range(20)]
+    schedulers = [Scheduler(store, sweep_interval_ms=20) for _ in range(5)]
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(scheduler.step() for scheduler in schedulers))
+
+    for task_id in task_ids:
+        assert await kinds(store, task_id) == ["TaskSubmitted", "TaskReleased"]
+
+
+async def test_an_idle_worker_waits_and_does_not_poll(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted over three blocking reads, which take their whole time: each may be accompanied by
+    one script, which looks into each of the four queues."""
+    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 1_000)
+    waits = Counted(store.wait_ready)
+    monkeypatch.setattr(store, "wait_ready", waits)
+
+    async def commands_so_far() -> dict[str, int]:
+        lines = (await send(store.client, ("INFO", "commandstats"))).decode().split()
+        stats = [line.removeprefix("cmdstat_").split(":calls=") for line in lines if "=" in line]
+        return {name: int(rest.partition(",")[0]) for name, rest in stats}
+
+    diary = Diary()
+    async with working(store, diary.handler, heartbeat_ms=1_000):
+        await all_done(store, await submit(store, "note"))
+        await waits.more(1)
+        before = await commands_so_far()
+        await waits.more(3)
+        after = await commands_so_far()
+
+    sent = {name: count - before.get(name, 0) for name, count in after.items()}
+    assert sent["xreadgroup"] >= 3
+    assert sum(sent.values()) <= 4 * (2 + len(Priority)), sent

@@ -1,0 +1,122 @@
+"""How handlers are found: registered by decorator, loaded by their module's name."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers import handlers
+from consumers.handlers import ExecutorKind, HandlersError, handler, load_handlers
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    registered = handlers._registered  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(handlers, "_registered", dict(registered))
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file `my_handlers.py` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path / "my_handlers.py"
+    sys.modules.pop("my_handlers", None)
+
+
+def test_without_a_module_there_is_the_built_in_handler() -> None:
+    assert load_handlers(None)["health_check"].executor is ExecutorKind.ASYNC
+
+
+def test_a_module_is_found_from_the_working_directory(module: Path) -> None:
+    module.write_text(
+        "from consumers import handler\n"
+        "@handler('mine')\n"
+        "async def mine(context, payload): ...\n"
+        "@handler('mine_too')\n"
+        "def mine_too(context, payload): ...\n"
+        "@handler('mine_apart', executor='process')\n"
+        "def mine_apart(context, payload): ...\n"
+    )
+
+    loaded = load_handlers("my_handlers")
+
+    assert loaded["mine"].executor is ExecutorKind.ASYNC
+    assert loaded["mine_too"].executor is ExecutorKind.THREAD
+    assert loaded["mine_apart"].executor is ExecutorKind.PROCESS
+    assert "health_check" in loaded
+
+
+def test_a_module_may_be_loaded_again(module: Path) -> None:
+    module.write_text(
+        "from consumers import handler\n@handler('mine')\nasync def mine(context, payload): ...\n"
+    )
+
+    assert load_handlers("my_handlers").keys() == load_handlers("my_handlers").keys()
+
+
+def test_a_module_that_is_missing_is_named(module: Path) -> None:
+    with pytest.raises(HandlersError, match=r"--handlers my_handlers: No module named 'my_hand"):
+        load_handlers("my_handlers")
+
+
+def test_a_module_without_handlers_is_refused(module: Path) -> None:
+    module.write_text("from consumers import handler\n")
+
+    with pytest.raises(HandlersError, match="registers no function with @handler"):
+        load_handlers("my_handlers")
+
+
+def test_the_error_of_a_module_comes_through_so_that_its_author_sees_where(module: Path) -> None:
+    module.write_text("1 / 0\n")
+
+    with pytest.raises(ZeroDivisionError):
+        load_handlers("my_handlers")
+
+
+def test_a_task_type_has_one_handler() -> None:
+    @handler("one_of_a_kind")
+    def first(context: Any, payload: Any) -> None: ...
+
+    def second(context: Any, payload: Any) -> None: ...
+
+    with pytest.raises(HandlersError, match=r"'one_of_a_kind' has a handler already, .*first"):
+        handler("one_of_a_kind")(second)
+
+
+async def a_coroutine(context: Any, payload: Any) -> None: ...
+
+
+def a_function(context: Any, payload: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "executor", "message"),
+    [
+        (a_coroutine, "thread", "executor 'thread' needs a plain def"),
+        (a_function, "async", "executor 'async' needs an async def"),
+        (a_function, "fiber", "executor must be async, thread or process, got 'fiber'"),
+    ],
+)
+def test_an_executor_that_does_not_fit_is_refused(
+    function: Any, executor: str, message: str
+) -> None:
+    with pytest.raises(HandlersError, match=message):
+        handler("anything", executor=executor)(function)
+
+
+def test_what_users_import_brings_neither_redis_nor_the_api() -> None:
+    """A user's repository may have packages of these names itself."""
+    script = (
+        "import sys, consumers\n"
+        "print([name for name in ('api', 'redis', 'projections') if name in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert ran.stdout == "[]\n"

@@ -1,0 +1,332 @@
+"""A supervisor and its children, which are small programs that report on a pipe."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumers.pool import CHILD_NAME, UNUSABLE, CannotRun, Pool, Program, module_argv
+
+PATIENCE_S = 20
+
+PRELUDE = """
+import os, signal, sys
+name, report = sys.argv[1], int(sys.argv[2])
+def say(word):
+    os.write(report, f"{name} {word}\\n".encode())
+"""
+
+RUN_UNTIL_TOLD = """
+def end(*_):
+    say("ended")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+say(f"runs {os.getpid()}")
+while True:
+    signal.pause()
+"""
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+
+
+class Reports:
+    """What children say, one line at a time; `None` once none of them is left."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._rest = b""
+        asyncio.get_running_loop().add_reader(self.read_end, self._read)
+
+    async def next(self) -> str | None:
+        return await asyncio.wait_for(self._lines.get(), PATIENCE_S)
+
+    async def take(self, count: int) -> set[str]:
+        return {str(await self.next()) for _ in range(count)}
+
+    def close_ours(self) -> None:
+        """Leave the pipe to the children, so that its end says that they are gone."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.read_end)
+        os.close(self.read_end)
+        self.close_ours()
+
+    def _read(self) -> None:
+        data = os.read(self.read_end, 65_536)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self.read_end)
+            self._lines.put_nowait(None)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._lines.put_nowait(line.decode())
+
+
+@pytest.fixture
+async def reports() -> AsyncGenerator[Reports]:
+    opened = Reports()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+def program(
+    reports: Reports,
+    code: str = RUN_UNTIL_TOLD,
+    *,
+    name: str = "child",
+    count: int = 1,
+    stop_timeout_s: float = PATIENCE_S,
+    env: dict[str, str] | None = None,
+) -> Program:
+    argv = (sys.executable, "-I", "-S", "-c", PRELUDE + code, CHILD_NAME, str(reports.write_end))
+    inherited = (reports.write_end,)
+    return Program(name, argv, {} if env is None else env, count, stop_timeout_s, inherited)
+
+
+@contextlib.asynccontextmanager
+async def running(pool: Pool) -> AsyncGenerator[None]:
+    task = asyncio.create_task(pool.run())
+    try:
+        yield
+        pool.stop()
+        await asyncio.wait_for(task, PATIENCE_S)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def at_once(_: int) -> float:
+    return 0.0
+
+
+def named(logs: Sequence[Any], event: str) -> list[Any]:
+    return [record for record in logs if record["event"] == event]
+
+
+async def test_runs_each_program_as_often_as_it_says(reports: Reports):
+    pool = Pool([program(reports, name="a", count=2), program(reports, name="b")])
+
+    async with running(pool):
+        said = await reports.take(3)
+        pids = pool.pids()
+
+    assert said == {
+        f"a-1 runs {pids['a'][0]}",
+        f"a-2 runs {pids['a'][1]}",
+        f"b runs {pids['b'][0]}",
+    }
+
+
+async def test_stops_children_with_sigterm_and_waits_for_them(reports: Reports):
+    pool = Pool([program(reports, count=2)])
+
+    async with running(pool):
+        await reports.take(2)
+
+    assert await reports.take(2) == {"child-1 ended", "child-2 ended"}
+    assert pool.pids() == {"child": []}
+
+
+async def test_stops_programs_in_order(reports: Reports):
+    # If both were told at once, the second would be the first to end.
+    slow_end = RUN_UNTIL_TOLD.replace('say("ended")', 'signal.sigtimedwait([], 0.3), say("ended")')
+    pool = Pool([program(reports, slow_end, name="first"), program(reports, name="second")])
+
+    async with running(pool):
+        await reports.take(2)
+
+    assert [await reports.next(), await reports.next()] == ["first ended", "second ended"]
+
+
+async def test_a_killed_child_is_replaced_and_its_death_reported_once(
+    reports: Reports, logs: list[Any]
+):
+    pool = Pool([program(reports)], backoff=at_once)
+
+    async with running(pool):
+        await reports.take(1)
+        [victim] = pool.pids()["child"]
+        os.kill(victim, signal.SIGKILL)
+        [successor] = await reports.take(1)
+
+        assert successor == f"child runs {pool.pids()['child'][0]}" != f"child runs {victim}"
+
+    [death] = named(logs, "process_died")
+    assert (death["process"], death["exit"]) == ("child", "SIGKILL")
+
+
+async def test_an_exit_code_is_reported(reports: Reports, logs: list[Any]):
+    pool = Pool([program(reports, "say('x'); sys.exit(3)")], backoff=at_once)
+
+    async with running(pool):
+        await reports.take(2)
+
+    assert named(logs, "process_died")[0]["exit"] == "exit code 3"
+
+
+async def test_pauses_grow_with_deaths_in_a_row(reports: Reports):
+    deaths: list[int] = []
+
+    def backoff(number: int) -> float:
+        deaths.append(number)
+        return 0.0
+
+    async with running(Pool([program(reports, "say('x')")], backoff=backoff)):
+        await reports.take(4)
+
+    assert deaths[:3] == [1, 2, 3]
+
+
+async def test_a_child_that_stayed_up_is_forgiven_its_earlier_deaths(reports: Reports):
+    deaths: list[int] = []
+
+    def backoff(number: int) -> float:
+        deaths.append(number)
+        return 0.0
+
+    pool = Pool([program(reports, "say('x')")], backoff=backoff, stable_after_s=0.0)
+    async with running(pool):
+        await reports.take(4)
+
+    assert deaths[:3] == [1, 1, 1]
+
+
+async def test_a_stop_does_not_wait_for_a_pause(reports: Reports, logs: list[Any]):
+    paused = asyncio.Event()
+
+    def backoff(_: int) -> float:
+        paused.set()
+        return 3_600.0
+
+    async with running(Pool([program(reports, "say('x')")], backoff=backoff)):
+        await asyncio.wait_for(paused.wait(), PATIENCE_S)
+
+    assert len(named(logs, "process_died")) == 1
+
+
+async def test_a_child_that_ignores_sigterm_is_killed(reports: Reports, logs: list[Any]):
+    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('runs'); os.read(0, 1)"
+    stubborn += "\nwhile True: signal.pause()"
+    pool = Pool([program(reports, stubborn, stop_timeout_s=0.2)])
+
+    async with running(pool):
+        await reports.take(1)
+        [pid] = pool.pids()["child"]
+
+    [killed] = named(logs, "process_killed")
+    assert killed["pid"] == pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_child_that_cannot_run_at_all_ends_the_pool(reports: Reports):
+    good = program(reports, name="good")
+    bad = program(reports, f"say('x'); sys.exit({UNUSABLE})", name="bad")
+    pool = Pool([good, bad], backoff=at_once)
+
+    with pytest.raises(CannotRun, match="bad cannot run"):
+        await asyncio.wait_for(pool.run(), PATIENCE_S)
+
+    assert pool.pids() == {"good": [], "bad": []}
+
+
+async def test_a_child_that_ran_before_is_tried_again(reports: Reports, tmp_path: Path):
+    mark = tmp_path / "ran"
+    code = f"""
+say("x")
+if os.path.exists({str(mark)!r}):
+    sys.exit({UNUSABLE})
+open({str(mark)!r}, "w").close()
+"""
+
+    async with running(Pool([program(reports, code)], backoff=at_once)):
+        assert await reports.take(3) == {"child x"}
+
+
+async def test_a_new_child_sees_what_the_environment_says_by_then(reports: Reports):
+    env = {"WORD": "before"}
+    code = "say(os.environ['WORD']); signal.pause()"
+    pool = Pool([program(reports, code, env=env)], backoff=at_once)
+
+    async with running(pool):
+        before = await reports.next()
+        env["WORD"] = "after"
+        pool.kill()
+        after = await reports.next()
+
+    assert (before, after) == ("child before", "child after")
+
+
+async def test_cancelling_the_pool_kills_its_children(reports: Reports):
+    pool = Pool([program(reports)])
+    task = asyncio.create_task(pool.run())
+    await reports.take(1)
+
+    task.cancel()
+    await asyncio.wait([task])
+
+    reports.close_ours()
+    assert await reports.next() is None
+
+
+@linux_only
+async def test_children_end_with_a_supervisor_that_is_killed(reports: Reports):
+    supervisor = f"""
+import asyncio, sys
+from consumers.pool import *
+argv = (sys.executable, "-I", "-S", "-c", {PRELUDE + RUN_UNTIL_TOLD!r}, CHILD_NAME, sys.argv[1])
+asyncio.run(Pool([Program("child", argv, {{}}, 2, 10.0, (int(sys.argv[1]),))]).run())
+"""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", supervisor, str(reports.write_end)),
+        pass_fds=[reports.write_end],
+    )
+    reports.close_ours()
+    assert len(await reports.take(2)) == 2
+
+    process.kill()
+
+    assert await reports.take(2) == {"child-1 ended", "child-2 ended"}
+    assert await reports.next() is None
+    await process.wait()
+
+
+def test_where_the_kernel_does_not_help_a_child_ends_with_its_input():
+    code = "from consumers.pool import watch_input; watch_input(0); import signal; signal.pause()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+
+    child.communicate(timeout=PATIENCE_S)
+
+    assert child.returncode == -signal.SIGTERM
+
+
+async def test_a_folder_in_the_working_directory_is_not_taken_for_ours(
+    reports: Reports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "consumers").mkdir()
+    (tmp_path / "consumers" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    argv = module_argv("consumers.roles", "no-such-role", CHILD_NAME)
+
+    pool = Pool([Program("child", argv, {"LEDGERQ_NO_SUCH_SETTING": "1"})])
+
+    # It gets as far as to look at its settings.
+    with pytest.raises(CannotRun):
+        await asyncio.wait_for(pool.run(), PATIENCE_S)
