@@ -52,7 +52,6 @@ async def run(scale: Scale) -> Sequence[Measured]:
             ("drain, 100 in flight", drains_per_s, memory, 100, None),
             ("whole lives, 100, appendfsync always", lives_per_s, synced, 100, None),
             ("whole lives, 400, appendfsync always", lives_per_s, synced, 400, None),
-            ("drain, 400, appendfsync always", drains_per_s, synced, 400, None),
         ):
             figure = functools.partial(measure, server, scale.lives, in_flight)
             pairs = await alternate(scale.rounds, floor, figure)

@@ -34,7 +34,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
     samples: dict[str, list[list[float]]] = {"REST": [], "transact": []}
     floors: list[list[float]] = []
     async with run_server("always") as server:
-        for _ in range(scale.rounds):
+        for _ in range(scale.paced_rounds):
             floors.append(await wakes_ms(server, scale.paced_tasks, PER_SECOND))
             await server.empty()
             samples["REST"].append(await _over_rest(server, scale.paced_tasks))

@@ -20,7 +20,7 @@ from bench.workload import request_body
 GOAL: Final = Goal(ratio_min=0.45)
 CLIENT: Final = f"wrk -c{CONNECTIONS}" if WRK else f"Python client with {CONNECTIONS} connections"
 BARE: Final = f"bare Starlette route, same uvicorn settings, {CLIENT}"
-WARM_UP_S: Final = 1.0
+WARM_UP_S: Final = 0.5
 TASKS_PATH: Final = "/api/v1/tasks"
 
 

@@ -7,11 +7,12 @@ class Scale(msgspec.Struct, frozen=True):
     """Sizes of one run. Every bench together must end within three minutes on two cores."""
 
     rounds: int = 3
-    floor_appends: int = 20_480
-    submissions: int = 20_000
-    single_submissions: int = 3_000
-    lives: int = 10_000
-    load_s: float = 2.0
+    floor_appends: int = 10_240
+    submissions: int = 15_000
+    single_submissions: int = 2_500
+    lives: int = 6_000
+    load_s: float = 1.5
+    paced_rounds: int = 2
     paced_tasks: int = 150
     done_tasks: int = 10_000
     peer_tasks: int = 10_000
@@ -27,6 +28,7 @@ QUICK = Scale(
     single_submissions=500,
     lives=2_000,
     load_s=1.0,
+    paced_rounds=1,
     paced_tasks=50,
     done_tasks=1_000,
     peer_tasks=1_000,

@@ -33,7 +33,7 @@ TASKS = 2_000
 CLIENTS = 20
 BATCH = 10
 """Tasks in one request to the API."""
-PATIENCE_S = 25
+PATIENCE_S = 40
 KILLS_AT = (TASKS // 4, TASKS // 2)
 """Each kill comes when so many tasks are done, or were acknowledged."""
 
