@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from api.nesting import is_too_deep
 from api.refusals import UNREADABLE, Refusals
 from api.wire import moment_ms
 from ledger.events import NO_JSON, Priority, TaskSubmitted
+from ledger.nesting import is_too_deep
 from ledger.settings import Settings
 
 ENVELOPE_BYTES_MAX: Final = 64 * 1024

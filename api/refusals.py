@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from api.errors import ApiError, ErrorCode, invalid
-from api.nesting import LEVELS_MAX, field_at, too_deep_field
+from api.fields import field_at, too_deep_field
+from ledger.nesting import LEVELS_MAX
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decode raises over bytes that callers sent."""

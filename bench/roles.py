@@ -59,6 +59,7 @@ async def submitter(options: Options) -> None:
 async def worker(options: Options) -> None:
     """One worker process, until it has ended `count` tasks."""
     from bench.handlers import waits_ms
+    from consumers.collector import collect_rarely
     from consumers.handlers import load_handlers
     from consumers.worker import Worker, WorkerOptions
 
@@ -66,11 +67,13 @@ async def worker(options: Options) -> None:
     async with server.store() as store:
         worker_options = WorkerOptions(concurrency=options.concurrency)
         worker = Worker(store, load_handlers("bench.handlers"), worker_options)
+        collect_rarely()
         await _begin()
         loop = asyncio.get_running_loop()
         began = loop.time()
         running = asyncio.create_task(worker.run())
-        while worker.tasks_taken < options.count and not running.done():  # noqa: ASYNC110 - it tells its count alone
+        # A worker tells how many it has ended, and sets no event for that.
+        while worker.tasks_taken < options.count and not running.done():  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         _tell(Worked(began, loop.time(), tuple(waits_ms)))
         await _line()

@@ -82,6 +82,8 @@ class Attempt:
         self.started = False
         self.holds_lease = False
         """Between the start's write and the end's: what heartbeats are for."""
+        self.ending = False
+        """The end is on its way to the ledger, which may have taken the lease already."""
 
     @property
     def task_id(self) -> str:
@@ -98,6 +100,7 @@ class Attempt:
             if self._reporter is not None:
                 await self._reporter.close()
             if command is not None:
+                self.ending = True
                 await self._write_end(command)
         finally:
             self.holds_lease = False

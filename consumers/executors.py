@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import os
 import signal
-import sys
 import threading
 from typing import Final
 
@@ -31,6 +30,7 @@ from consumers.frames import (
 )
 from consumers.handlers import Handler
 from consumers.outcome import HandlerFailed, decode_payload, encode_result, failure
+from consumers.own_modules import describe_exit, module_argv, with_our_packages
 from ledger.events import ErrorKind
 
 log = structlog.get_logger("worker")
@@ -109,12 +109,10 @@ class Child:
     @classmethod
     async def spawn(cls, module: str | None) -> "Child":
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "consumers.process_child",
-            module or "",
+            *module_argv("consumers.process_child", module or ""),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=with_our_packages(os.environ),
             # A group of its own, so that what the handler started is killed with it.
             start_new_session=True,
         )
@@ -220,13 +218,3 @@ class ProcessExecutor:
         task = asyncio.get_running_loop().create_task(child.kill())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-
-
-def describe_exit(code: int) -> str:
-    """`exit code 3`, or the name of the signal that ended a process."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -1,21 +1,17 @@
 """What became of a handler's call: a result as JSON, or an error with its kind."""
 
 import json
-from collections.abc import Iterable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from consumers.context import plain_text
 from consumers.handlers import Handler
 from ledger.events import ErrorKind
+from ledger.nesting import LEVELS_MAX, is_too_deep
 
 ERROR_CHARS_MAX: Final = 4_000
 """Longer error messages are cut."""
-
-RESULT_LEVELS_MAX: Final = 256
-"""Lists and objects inside each other. JSON parsers recurse, so a result that this process can just
-write may be too deep for the one that reads it."""
 
 
 class HandlerFailed(Exception):
@@ -58,7 +54,8 @@ def encode_result(result: Any, bytes_max: int) -> bytes:
                 "result may have; store it elsewhere and return where",
             )
         _check_floats(result, encoded)
-        _check_levels(result, encoded)
+        if is_too_deep(encoded):
+            raise ValueError(f"it is nested more than {LEVELS_MAX} levels deep")
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError, OverflowError) as error:
         raise HandlerFailed(
             ErrorKind.PERMANENT,
@@ -71,26 +68,6 @@ def _check_floats(result: Any, encoded: bytes) -> None:
     """msgspec writes null for NaN and the infinities, so a null may be one of them."""
     if result is not None and b"null" in encoded:
         json.dumps(msgspec.to_builtins(result, str_keys=True), allow_nan=False)
-
-
-def _check_levels(result: Any, encoded: bytes) -> None:
-    if encoded.count(b"[") + encoded.count(b"{") <= RESULT_LEVELS_MAX:
-        return
-    layer: list[Any] = [msgspec.to_builtins(result, str_keys=True)]
-    for _ in range(RESULT_LEVELS_MAX + 1):
-        layer = [inner for item in layer for inner in _inside(item)]
-    if layer:
-        raise ValueError(f"it is nested more than {RESULT_LEVELS_MAX} levels deep")
-
-
-def _inside(item: Any) -> Iterable[Any]:
-    match item:
-        case dict():
-            return cast("dict[str, Any]", item).values()
-        case list() | tuple():
-            return cast("list[Any]", item)
-        case _:
-            return ()
 
 
 def failure(handler: Handler, error: BaseException) -> HandlerFailed:

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 import ledger
-from consumers.executors import describe_exit
+from consumers.own_modules import describe_exit, with_our_packages
 from consumers.service import backoff_s
 
 log = structlog.get_logger("pool")
@@ -66,12 +66,6 @@ class CannotRun(Exception):
     def __init__(self, child: str) -> None:
         super().__init__(f"{child} cannot run, and said why above; everything is stopped")
         self.child = child
-
-
-def module_argv(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of our modules. Without `-P` a folder in the working directory that
-    is called like one of our packages would be taken for it."""
-    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 class Pool:
@@ -269,11 +263,3 @@ def watch_input(descriptor: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def with_our_packages(env: Mapping[str, str]) -> dict[str, str]:
-    """The child finds the packages that this process runs, installed or not."""
-    root = str(Path(ledger.__file__).parent.parent)
-    if Path(root).name in ("site-packages", "dist-packages"):
-        return dict(env)
-    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))}

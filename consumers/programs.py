@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from consumers.pool import CHILD_NAME, CannotRun, Program, module_argv, with_our_packages
+from consumers.own_modules import module_argv, with_our_packages
+from consumers.pool import CHILD_NAME, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
 from ledger.settings import Settings, to_env

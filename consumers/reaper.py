@@ -9,6 +9,7 @@ from ledger.codec import Meta
 from ledger.commands import FailAttempt
 from ledger.events import ErrorKind
 from ledger.rejections import Rejection, RejectionCode
+from ledger.retry_policy import RetryPolicy
 from ledger.store import Store
 from ledger.transact import transact
 
@@ -17,14 +18,15 @@ log = structlog.get_logger("reaper")
 META: Final = Meta(actor="reaper")
 
 
-async def fail_lost_attempt(store: Store, task_id: str, attempt: int) -> None:
-    """Turn an expired lease into a failed attempt; its task is retried.
+async def fail_lost_attempt(store: Store, task_id: str, attempt: int, retry: RetryPolicy) -> None:
+    """Turn an expired lease into a failed attempt; its task is retried as `retry` says, since the
+    handler's own policy is known to its workers alone.
 
     Raises Rejection: TASK_NOT_FOUND, and what may be tried again.
     """
     jitter = random.random()  # noqa: S311 - spreads retries
     message = "the worker was lost: its lease ran out without a heartbeat"
-    command = FailAttempt(attempt, message, ErrorKind.WORKER_LOST, jitter)
+    command = FailAttempt(attempt, message, ErrorKind.WORKER_LOST, jitter, retry)
     try:
         await transact(store, task_id, command, meta=META)
     except Rejection as rejection:

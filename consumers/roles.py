@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from consumers import logs
+from consumers.collector import collect_rarely
 from consumers.handlers import HandlersError
 from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
@@ -49,7 +50,7 @@ def store_options(settings: Settings) -> StoreOptions:
     """How a process uses the ledger."""
     return StoreOptions(
         partitions=settings.partitions,
-        timeout_ms=settings.append_timeout_ms,
+        timeout_ms=settings.redis_timeout_ms,
         batch_items_max=settings.append_batch_items_max,
         batch_bytes_max=settings.append_batch_bytes_max,
         queue_items_max=settings.append_queue_items_max,
@@ -118,8 +119,8 @@ def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
 
 def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
     """Needs no more than the ledger."""
-    interval_ms = settings.sweep_interval_ms
-    return lambda store: Scheduler(store, sweep_interval_ms=interval_ms).service
+    interval_ms, retry = settings.sweep_interval_ms, settings.retry_policy
+    return lambda store: Scheduler(store, sweep_interval_ms=interval_ms, retry=retry).service
 
 
 ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
@@ -147,7 +148,13 @@ def main() -> int:
     """`python -m consumers.roles ROLE NAME`; the exit code."""
     _, role, name = sys.argv
     end_with_parent()
-    return run_reported(name, lambda s: uvloop.run(run_role(s, ROLES[role](s))))
+
+    def run(settings: Settings) -> None:
+        make = ROLES[role](settings)
+        collect_rarely()
+        uvloop.run(run_role(settings, make))
+
+    return run_reported(name, run)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ledger.codec import Meta, Undecodable
 from ledger.commands import ReleaseTask
 from ledger.identity import is_task_id
 from ledger.rejections import Rejection, RejectionCode
+from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ledger.store import Store
 from ledger.transact import transact
 
@@ -35,8 +36,11 @@ META: Final = Meta(actor="scheduler")
 class Scheduler:
     """A role: `service.run()` until `service.stop()`."""
 
-    def __init__(self, store: Store, *, sweep_interval_ms: int) -> None:
+    def __init__(
+        self, store: Store, *, sweep_interval_ms: int, retry: RetryPolicy = DEFAULT_RETRY_POLICY
+    ) -> None:
         self._store = store
+        self._retry = retry
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
         self._spare_until = 0.0
@@ -57,7 +61,7 @@ class Scheduler:
         expired = overdue.expired if time.monotonic() >= self._spare_until else ()
         steps = [
             *((task_id, self._release(task_id, overdue.now_ms)) for task_id in overdue.due),
-            *((lost[0], fail_lost_attempt(self._store, *lost)) for lost in expired),
+            *((lost[0], fail_lost_attempt(self._store, *lost, self._retry)) for lost in expired),
         ]
         await asyncio.gather(*(self._try(task_id, step) for task_id, step in steps))
         if max(len(overdue.due), len(overdue.expired)) >= count:

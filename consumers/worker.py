@@ -281,7 +281,7 @@ class Worker:
         for partition, leases in by_partition.items():
             for lost in await self._store.renew(partition, leases, self._options.lease_ms):
                 attempt = held[lost]
-                if attempt.holds_lease:
+                if attempt.holds_lease and not attempt.ending:
                     log.info("attempt_stopped", task_id=lost[0], attempt=lost[1])
                     attempt.stop(StopReason.LEASE_GONE)
         return self._options.heartbeat_ms / 1000

@@ -169,13 +169,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     append_queue_items_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most appends of one process waiting to be sent")
     ] = 10_000
-    append_timeout_ms: Annotated[
-        int,
-        Meta(ge=100, le=600_000, description="longest that an append may take, retries included"),
-    ] = 5_000
     redis_timeout_ms: Annotated[
         int,
-        Meta(ge=100, le=600_000, description="longest wait for a connection or a reply of Redis"),
+        Meta(
+            ge=100,
+            le=600_000,
+            description="longest that a call to Redis may take, with its retries",
+        ),
     ] = 5_000
 
     handlers: Annotated[

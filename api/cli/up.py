@@ -34,8 +34,8 @@ from api.cli.flags import (
 from api.cli.listener import listen
 from api.cli.ready import first_answer, print_lost_tail, print_ready
 from consumers import logs
-from consumers.executors import describe_exit
-from consumers.pool import CHILD_NAME, CannotRun, Pool, Program, module_argv
+from consumers.own_modules import describe_exit, module_argv
+from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
 from consumers.programs import (
     child_env,
     drain_s,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.nesting import LEVELS_MAX, field_at, is_too_deep
+from api.fields import field_at
+from ledger.nesting import LEVELS_MAX, is_too_deep
 
 
 def nested(levels: int, left: bytes = b'{"a":', right: bytes = b"}") -> bytes:

@@ -12,6 +12,7 @@ from ledger.commands import StartTask
 from ledger.events import AttemptFailed, ErrorKind
 from ledger.keys import PartitionKeys
 from ledger.redis_store import RedisStore
+from ledger.retry_policy import DEFAULT_RETRY_POLICY
 from ledger.task import Status
 from ledger.transact import transact
 from tests.checks import check_ledger
@@ -155,7 +156,9 @@ async def test_a_worker_learns_from_its_heartbeat_that_it_lost_a_task(store: Red
     async with working(store, handles("work", work)):
         task_id = await submit(store)
         await signal(started)
-        await fail_lost_attempt(store, task_id, 1)  # as when the lease has run out
+        await fail_lost_attempt(
+            store, task_id, 1, DEFAULT_RETRY_POLICY
+        )  # as when the lease has run out
         await signal(stopped)
 
     assert (await kinds(store, task_id))[-2:] == ["AttemptFailed", "RetryScheduled"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumers.pool import CHILD_NAME, UNUSABLE, CannotRun, Pool, Program, module_argv
+from consumers.own_modules import module_argv
+from consumers.pool import CHILD_NAME, UNUSABLE, CannotRun, Pool, Program
 
 PATIENCE_S = 20
 

@@ -32,7 +32,7 @@ def absent() -> Iterator[Server]:
 
 
 def test_a_role_waits_for_its_server_and_says_so_once(tmp_path: Path, absent: Server):
-    settings = Settings(redis_url=absent.url, append_timeout_ms=100)
+    settings = Settings(redis_url=absent.url, redis_timeout_ms=100)
     with role_process(*WORKER, cwd=tmp_path, settings=settings) as worker:
         complaint = worker.wait_for("redis_out_of_reach")
         absent.start()
@@ -47,7 +47,7 @@ def test_a_role_waits_for_its_server_and_says_so_once(tmp_path: Path, absent: Se
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_role_that_waits_can_be_stopped(tmp_path: Path, absent: Server, number: signal.Signals):
-    settings = Settings(redis_url=absent.url, append_timeout_ms=100)
+    settings = Settings(redis_url=absent.url, redis_timeout_ms=100)
     with role_process(*SCHEDULER, cwd=tmp_path, settings=settings) as scheduler:
         scheduler.wait_for("redis_out_of_reach")
         scheduler.signal(number)

@@ -1,21 +1,10 @@
-"""How deep a JSON document is nested, and which field a byte of it belongs to.
-
-JSON parsers recurse, so a document that one process can just read may be too deep for the next,
-whose stack is fuller or whose interpreter counts otherwise. Hence a bound of our own, far below
-all of theirs, told without recursion.
-"""
+"""Which field of a submission a byte of the request belongs to: so that an error can name it."""
 
 import re
-from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-LEVELS_MAX: Final = 256
-"""Objects and arrays inside each other, in a payload or in metadata, its own level included."""
+from ledger.nesting import LEVELS_MAX
 
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_STRING = re.compile(rb'"[^"]*"')
-_NEITHER_BRACKET_NOR_QUOTE: Final = bytes(set(range(256)) - set(b'[]{}"'))
-_DELTAS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}:,]', re.DOTALL)
 
 
@@ -24,19 +13,6 @@ class Place(NamedTuple):
 
     item: int | None
     field: str
-
-
-def is_too_deep(document: bytes) -> bool:
-    """Whether valid JSON is nested in more than LEVELS_MAX levels. The common case costs two
-    scans for a byte; the others are a handful of passes in C."""
-    if document.count(b"[") + document.count(b"{") <= LEVELS_MAX:
-        return False
-    if b"\\" in document:
-        document = _ESCAPE.sub(b"", document)
-    # Without escapes, dropping two neighbouring quotes never moves anything in or out of a string.
-    skeleton = document.translate(None, _NEITHER_BRACKET_NOR_QUOTE).replace(b'""', b"")
-    brackets = _STRING.sub(b"", skeleton)
-    return max(accumulate(map(_DELTAS.__getitem__, brackets)), default=0) > LEVELS_MAX
 
 
 def field_at(body: bytes, offset: int) -> Place:
