@@ -33,7 +33,7 @@ class Request(msgspec.Struct, frozen=True):
         return f"{head}\r\n".encode() + self.body
 
 
-async def requests_per_s(request: Request, seconds: float) -> float:
+async def requests_per_s(request: Request, seconds: int) -> float:
     """Answers per second with 50 connections. Raises RuntimeError when one is not a success."""
     if WRK is None:
         return await _with_connections(request, seconds)
@@ -45,8 +45,8 @@ async def requests_per_s(request: Request, seconds: float) -> float:
         return await _with_wrk(WRK, request.url, seconds, Path(script.name))
 
 
-async def _with_wrk(wrk: str, url: str, seconds: float, script: Path) -> float:
-    arguments = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script), url)
+async def _with_wrk(wrk: str, url: str, seconds: int, script: Path) -> float:
+    arguments = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url)
     process = await asyncio.create_subprocess_exec(
         wrk, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -57,7 +57,7 @@ async def _with_wrk(wrk: str, url: str, seconds: float, script: Path) -> float:
     return float(rate[1])
 
 
-async def _with_connections(request: Request, seconds: float) -> float:
+async def _with_connections(request: Request, seconds: int) -> float:
     connections = [await Connection.open(request.url) for _ in range(CONNECTIONS)]
     message = request.as_bytes()
     began = time.perf_counter()

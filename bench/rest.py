@@ -20,7 +20,7 @@ from bench.workload import request_body
 GOAL: Final = Goal(ratio_min=0.45)
 CLIENT: Final = f"wrk -c{CONNECTIONS}" if WRK else f"Python client with {CONNECTIONS} connections"
 BARE: Final = f"bare Starlette route, same uvicorn settings, {CLIENT}"
-WARM_UP_S: Final = 0.5
+WARM_UP_S: Final = 1
 TASKS_PATH: Final = "/api/v1/tasks"
 
 
@@ -59,6 +59,6 @@ async def run(scale: Scale) -> Sequence[Measured]:
                 await requests_per_s(warmed, WARM_UP_S)
             floor = functools.partial(requests_per_s, below, scale.load_s)
             figure = functools.partial(requests_per_s, request, scale.load_s)
-            pairs = await alternate(scale.rounds, floor, figure)
+            pairs = await alternate(scale.load_rounds, floor, figure)
             rows.append(row(title, "requests/s", pairs, floor_name=BARE, goal=goal))
         return rows

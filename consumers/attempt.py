@@ -37,10 +37,11 @@ log = structlog.get_logger("worker")
 STOP_GRACE_S: Final = 5.0
 """A handler that has not ended so long after it was stopped is left alone; its lease runs out."""
 
-REPORT_PATIENCE_S: Final = 600.0
-"""How long the end of an attempt is offered to a ledger that is out of reach."""
+WRITE_PATIENCE_S: Final = 600.0
+"""How long the start or the end of an attempt is offered to a ledger that is out of reach. Its slot
+stays taken meanwhile, so that a worker does not claim what it cannot start."""
 
-REPORT_PAUSE_CAP_S: Final = 5.0
+WRITE_PAUSE_CAP_S: Final = 5.0
 
 
 class StopReason(StrEnum):
@@ -93,7 +94,7 @@ class Attempt:
         """Work on the task until its outcome is written, or is somebody else's. Raises Rejection:
         before `started`, since the task is not to be had; after, when no outcome could be written.
         """
-        await self._write(StartTask(self.number, self._worker_id, self._lease_ms))
+        await self._write_patiently(StartTask(self.number, self._worker_id, self._lease_ms))
         self.started = self.holds_lease = True
         try:
             command = await self._handle()
@@ -221,31 +222,44 @@ class Attempt:
             log.info("progress_not_written", task_id=self.task_id, reason=rejection.message)
 
     async def _write_end(self, command: Command) -> None:
-        """Write how the attempt ended, through any outage that is shorter than our patience."""
-        deadline, pause_s, is_first = time.monotonic() + REPORT_PATIENCE_S, 0.1, True
+        """Write how the attempt ended; take note when it is not this attempt's to say any more."""
+        try:
+            await self._write_patiently(command)
+        except Rejection as rejection:
+            if rejection.code not in (
+                RejectionCode.STALE_ATTEMPT,
+                RejectionCode.TASK_NOT_PROCESSING,
+            ):
+                raise
+            log.warning(
+                "outcome_refused",
+                task_id=self.task_id,
+                attempt=self.number,
+                outcome=type(command).__name__,
+                reason=rejection.message,
+            )
+
+    async def _write_patiently(self, command: Command) -> None:
+        """Write through any outage that is shorter than our patience; a start, only until the
+        worker is stopped. Sending it again is safe: a wish that holds makes nothing happen."""
+        deadline, pause_s, is_first = time.monotonic() + WRITE_PATIENCE_S, 0.1, True
         while True:
             try:
                 return await self._write(command)
             except Rejection as rejection:
-                if rejection.code in (
-                    RejectionCode.STALE_ATTEMPT,
-                    RejectionCode.TASK_NOT_PROCESSING,
-                ):
-                    log.warning(
-                        "outcome_refused",
-                        task_id=self.task_id,
-                        attempt=self.number,
-                        outcome=type(command).__name__,
-                        reason=rejection.message,
-                    )
-                    return None
-                if not rejection.retryable or time.monotonic() + pause_s > deadline:
+                given_up = not self.started and self._stop_reason is not None
+                if not rejection.retryable or given_up or time.monotonic() + pause_s > deadline:
                     raise
                 if is_first:
-                    log.info("outcome_delayed", task_id=self.task_id, reason=rejection.message)
+                    log.info(
+                        "write_delayed",
+                        task_id=self.task_id,
+                        command=type(command).__name__,
+                        reason=rejection.message,
+                    )
                 is_first = False
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - spreads
-            pause_s = min(pause_s * 2, REPORT_PAUSE_CAP_S)
+            pause_s = min(pause_s * 2, WRITE_PAUSE_CAP_S)
 
 
 def _forget(running: "asyncio.Future[bytes]") -> None:

@@ -30,7 +30,7 @@ from consumers.frames import (
 )
 from consumers.handlers import Handler
 from consumers.outcome import HandlerFailed, decode_payload, encode_result, failure
-from consumers.own_modules import describe_exit, module_argv, with_our_packages
+from consumers.own_modules import describe_exit, module_argv, tied_argv, with_our_packages
 from ledger.events import ErrorKind
 
 log = structlog.get_logger("worker")
@@ -60,44 +60,56 @@ async def run_on_loop(call: Call) -> bytes:
         raise failure(call.handler, error) from error
 
 
-async def run_in_thread(call: Call) -> bytes:
-    """The result of a plain handler, run in a thread of its own.
+class ThreadExecutor:
+    """Runs plain handlers, each in a thread of its own.
 
-    The thread is a daemon: one that was abandoned must not keep the worker from ending.
+    The threads are daemons: one that was abandoned must not keep the worker from ending.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
 
-    def settle(result: bytes | HandlerFailed) -> None:
-        if done.done():
-            return
-        if isinstance(result, HandlerFailed):
-            done.set_exception(result)
-        else:
-            done.set_result(result)
+    def __init__(self) -> None:
+        self.abandoned = 0
+        """Threads whose task was given up, and that still run."""
 
-    def work() -> None:
+    async def run(self, call: Call) -> bytes:
+        """The result of a plain handler. Cancelling abandons its thread."""
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._start(call, done)
         try:
-            returned = call.handler.function(call.context, decode_payload(call.payload))
-            result = encode_result(returned, call.result_bytes_max)
-        except BaseException as error:
-            result = failure(call.handler, error)
-        # The worker may have ended without this thread, and its loop with it.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result)
+            return await done
+        except asyncio.CancelledError:
+            self.abandoned += 1
+            log.warning(
+                "thread_abandoned",
+                task_id=call.context.task_id,
+                abandoned=self.abandoned,
+                hint="a thread cannot be stopped; use executor='process' for what must be",
+            )
+            raise
 
-    inherited = contextvars.copy_context()
-    name = f"handler-{call.context.task_id}"
-    threading.Thread(target=lambda: inherited.run(work), name=name, daemon=True).start()
-    try:
-        return await done
-    except asyncio.CancelledError:
-        log.warning(
-            "thread_abandoned",
-            task_id=call.context.task_id,
-            hint="a thread cannot be stopped; use executor='process' for what must be",
-        )
-        raise
+    def _start(self, call: Call, done: "asyncio.Future[bytes]") -> None:
+        loop = asyncio.get_running_loop()
+
+        def settle(result: bytes | HandlerFailed) -> None:
+            if done.done():
+                self.abandoned -= 1
+            elif isinstance(result, HandlerFailed):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+
+        def work() -> None:
+            try:
+                returned = call.handler.function(call.context, decode_payload(call.payload))
+                result = encode_result(returned, call.result_bytes_max)
+            except BaseException as error:
+                result = failure(call.handler, error)
+            # The worker may have ended without this thread, and its loop with it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, result)
+
+        inherited = contextvars.copy_context()
+        name = f"handler-{call.context.task_id}"
+        threading.Thread(target=lambda: inherited.run(work), name=name, daemon=True).start()
 
 
 class Child:
@@ -109,7 +121,7 @@ class Child:
     @classmethod
     async def spawn(cls, module: str | None) -> "Child":
         process = await asyncio.create_subprocess_exec(
-            *module_argv("consumers.process_child", module or ""),
+            *tied_argv(module_argv("consumers.process_child", module or "")),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=with_our_packages(os.environ),

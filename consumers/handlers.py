@@ -74,7 +74,7 @@ def handler(
     *,
     executor: str | None = None,
     retry: RetryPolicy | None = None,
-    permanent: tuple[type[BaseException], ...] = (),
+    permanent: type[BaseException] | tuple[type[BaseException], ...] = (),
 ) -> Callable[[Function], Function]:
     """Register a function as the handler of `task_type`.
 
@@ -84,8 +84,13 @@ def handler(
 
     `retry` says how long to wait between attempts (else the settings do); `permanent` names
     exceptions that are not worth another one. Raises HandlersError when the type has a handler
-    already, or the executor does not fit the function.
+    already, the executor does not fit the function, or `permanent` or `retry` is something else.
     """
+    errors = permanent if isinstance(permanent, tuple) else (permanent,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in errors):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise HandlersError(f"{task_type}: permanent= takes exception classes, got {permanent!r}")
+    if not isinstance(retry, RetryPolicy | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise HandlersError(f"{task_type}: retry= takes a RetryPolicy, got {retry!r}")
 
     def register(function: Function) -> Function:
         known = _registered.get(task_type)
@@ -95,7 +100,7 @@ def handler(
                 f"{_place_of(function)} cannot be another"
             )
         kind = _executor_of(function, executor)
-        _registered[task_type] = Handler(task_type, function, kind, retry, permanent)
+        _registered[task_type] = Handler(task_type, function, kind, retry, errors)
         return function
 
     return register

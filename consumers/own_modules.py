@@ -3,16 +3,24 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ledger
+
+_EXEC_TIED = str(Path(ledger.__file__).parent / "embedded" / "exec_tied.py")
 
 
 def module_argv(module: str, *arguments: str) -> tuple[str, ...]:
     """The command line of one of our modules. Without `-P` a folder in the working directory that
     is called like one of our packages would be taken for it."""
     return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def tied_argv(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line that runs `argv`, whose first item is a path, and ends it with this process:
+    on Linux the kernel sends it SIGTERM then, whatever it is doing."""
+    return (sys.executable, "-I", "-S", _EXEC_TIED, str(os.getpid()), "", argv[0], *argv)
 
 
 def with_our_packages(env: Mapping[str, str]) -> dict[str, str]:

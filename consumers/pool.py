@@ -13,14 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
-import ledger
-from consumers.own_modules import describe_exit, with_our_packages
+from consumers.own_modules import describe_exit, tied_argv, with_our_packages
 from consumers.service import backoff_s
 
 log = structlog.get_logger("pool")
@@ -41,7 +39,6 @@ STABLE_AFTER_S: Final = 30.0
 KILL_TIMEOUT_S: Final = 10.0
 """Until a killed process is gone: it can take as long as the disk does."""
 
-_EXEC_TIED: Final = Path(ledger.__file__).parent / "embedded" / "exec_tied.py"
 _ON_LINUX: Final = sys.platform == "linux"
 
 
@@ -231,9 +228,7 @@ class _Child:
     async def _spawn(self) -> asyncio.subprocess.Process:
         program = self._program
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_EXEC_TIED), str(os.getpid()), ""),
-            program.argv[0],
-            *(self.name if item == CHILD_NAME else item for item in program.argv),
+            *tied_argv([self.name if item == CHILD_NAME else item for item in program.argv]),
             stdin=asyncio.subprocess.DEVNULL if _ON_LINUX else asyncio.subprocess.PIPE,
             env=with_our_packages(program.env),
             pass_fds=program.inherited,

@@ -20,10 +20,11 @@ from consumers.handlers import HandlersError
 from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
-from consumers.scheduler import Scheduler
+from consumers.scheduler import OUTAGE_GRACE_S, Scheduler
 from consumers.service import backoff_s
 from consumers.signals import StopSignals
 from consumers.worker import Worker, WorkerOptions
+from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.rejections import Rejection
 from ledger.settings import Settings, SettingsError, load, masked
@@ -119,8 +120,16 @@ def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
 
 def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
     """Needs no more than the ledger."""
-    interval_ms, retry = settings.sweep_interval_ms, settings.retry_policy
-    return lambda store: Scheduler(store, sweep_interval_ms=interval_ms, retry=retry).service
+
+    def make(store: RedisStore) -> Role:
+        return Scheduler(
+            store,
+            sweep_interval_ms=settings.sweep_interval_ms,
+            outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.heartbeat_ms / 1000),
+            retry=settings.retry_policy,
+        ).service
+
+    return make
 
 
 ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
@@ -138,7 +147,7 @@ def run_reported(name: str, run: Callable[[Settings], object]) -> int:
         settings = load({}, os.environ, None).settings
         logs.configure(settings, name)
         run(settings)
-    except (SettingsError, HandlersError, LedgerMismatch, NoServer) as error:
+    except (SettingsError, HandlersError, LedgerMismatch, ServerRefused, NoServer) as error:
         sys.stderr.write(f"ledgerq {name}: {error}\n")
         return UNUSABLE
     return 0

@@ -37,13 +37,20 @@ class Scheduler:
     """A role: `service.run()` until `service.stop()`."""
 
     def __init__(
-        self, store: Store, *, sweep_interval_ms: int, retry: RetryPolicy = DEFAULT_RETRY_POLICY
+        self,
+        store: Store,
+        *,
+        sweep_interval_ms: int,
+        outage_grace_s: float = OUTAGE_GRACE_S,
+        retry: RetryPolicy = DEFAULT_RETRY_POLICY,
     ) -> None:
         self._store = store
         self._retry = retry
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
-        self._spare_until = 0.0
+        # It may be starting in the very moment in which an outage ends.
+        self._spare_until = time.monotonic() + outage_grace_s
+        self._outage_grace_s = outage_grace_s
         self.service = Service("scheduler", self.step)
 
     async def step(self) -> float:
@@ -51,7 +58,7 @@ class Scheduler:
         try:
             return min([await self._sweep(p) for p in range(self._store.partitions)])
         except Rejection:
-            self._spare_until = time.monotonic() + OUTAGE_GRACE_S
+            self._spare_until = time.monotonic() + self._outage_grace_s
             raise
 
     async def _sweep(self, partition: int) -> float:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from consumers.attempt import Attempt, StopReason
-from consumers.executors import Call, ProcessExecutor, run_in_thread, run_on_loop
+from consumers.executors import Call, ProcessExecutor, ThreadExecutor, run_on_loop
 from consumers.handlers import ExecutorKind, Handler
 from consumers.service import Outage, Service
 from ledger.events import Priority
@@ -34,6 +34,10 @@ READY_WAIT_MS: Final = 1_000
 FULL_CLAIMS_MAX: Final = 16
 """After so many claims in a row that left something waiting, one task is taken from the least
 urgent queue that has any: urgent tasks delay the others, they do not starve them."""
+
+ABANDONED_THREADS_MAX: Final = 100
+"""A worker with so many threads that nobody can stop drains and ends; its supervisor starts it
+anew, without them."""
 
 FINAL_WRITES_TIMEOUT_S: Final = 10.0
 """After the drain, how long stopped attempts may take to write that they were given back."""
@@ -74,6 +78,7 @@ class Worker:
         self._handlers = handlers
         self._options = options or WorkerOptions()
         self._processes = ProcessExecutor(module)
+        self._threads = ThreadExecutor()
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserved = 0
@@ -182,17 +187,19 @@ class Worker:
         """Claims that their worker never started; it died, or was stopped, in between."""
         pause_s = self._options.pending_idle_ms / 1000
         for partition in range(self._store.partitions):
-            room = self._reserve_free(self._options.concurrency)
+            # Waits its turn for a slot: what was left behind must not wait for an idle worker.
+            room = await self._reserve(self._options.concurrency)
             if not room:
                 break
             try:
-                self._begin_all(
-                    await self._store.claim_stale(
-                        partition, self._queues_in_turn(), room, self._options.pending_idle_ms
-                    )
+                claimed = await self._store.claim_stale(
+                    partition, self._queues_in_turn(), room, self._options.pending_idle_ms
                 )
+                self._begin_all(claimed)
             finally:
                 self._free(room)
+            if len(claimed) == room:
+                pause_s = 0.0
         return pause_s
 
     # -- attempts -----------------------------------------------------------------------------
@@ -212,14 +219,11 @@ class Worker:
 
     async def _work_on(self, claim: Claimed) -> None:
         if claim.task is None:
-            log.error(
-                "entry_set_aside",
-                queue=f"{claim.delivery.queue.task_type}:{claim.delivery.queue.priority.value}",
-                entry=claim.delivery.entry,
-                task_id=claim.delivery.task_id,
-                reason=claim.fault,
-            )
-            await self._store.set_aside(claim.delivery, claim.fault)
+            await self._set_aside(claim.delivery, claim.fault)
+            return
+        task_type = claim.task.submission.task_type
+        if task_type != claim.delivery.queue.task_type:
+            await self._set_aside(claim.delivery, f"the task is of another type, {task_type}")
             return
         attempt = self._attempt(claim.task)
         key = (attempt.task_id, attempt.number)
@@ -233,6 +237,16 @@ class Worker:
             await self._rejected(claim.delivery, attempt, rejection)
         finally:
             del self._attempts[key]
+
+    async def _set_aside(self, delivery: Delivery, reason: str) -> None:
+        log.error(
+            "entry_set_aside",
+            queue=f"{delivery.queue.task_type}:{delivery.queue.priority.value}",
+            entry=delivery.entry,
+            task_id=delivery.task_id,
+            reason=reason,
+        )
+        await self._store.set_aside(delivery, reason)
 
     async def _rejected(self, delivery: Delivery, attempt: Attempt, rejection: Rejection) -> None:
         told = {"task_id": attempt.task_id, "attempt": attempt.number, "reason": rejection.message}
@@ -265,9 +279,17 @@ class Worker:
             case ExecutorKind.ASYNC:
                 return await run_on_loop(call)
             case ExecutorKind.THREAD:
-                return await run_in_thread(call)
+                return await self._run_in_thread(call)
             case ExecutorKind.PROCESS:
                 return await self._processes.run(call)
+
+    async def _run_in_thread(self, call: Call) -> bytes:
+        try:
+            return await self._threads.run(call)
+        finally:
+            if self._threads.abandoned >= ABANDONED_THREADS_MAX and not self.stopping:
+                log.error("too_many_abandoned_threads", worker_id=self.id, hint="starting anew")
+                self.stop()
 
     # -- leases and the end -------------------------------------------------------------------
 

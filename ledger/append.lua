@@ -18,13 +18,30 @@
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
 -- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
--- when the queue is full.
+-- when the queue is full, or -2 when its task hash or its ready stream is something else.
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.
 
 local events, due, leases, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local call = redis.call
+
+-- A command that fails half-way leaves the half that was done, so what could fail is looked at
+-- before anything is written: is each key of the kind that it must be? (Once a batch for each.)
+local known_kinds = {}
+local function holds(key, kind)
+  local found = known_kinds[key]
+  if not found then
+    found = call('TYPE', key).ok
+    known_kinds[key] = found
+  end
+  return found == kind or found == 'none'
+end
+if not (holds(events, 'stream') and holds(due, 'zset') and holds(leases, 'zset')
+    and holds(counters, 'hash')) then
+  return redis.error_reply('WRONGTYPE the events, due, leases or counters key of this partition '
+    .. 'holds something else')
+end
 
 local now_ms
 local function server_ms()
@@ -35,17 +52,21 @@ local function server_ms()
   return now_ms
 end
 
+-- What the batch takes out of ready streams, and what it takes out of the leases and puts there.
+-- Done at its end: one command for many members costs a fraction of one for each.
+local left_ready, left_leases, leased = {}, {}, {}
+
 -- A place is stored as `ready:<entry>:<number in queue>`, `due:<member>`, `lease:<member>` or ''.
 local function leave(place, ready)
   local kind, member = string.match(place, '^(%a+):(.*)$')
   if kind == 'ready' then
-    local entry = string.match(member, '^[^:]+')
-    call('XACK', ready, 'workers', entry)
-    call('XDEL', ready, entry)
+    local entries = left_ready[ready] or {}
+    left_ready[ready] = entries
+    entries[#entries + 1] = string.match(member, '^[^:]+')
   elseif kind == 'due' then
     call('ZREM', due, member)
   elseif kind == 'lease' then
-    call('ZREM', leases, member)
+    left_leases[#left_leases + 1] = member
   end
 end
 
@@ -59,7 +80,8 @@ local function enter(kind, number, name, task, ready)
     return 'due:' .. task
   elseif kind == 'lease' then
     local member = task .. ':' .. name
-    call('ZADD', leases, server_ms() + number, member)
+    local at = #leased
+    leased[at + 1], leased[at + 2] = server_ms() + number, member
     return 'lease:' .. member
   end
   return ''
@@ -76,7 +98,8 @@ end
 
 local replies = {}
 local argument, key, item = 1, 5, 1
-while argument <= #ARGV do
+local last_of_all = #ARGV
+while argument <= last_of_all do
   local task, expected, commit, at, meta, submission, state, kind, number, name, count =
     unpack(ARGV, argument, argument + 10)
   local first, last_argument = argument + 11, argument + 10 + 2 * count
@@ -89,9 +112,11 @@ while argument <= #ARGV do
   end
   key = first_ahead + (ahead or 0)
 
-  local stored = call('HMGET', hash, 'version', 'commit', 'place', 'last')
+  local stored = redis.pcall('HMGET', hash, 'version', 'commit', 'place', 'last')
   local version, place, last = stored[1] or '0', stored[3] or '', stored[4] or ''
-  if version ~= expected then
+  if stored.err or not holds(ready, 'stream') then
+    replies[item] = -2
+  elseif version ~= expected then
     if stored[2] == commit then
       replies[item] = last
     else
@@ -127,5 +152,17 @@ while argument <= #ARGV do
     end
   end
   item = item + 1
+end
+
+for ready, entries in pairs(left_ready) do
+  call('XACK', ready, 'workers', unpack(entries))
+  call('XDEL', ready, unpack(entries))
+end
+-- In this order, so that a task that is started and ended in one batch holds no lease after it.
+if #leased > 0 then
+  call('ZADD', leases, unpack(leased))
+end
+if #left_leases > 0 then
+  call('ZREM', leases, unpack(left_leases))
 end
 return replies

@@ -20,6 +20,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
@@ -33,6 +34,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ledger.rejections import Rejection, RejectionCode
+from ledger.script_format import Argument
 
 RETRY_FIRST_S: Final = 0.02
 RETRY_CAP_S: Final = 1.0
@@ -50,8 +52,6 @@ PASSING_ERRORS: Final = (
 
 REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 """How a server's error begins that takes no writes for now: its disk, its replicas, or a script."""
-
-Argument = str | bytes | int
 
 
 class Script:
@@ -115,6 +115,10 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
         protocol=2,
     )
     return Redis.from_pool(pool)
+
+
+class ServerRefused(Exception):
+    """The server does not let us in: a wrong user, password or right. Trying again is no help."""
 
 
 class Caller:
@@ -203,6 +207,8 @@ async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
             return await connection.read_response()
         finally:
             await pool.release(connection)
+    except AuthenticationError as error:
+        raise ServerRefused(f"the ledger's server does not let us in: {error}") from error
     except RuntimeError as error:
         # What uvloop says of a connection that the server closed a moment ago.
         if "handler is closed" not in str(error):

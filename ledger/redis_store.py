@@ -2,29 +2,38 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from ledger import keys
 from ledger.batching import Coalescer
-from ledger.codec import Undecodable, decode_meta, decode_task, encode
-from ledger.events import TaskSubmitted
+from ledger.codec import decode_meta
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys, queue_name
-from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
-from ledger.redis_connection import Argument, Caller, Script, connect
-from ledger.rejections import Rejection
+from ledger.placement import Queue, queue_of
+from ledger.redis_clock import ServerClock
+from ledger.redis_connection import Caller, Script, connect
+from ledger.script_format import (
+    Argument,
+    EncodedAppend,
+    encode_append,
+    read_claimed,
+    read_delivery,
+    read_lease,
+    read_outcome,
+    read_recorded,
+    read_task,
+)
 from ledger.store import (
     Append,
     Claimed,
     Conflict,
     Delivery,
-    Full,
     Outcome,
     Overdue,
     Position,
@@ -33,10 +42,11 @@ from ledger.store import (
 )
 from ledger.task import Task
 
+log = structlog.get_logger("ledger")
+
 LEDGER_FORMAT: Final = "1"
 HISTORY_CHUNK: Final = 500
 SET_ASIDE_MAX: Final = 1_000
-CLOCK_SYNC_MS: Final = 60_000
 
 
 class StoreOptions(msgspec.Struct, frozen=True):
@@ -50,7 +60,21 @@ class StoreOptions(msgspec.Struct, frozen=True):
     batch_bytes_max: int = 1 << 20
     queue_items_max: int = 10_000
     in_flight_max: int = 2
-    connections_max: int = 64
+
+    @property
+    def connections_max(self) -> int:
+        """Each partition keeps one in a blocking read, and may have its batches in flight."""
+        return 64 + 4 * self.partitions
+
+
+class ForeignKey(Exception):
+    """A key of the ledger holds something that ledgerq did not write; nothing was changed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"one of the keys {', '.join(names)} holds something that is not ledgerq's: "
+            "look at it (TYPE, OBJECT HELP), and rename or delete it"
+        )
 
 
 class LedgerMismatch(Exception):
@@ -66,17 +90,6 @@ RENEW = Script("renew")
 DUE = Script("due")
 
 
-class _EncodedAppend(msgspec.Struct, frozen=True):
-    """An Append as the script wants it."""
-
-    step: Append
-    commit: str
-    keys: list[str]
-    arguments: list[Argument]
-    size_bytes: int
-    """Of what varies: the state and the events."""
-
-
 class RedisStore:
     """The Store on a server. Made with `open`, ended with `close`. Over a client that is there
     already, make it with the constructor, then `prepare` it."""
@@ -84,6 +97,7 @@ class RedisStore:
     def __init__(self, client: Redis, options: StoreOptions) -> None:
         self._client = client
         self._caller = Caller(client, options.timeout_ms)
+        self._clock = ServerClock(self._caller)
         self._options = options
         self._keys = [PartitionKeys(p) for p in range(options.partitions)]
         self._appends = [self._coalescer(self._send_appends, p) for p in self._keys]
@@ -91,11 +105,8 @@ class RedisStore:
         self._positions = [self._coalescer(self._send_positions, p) for p in self._keys]
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
-        self._clock_offset_ms = 0
-        self._clock_synced_at = 0.0
         self._cursors: dict[str, str] = {}
         self._surplus: dict[int, list[Delivery]] = {}
-        self._syncing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, url: str, options: StoreOptions | None = None) -> Self:
@@ -122,14 +133,13 @@ class RedisStore:
         Raises LedgerMismatch, Rejection(SERVICE_UNAVAILABLE).
         """
         await self._check_ledger()
-        await self._sync_clock()
+        await self._clock.sync()
 
     async def close(self) -> None:
         """Answer what is in flight, and close the connections."""
         for coalescer in (*self._appends, *self._loads, *self._positions):
             await coalescer.drain()
-        if self._syncing is not None:
-            await asyncio.wait([self._syncing])
+        await self._clock.close()
         await self._client.aclose()
 
     @property
@@ -146,12 +156,7 @@ class RedisStore:
 
     def now_ms(self) -> int:
         """The server's clock as this process knows it, so that hosts' clocks need not agree."""
-        if (
-            time.monotonic() - self._clock_synced_at > CLOCK_SYNC_MS / 1000
-            and self._syncing is None
-        ):
-            self._syncing = asyncio.get_running_loop().create_task(self._sync_clock_quietly())
-        return time.time_ns() // 1_000_000 + self._clock_offset_ms
+        return self._clock.now_ms()
 
     # -- appends ------------------------------------------------------------------------------
 
@@ -159,26 +164,29 @@ class RedisStore:
         self._commits += 1
         partition = self.partition_of(step.after.id)
         commit = f"{self._commit_prefix}-{self._commits:x}"
-        encoded = _encoded(self._keys[partition], step, commit)
-        return await self._appends[partition].submit(encoded, encoded.size_bytes)
+        encoded = encode_append(self._keys[partition], step, commit)
+        outcome = await self._appends[partition].submit(encoded, encoded.size_bytes)
+        if outcome is None:
+            raise ForeignKey(encoded.keys[:2])
+        return outcome
 
     async def _send_appends(
-        self, partition: PartitionKeys, batch: list[_EncodedAppend]
-    ) -> list[Outcome]:
+        self, partition: PartitionKeys, batch: list[EncodedAppend]
+    ) -> list[Outcome | None]:
         script_keys = [partition.events, partition.due, partition.leases, partition.counters]
         arguments: list[Argument] = []
         for item in batch:
             script_keys += item.keys
             arguments += item.arguments
         replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
-        outcomes = [_outcome(partition.partition, reply) for reply in replies]
+        outcomes = [read_outcome(partition.partition, reply) for reply in replies]
         if sent_again:
             for i, (item, outcome) in enumerate(zip(batch, outcomes, strict=True)):
                 if isinstance(outcome, Conflict):
                     outcomes[i] = await self._find_commit(item, outcome)
         return outcomes
 
-    async def _find_commit(self, item: _EncodedAppend, conflict: Conflict) -> Outcome:
+    async def _find_commit(self, item: EncodedAppend, conflict: Conflict) -> Outcome:
         """Tell a real conflict from our own append whose reply was lost and which was built on."""
         version = item.step.after.version
         for recorded in await self.history(item.step.after.id):
@@ -191,7 +199,7 @@ class RedisStore:
     async def load(self, task_id: str) -> Task | None:
         partition = self.partition_of(task_id)
         reply = await self._loads[partition].submit(task_id, 0)
-        return _task(task_id, reply)
+        return read_task(task_id, reply)
 
     async def _send_loads(
         self, partition: PartitionKeys, batch: list[str]
@@ -207,7 +215,7 @@ class RedisStore:
             entries, following = await self._call(
                 HISTORY, (partition.events, partition.task(task_id)), (start, HISTORY_CHUNK)
             )
-            found += (_recorded(partition.partition, entry) for entry in entries)
+            found += (read_recorded(partition.partition, entry) for entry in entries)
             if not entries or not following:
                 found.reverse()
                 return found
@@ -243,7 +251,7 @@ class RedisStore:
             key,
             position.entry,
         )
-        return [_recorded(position.partition, entry) for entry in reply[0][1]] if reply else []
+        return [read_recorded(position.partition, entry) for entry in reply[0][1]] if reply else []
 
     # -- dispatch -----------------------------------------------------------------------------
 
@@ -282,7 +290,7 @@ class RedisStore:
         )
         if idle_ms:
             self._cursors.update(zip(streams, (c.decode() for c in cursors), strict=True))
-        return [_claimed(partition, queues, taken[i : i + 6]) for i in range(0, len(taken), 6)]
+        return [read_claimed(partition, queues, taken[i : i + 6]) for i in range(0, len(taken), 6)]
 
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int
@@ -299,10 +307,14 @@ class RedisStore:
         except ResponseError as error:
             if str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 return []  # a stream is not there, or was deleted; the next claim makes it
+            if str(error).startswith("WRONGTYPE"):
+                log.error("ready_key_is_no_stream", keys=streams, reason=str(error))
+                await asyncio.sleep(timeout_ms / 1000)
+                return []  # claims still serve the other queues, only less promptly
             raise
         by_stream = dict(zip(streams, queues, strict=True))
         deliveries = [
-            _delivery(partition, by_stream[stream.decode()], entry)
+            read_delivery(partition, by_stream[stream.decode()], entry)
             for stream, entries in reply or ()
             for entry in entries
         ]
@@ -338,7 +350,7 @@ class RedisStore:
     ) -> list[tuple[str, int]]:
         members = [f"{task_id}:{attempt}" for task_id, attempt in leases]
         gone = await self._call(RENEW, (self._keys[partition].leases,), (lease_ms, *members))
-        return [_lease(member) for member in gone]
+        return [read_lease(member) for member in gone]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         names = self._keys[partition]
@@ -346,7 +358,7 @@ class RedisStore:
         return Overdue(
             int(now),
             tuple(member.decode(errors="replace") for member in due),
-            tuple(_lease(member) for member in expired),
+            tuple(read_lease(member) for member in expired),
             None if following < 0 else int(following),
         )
 
@@ -391,144 +403,3 @@ class RedisStore:
                     f"this ledger has {field} {stored}, the settings ask for {value}; a ledger's "
                     f"{field} cannot be changed: set it to {stored}, or use another server"
                 )
-
-    async def _sync_clock(self) -> None:
-        """Measure how far the server's clock is from ours; the quickest of three replies counts."""
-        best: tuple[float, int] | None = None
-        for _ in range(3):
-            sent = time.monotonic()
-            seconds, micros = await self._caller.command("TIME")
-            took = time.monotonic() - sent
-            ours = time.time_ns() // 1_000_000 - round(took * 500)
-            offset = int(seconds) * 1000 + int(micros) // 1000 - ours
-            if best is None or took < best[0]:
-                best = (took, offset)
-        assert best is not None  # noqa: S101 - three rounds were made
-        self._clock_offset_ms = best[1]
-        self._clock_synced_at = time.monotonic()
-
-    async def _sync_clock_quietly(self) -> None:
-        try:
-            await self._sync_clock()
-        except (Rejection, RedisError):
-            # Out of reach: the old offset serves until the next try.
-            self._clock_synced_at = time.monotonic()
-        finally:
-            self._syncing = None
-
-
-def _encoded(partition: PartitionKeys, step: Append, commit: str) -> _EncodedAppend:
-    after, before = step.after, step.before
-    submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
-    kind, number, name = _place_arguments(before, after, step.queue_max)
-    queue = queue_of(after)
-    script_keys = [partition.task(after.id), partition.ready(queue)]
-    if step.tell_queue_position and kind == "ready":
-        ahead = partition.ready_ahead(queue)
-        script_keys += ahead
-        kind = f"ready:{len(ahead)}"
-    state = encode(after.state)
-    size_bytes = len(state)
-    arguments: list[Argument] = [
-        after.id,
-        0 if before is None else before.version,
-        commit,
-        after.state.updated_at,
-        encode(msgspec.structs.replace(step.meta, commit=commit)),
-        submission,
-        state,
-        kind,
-        number,
-        name,
-        len(step.events),
-    ]
-    for event in step.events:
-        data = encode(event)
-        size_bytes += len(data)
-        arguments += (type(event).__name__, data)
-    return _EncodedAppend(step, commit, script_keys, arguments, size_bytes)
-
-
-def _outcome(partition: int, reply: bytes | int) -> Outcome:
-    if isinstance(reply, bytes):
-        entry, _, queue_position = reply.decode().partition(" ")
-        return Written(Position(partition, entry), int(queue_position) if queue_position else None)
-    return Full() if reply < 0 else Conflict(reply)
-
-
-def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[str, int, str]:
-    """The new place for the script: kind, number, name."""
-    place = placement(after)
-    # Another status is another place; telling that first spares most appends the comparison.
-    if before is not None and before.status is after.status and placement(before) == place:
-        return "keep", 0, ""
-    match place:
-        case Ready():
-            return "ready", queue_max, queue_name(place.queue)
-        case Due():
-            return "due", place.at_ms, ""
-        case Leased():
-            return "lease", place.lease_ms, str(place.attempt)
-        case Nowhere():
-            return "none", 0, ""
-
-
-def _task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:
-    version, submission, state = reply
-    if version is None:
-        return None
-    if not version.isdigit():
-        raise Undecodable(f"the snapshot of task {task_id} has no version, but {version[:40]!r}")
-    return decode_task(task_id, int(version), submission or b"", state or b"")
-
-
-def _lease(member: bytes) -> tuple[str, int]:
-    task_id, _, attempt = member.decode(errors="replace").rpartition(":")
-    # What is no lease of ours names no task either.
-    return task_id, int(attempt) if attempt.isdecimal() else 0
-
-
-def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
-    position = Position(partition, entry[0].decode())
-    fields = _fields(entry[1])
-    try:
-        return Recorded(
-            position,
-            fields[b"type"].decode(),
-            fields[b"task"].decode(),
-            int(fields[b"version"]),
-            int(fields[b"at"]),
-            fields[b"data"],
-            fields[b"meta"],
-            fields[b"prev"].decode(),
-        )
-    except (KeyError, ValueError) as error:
-        raise Undecodable(f"the entry at {position} is no event of ledgerq: {error!r}") from error
-
-
-def _delivery(partition: int, queue: Queue, entry: tuple[bytes, list[bytes]]) -> Delivery:
-    fields = _fields(entry[1])
-    return Delivery(
-        queue,
-        partition,
-        entry[0].decode(),
-        fields.get(b"task", b"").decode(errors="replace"),
-        fields.get(b"n", b"").decode(errors="replace"),
-    )
-
-
-def _claimed(partition: int, queues: Sequence[Queue], row: list[Any]) -> Claimed:
-    stream, entry, task_id, version, submission, state = row
-    delivery = Delivery(
-        queues[int(stream) - 1], partition, entry.decode(), task_id.decode(errors="replace")
-    )
-    if version is None:
-        return Claimed(delivery, None, "there is no such task")
-    try:
-        return Claimed(delivery, _task(delivery.task_id, (version, submission, state)))
-    except Undecodable as error:
-        return Claimed(delivery, None, str(error))

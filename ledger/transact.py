@@ -65,14 +65,13 @@ async def transact(
     else:
         task = known
     for _ in range(CONFLICTS_MAX):
-        at = store.now_ms() if now_ms is None else now_ms
-        if task is not None:
-            # Time never runs backwards within a task, whatever a host's clock does.
-            at = max(at, task.state.updated_at)
-        events = decide(command, task, at)
+        now = store.now_ms() if now_ms is None else now_ms
+        events = decide(command, task, now)
         if not events:
             assert task is not None  # noqa: S101 - without a task, decide has events or raises
             return Committed(task, events, None)
+        # Time never runs backwards within a task, whatever a clock does.
+        at = now if task is None else max(now, task.state.updated_at)
         after = apply(task_id, task, events, at)
         step = Append(task, after, events, meta, queue_max, tell_queue_position)
         match await store.append(step):

@@ -12,9 +12,10 @@ def is_clear(error: Exception) -> bool:
     from consumers.pool import CannotRun
     from consumers.programs import NoServer
     from ledger.embedded import EmbeddedServerError
+    from ledger.redis_connection import ServerRefused
     from ledger.redis_store import LedgerMismatch
     from ledger.rejections import Rejection
     from ledger.settings import SettingsError
 
-    ours = (CliError, SettingsError, EmbeddedServerError, LedgerMismatch, Rejection)
+    ours = (CliError, SettingsError, EmbeddedServerError, LedgerMismatch, ServerRefused, Rejection)
     return isinstance(error, (*ours, CannotRun, HandlersError, NoServer))

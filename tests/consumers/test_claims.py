@@ -261,7 +261,7 @@ async def test_a_scheduled_task_is_not_taken_before_its_time(store: RedisStore) 
 
 async def test_many_schedulers_release_a_task_once(store: RedisStore) -> None:
     task_ids = [await submit(store, "note", schedule_for=store.now_ms()) for _ in range(20)]
-    schedulers = [Scheduler(store, sweep_interval_ms=20) for _ in range(5)]
+    schedulers = [Scheduler(store, sweep_interval_ms=20, outage_grace_s=0) for _ in range(5)]
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(scheduler.step() for scheduler in schedulers))
 

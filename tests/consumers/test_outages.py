@@ -161,7 +161,7 @@ async def test_what_a_handler_returns_during_an_outage_is_delivered_after_it(
         await signal(held.started)
         server.kill()
         held.finish.set()
-        delayed = await logged.comes("outcome_delayed")
+        delayed = await logged.comes("write_delayed")
         server.start()
         task = await until(other, task_id, Status.COMPLETED)
 
@@ -180,8 +180,7 @@ async def test_leases_that_ran_out_during_an_outage_are_left_alone_for_a_while(
     grace_s: float,
     last_event: str,
 ) -> None:
-    monkeypatch.setattr("consumers.scheduler.OUTAGE_GRACE_S", grace_s)
-    scheduler = Scheduler(impatient, sweep_interval_ms=20)
+    scheduler = Scheduler(impatient, sweep_interval_ms=20, outage_grace_s=grace_s)
     task_id = await submit(other)
     await transact(other, task_id, StartTask(1, "w1", lease_ms=1))
     server.kill()

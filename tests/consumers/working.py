@@ -135,7 +135,7 @@ async def working(
 @contextlib.asynccontextmanager
 async def scheduling(store: Store) -> AsyncGenerator[Scheduler]:
     """A scheduler that runs meanwhile."""
-    scheduler = Scheduler(store, sweep_interval_ms=20)
+    scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=0)
     async with running(scheduler.service):
         yield scheduler
 

@@ -1,0 +1,160 @@
+"""Between the Store's structs and what the scripts take and give: arguments and replies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ledger.codec import Undecodable, decode_task, encode
+from ledger.events import TaskSubmitted
+from ledger.keys import PartitionKeys, queue_name
+from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
+from ledger.store import (
+    Append,
+    Claimed,
+    Conflict,
+    Delivery,
+    Full,
+    Outcome,
+    Position,
+    Recorded,
+    Written,
+)
+from ledger.task import Task
+
+Argument = str | bytes | int
+
+
+class EncodedAppend(msgspec.Struct, frozen=True):
+    """An Append as the script wants it."""
+
+    step: Append
+    commit: str
+    keys: list[str]
+    arguments: list[Argument]
+    size_bytes: int
+    """Of what varies: the state and the events."""
+
+
+def encode_append(partition: PartitionKeys, step: Append, commit: str) -> EncodedAppend:
+    after, before = step.after, step.before
+    submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
+    kind, number, name = _place_arguments(before, after, step.queue_max)
+    queue = queue_of(after)
+    script_keys = [partition.task(after.id), partition.ready(queue)]
+    if step.tell_queue_position and kind == "ready":
+        ahead = partition.ready_ahead(queue)
+        script_keys += ahead
+        kind = f"ready:{len(ahead)}"
+    state = encode(after.state)
+    size_bytes = len(state)
+    arguments: list[Argument] = [
+        after.id,
+        0 if before is None else before.version,
+        commit,
+        after.state.updated_at,
+        encode(msgspec.structs.replace(step.meta, commit=commit)),
+        submission,
+        state,
+        kind,
+        number,
+        name,
+        len(step.events),
+    ]
+    for event in step.events:
+        data = encode(event)
+        size_bytes += len(data)
+        arguments += (type(event).__name__, data)
+    return EncodedAppend(step, commit, script_keys, arguments, size_bytes)
+
+
+def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
+    """What became of an item; None when a key of it holds something foreign."""
+    if isinstance(reply, bytes):
+        entry, _, queue_position = reply.decode().partition(" ")
+        return Written(Position(partition, entry), int(queue_position) if queue_position else None)
+    match reply:
+        case -2:
+            return None
+        case -1:
+            return Full()
+        case version:
+            return Conflict(version)
+
+
+def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[str, int, str]:
+    """The new place for the script: kind, number, name."""
+    place = placement(after)
+    # Another status is another place; telling that first spares most appends the comparison.
+    if before is not None and before.status is after.status and placement(before) == place:
+        return "keep", 0, ""
+    match place:
+        case Ready():
+            return "ready", queue_max, queue_name(place.queue)
+        case Due():
+            return "due", place.at_ms, ""
+        case Leased():
+            return "lease", place.lease_ms, str(place.attempt)
+        case Nowhere():
+            return "none", 0, ""
+
+
+def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:
+    version, submission, state = reply
+    if version is None:
+        return None
+    if not version.isdigit():
+        raise Undecodable(f"the snapshot of task {task_id} has no version, but {version[:40]!r}")
+    return decode_task(task_id, int(version), submission or b"", state or b"")
+
+
+def read_lease(member: bytes) -> tuple[str, int]:
+    task_id, _, attempt = member.decode(errors="replace").rpartition(":")
+    # What is no lease of ours names no task either.
+    return task_id, int(attempt) if attempt.isdecimal() else 0
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
+    position = Position(partition, entry[0].decode())
+    fields = _fields(entry[1])
+    try:
+        return Recorded(
+            position,
+            fields[b"type"].decode(),
+            fields[b"task"].decode(),
+            int(fields[b"version"]),
+            int(fields[b"at"]),
+            fields[b"data"],
+            fields[b"meta"],
+            fields[b"prev"].decode(),
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"the entry at {position} is no event of ledgerq: {error!r}") from error
+
+
+def read_delivery(partition: int, queue: Queue, entry: tuple[bytes, list[bytes]]) -> Delivery:
+    fields = _fields(entry[1])
+    return Delivery(
+        queue,
+        partition,
+        entry[0].decode(),
+        fields.get(b"task", b"").decode(errors="replace"),
+        fields.get(b"n", b"").decode(errors="replace"),
+    )
+
+
+def read_claimed(partition: int, queues: Sequence[Queue], row: list[Any]) -> Claimed:
+    stream, entry, task_id, version, submission, state = row
+    delivery = Delivery(
+        queues[int(stream) - 1], partition, entry.decode(), task_id.decode(errors="replace")
+    )
+    if version is None:
+        return Claimed(delivery, None, "there is no such task")
+    try:
+        return Claimed(delivery, read_task(delivery.task_id, (version, submission, state)))
+    except Undecodable as error:
+        return Claimed(delivery, None, str(error))
