@@ -64,7 +64,7 @@ local function read_new(stream, count)
   local ready = KEYS[stream + 2]
   local reply = pcall_redis('XREADGROUP', 'GROUP', 'workers', 'worker', 'COUNT', count,
     'STREAMS', ready, '>')
-  if reply and reply.err and not string.find(tostring(reply.err), 'NOGROUP', 1, true) then
+  if reply and reply.err and string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then
     return 0
   end
   if reply and reply.err then
