@@ -124,7 +124,8 @@ class Overdue(msgspec.Struct, frozen=True):
 
 class Store(Protocol):
     """Keeps events, snapshots and places. Every method may raise Rejection with the code
-    SERVICE_UNAVAILABLE when the ledger cannot be reached in time; nothing is half done then."""
+    SERVICE_UNAVAILABLE when the ledger cannot be reached in time. Nothing is half done then, but
+    whether a write was done is unknown: load the task, or send the same command again."""
 
     @property
     def partitions(self) -> int:
