@@ -2,7 +2,7 @@
 
 Each executor takes a handler, its context and the payload, and gives the result as JSON or raises
 HandlerFailed. Cancelling the call stops the handler: a coroutine by cancellation, a process by
-SIGKILL; a thread cannot be stopped, and is abandoned.
+SIGKILL; a thread cannot be stopped, and is abandoned unless it ends by itself.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import contextvars
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -36,6 +37,10 @@ from ledger.events import ErrorKind
 log = structlog.get_logger("worker")
 
 CHILD_STOP_TIMEOUT_S: Final = 5.0
+
+THREAD_END_GRACE_S: Final = 1.0
+"""A thread whose task was given up, and that still runs so much later, counts as abandoned: one
+that watches `context.canceled` ends before."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -66,36 +71,47 @@ class ThreadExecutor:
     The threads are daemons: one that was abandoned must not keep the worker from ending.
     """
 
-    def __init__(self) -> None:
-        self.abandoned = 0
-        """Threads whose task was given up, and that still run."""
+    def __init__(self, on_abandoned: Callable[[int], None]) -> None:
+        """`on_abandoned` is told how many there are, each time that another one is abandoned."""
+        self._on_abandoned = on_abandoned
+        self._abandoned = 0
+        """Threads that still run long after their task was given up."""
 
     async def run(self, call: Call) -> bytes:
-        """The result of a plain handler. Cancelling abandons its thread."""
-        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._start(call, done)
-        try:
-            return await done
-        except asyncio.CancelledError:
-            self.abandoned += 1
-            log.warning(
-                "thread_abandoned",
-                task_id=call.context.task_id,
-                abandoned=self.abandoned,
-                hint="a thread cannot be stopped; use executor='process' for what must be",
-            )
-            raise
-
-    def _start(self, call: Call, done: "asyncio.Future[bytes]") -> None:
+        """The result of a plain handler. Cancelling gives up its thread, at once."""
         loop = asyncio.get_running_loop()
+        ended = self._start(call, loop)
+        try:
+            result = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            loop.call_later(THREAD_END_GRACE_S, self._look_after, call.context.task_id, ended)
+            raise
+        if isinstance(result, HandlerFailed):
+            raise result
+        return result
 
-        def settle(result: bytes | HandlerFailed) -> None:
-            if done.done():
-                self.abandoned -= 1
-            elif isinstance(result, HandlerFailed):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
+    def _look_after(self, task_id: str, ended: "asyncio.Future[bytes | HandlerFailed]") -> None:
+        """Count a thread that has not ended, until it does."""
+        if ended.done():
+            return
+        self._abandoned += 1
+        ended.add_done_callback(self._count_one_less)
+        log.warning(
+            "thread_abandoned",
+            task_id=task_id,
+            abandoned=self._abandoned,
+            hint="a thread cannot be stopped; use executor='process' for what must be",
+        )
+        self._on_abandoned(self._abandoned)
+
+    def _count_one_less(self, _: object) -> None:
+        self._abandoned -= 1
+
+    def _start(
+        self, call: Call, loop: asyncio.AbstractEventLoop
+    ) -> "asyncio.Future[bytes | HandlerFailed]":
+        """How the thread ends: a failure is a value here, which nobody has to retrieve."""
+        ended: asyncio.Future[bytes | HandlerFailed] = loop.create_future()
 
         def work() -> None:
             try:
@@ -105,11 +121,12 @@ class ThreadExecutor:
                 result = failure(call.handler, error)
             # The worker may have ended without this thread, and its loop with it.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, result)
+                loop.call_soon_threadsafe(ended.set_result, result)
 
         inherited = contextvars.copy_context()
         name = f"handler-{call.context.task_id}"
         threading.Thread(target=lambda: inherited.run(work), name=name, daemon=True).start()
+        return ended
 
 
 class Child:

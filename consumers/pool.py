@@ -100,6 +100,9 @@ class Pool:
         """SIGKILL to all children at once. Without `stop` before, they are started again."""
         for children in self._children.values():
             for child in children:
+                if self._stopping.is_set():
+                    # Its turn to be told had perhaps not come yet: this is no death to make good.
+                    child.end()
                 child.kill()
 
     async def started(self) -> None:

@@ -78,10 +78,11 @@ class Worker:
         self._handlers = handlers
         self._options = options or WorkerOptions()
         self._processes = ProcessExecutor(module)
-        self._threads = ThreadExecutor()
+        self._threads = ThreadExecutor(self._on_abandoned_threads)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserved = 0
+        self._kept_for_stale = 0
         self._slot_freed = asyncio.Event()
         self._turn = 0
         self._full_claims = [0] * store.partitions
@@ -156,15 +157,28 @@ class Worker:
     async def _reserve(self, slots_max: int) -> int:
         """Wait for free slots, and hold them for a claim; 0 when the worker stops."""
         while not self.stopping:
-            room = self._reserve_free(slots_max)
+            room = self._reserve_free(slots_max, self._kept_for_stale)
             if room:
                 return room
             self._slot_freed.clear()
             await self._slot_freed.wait()
         return 0
 
-    def _reserve_free(self, slots_max: int) -> int:
-        free = self._options.concurrency - len(self._tasks) - self._reserved
+    async def _reserve_for_stale(self) -> int:
+        """As `_reserve`, but the very next slot: what was left behind must not wait until the
+        worker has nothing else to do."""
+        self._kept_for_stale = 1
+        while not self.stopping:
+            room = self._reserve_free(self._options.concurrency, 0)
+            if room:
+                self._kept_for_stale = 0
+                return room
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        return 0
+
+    def _reserve_free(self, slots_max: int, kept: int) -> int:
+        free = self._options.concurrency - len(self._tasks) - self._reserved - kept
         room = max(0, min(free, slots_max))
         self._reserved += room
         return room
@@ -187,8 +201,7 @@ class Worker:
         """Claims that their worker never started; it died, or was stopped, in between."""
         pause_s = self._options.pending_idle_ms / 1000
         for partition in range(self._store.partitions):
-            # Waits its turn for a slot: what was left behind must not wait for an idle worker.
-            room = await self._reserve(self._options.concurrency)
+            room = await self._reserve_for_stale()
             if not room:
                 break
             try:
@@ -279,17 +292,14 @@ class Worker:
             case ExecutorKind.ASYNC:
                 return await run_on_loop(call)
             case ExecutorKind.THREAD:
-                return await self._run_in_thread(call)
+                return await self._threads.run(call)
             case ExecutorKind.PROCESS:
                 return await self._processes.run(call)
 
-    async def _run_in_thread(self, call: Call) -> bytes:
-        try:
-            return await self._threads.run(call)
-        finally:
-            if self._threads.abandoned >= ABANDONED_THREADS_MAX and not self.stopping:
-                log.error("too_many_abandoned_threads", worker_id=self.id, hint="starting anew")
-                self.stop()
+    def _on_abandoned_threads(self, count: int) -> None:
+        if count >= ABANDONED_THREADS_MAX and not self.stopping:
+            log.error("too_many_abandoned_threads", worker_id=self.id, hint="starting anew")
+            self.stop()
 
     # -- leases and the end -------------------------------------------------------------------
 

@@ -207,8 +207,13 @@ async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
             return await connection.read_response()
         finally:
             await pool.release(connection)
-    except AuthenticationError as error:
-        raise ServerRefused(f"the ledger's server does not let us in: {error}") from error
+    except RedisConnectionError as error:
+        # redis-py shows a refused login as a lost connection.
+        if isinstance(error, AuthenticationError) or isinstance(
+            error.__cause__, AuthenticationError
+        ):
+            raise ServerRefused(f"the ledger's server does not let us in: {error}") from error
+        raise
     except RuntimeError as error:
         # What uvloop says of a connection that the server closed a moment ago.
         if "handler is closed" not in str(error):

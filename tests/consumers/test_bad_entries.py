@@ -76,7 +76,14 @@ async def a_task_that_is_no_hash(store: RedisStore) -> str:
     return "there is no such task"
 
 
+async def a_task_of_another_type(store: RedisStore) -> str:
+    task_id = await submit(store, "something_else")
+    await command(store, "XADD", READY, "*", "task", task_id, "n", 1)
+    return "the task is of another type, something_else"
+
+
 UNSERVABLE = [
+    a_task_of_another_type,
     task_gone,
     no_task,
     not_even_text,

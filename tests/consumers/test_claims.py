@@ -9,6 +9,7 @@ import pytest
 from consumers import Context
 from consumers.scheduler import Scheduler
 from ledger.events import Priority
+from ledger.keys import GROUP, PartitionKeys
 from ledger.placement import Queue
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
@@ -17,6 +18,7 @@ from tests.checks import check_ledger
 from tests.consumers.working import (
     PATIENCE_S,
     Counted,
+    Logged,
     handles,
     kinds,
     scheduling,
@@ -25,6 +27,8 @@ from tests.consumers.working import (
     until,
     working,
 )
+
+READY_NOTES = PartitionKeys(0).ready(Queue("note", Priority.NORMAL))
 
 
 class Diary:
@@ -222,6 +226,45 @@ async def test_a_claim_that_was_never_started_is_taken_again(
 
     for task_id in task_ids:
         assert await kinds(store, task_id) == ["TaskSubmitted", "TaskStarted", "TaskCompleted"]
+
+
+async def test_a_claim_left_behind_does_not_wait_for_an_idle_worker(store: RedisStore) -> None:
+    diary, release = Diary(), asyncio.Event()
+
+    async def next_one(_context: Context, _: Any) -> None:
+        # There is always another one waiting: the worker is never idle.
+        if not release.is_set():
+            await submit(store, "endless")
+
+    left_behind = await submit(store, "note")
+    await claim_and_die(store, 1)
+    async with working(
+        store, diary.handler, handles("endless", next_one), concurrency=1, pending_idle_ms=20
+    ):
+        await submit(store, "endless")
+        await submit(store, "endless")
+        await all_done(store, left_behind)
+        release.set()
+
+
+async def test_starts_that_are_refused_for_a_while_are_made_afterwards(
+    store: RedisStore, logged: Logged
+) -> None:
+    diary = Diary()
+    task_ids = [await submit(store, "note") for _ in range(50)]
+    await send(store.client, ("CONFIG", "SET", "maxmemory", 1))
+    try:
+        async with working(store, diary.handler, concurrency=5):
+            await logged.comes("write_delayed")
+            pending = await store.client.xpending(READY_NOTES, GROUP)
+            await send(store.client, ("CONFIG", "SET", "maxmemory", 0))
+            await all_done(store, *task_ids)
+    finally:
+        await send(store.client, ("CONFIG", "SET", "maxmemory", 0))
+
+    # What could not be started was not claimed either, beyond the slots that wait for it.
+    assert pending["pending"] <= 5
+    assert sorted(diary.ran) == sorted(task_ids)
 
 
 async def test_a_claim_that_is_handed_out_twice_is_run_once(

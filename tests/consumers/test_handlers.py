@@ -10,6 +10,7 @@ import pytest
 
 from consumers import handlers
 from consumers.handlers import ExecutorKind, HandlersError, handler, load_handlers
+from ledger.events import ErrorKind
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path / "my_handlers.py"
     sys.modules.pop("my_handlers", None)
+
+
+async def well(context: Any, payload: Any) -> None:
+    """A handler."""
 
 
 def test_without_a_module_there_is_the_built_in_handler() -> None:
@@ -120,3 +125,15 @@ def test_what_users_import_brings_neither_redis_nor_the_api() -> None:
     )
 
     assert ran.stdout == "[]\n"
+
+
+def test_one_permanent_exception_needs_no_tuple() -> None:
+    handler("once", permanent=KeyError)(well)
+
+    assert load_handlers(None)["once"].kind_of(KeyError()) is ErrorKind.PERMANENT
+
+
+@pytest.mark.parametrize("options", [{"permanent": "KeyError"}, {"permanent": (1,)}, {"retry": 3}])
+def test_options_of_another_kind_are_told_at_registration(options: dict[str, Any]) -> None:
+    with pytest.raises(HandlersError, match=f"{next(iter(options))}= takes"):
+        handler("once", **options)

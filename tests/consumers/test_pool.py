@@ -237,6 +237,23 @@ async def test_a_child_that_ignores_sigterm_is_killed(reports: Reports, logs: li
         os.kill(pid, 0)
 
 
+async def test_a_kill_while_it_stops_ends_those_too_whose_turn_has_not_come(
+    reports: Reports, logs: list[Any]
+):
+    told = "def end(*_): say('told')\nsignal.signal(signal.SIGTERM, end)\nsay('runs')"
+    stubborn = told + "\nwhile True: signal.pause()"
+    pool = Pool([program(reports, stubborn, name="first"), program(reports, name="second")])
+
+    async with running(pool):
+        await reports.take(2)
+        pool.stop()
+        assert await reports.next() == "first told"
+
+        pool.kill()
+
+    assert named(logs, "process_died") == []
+
+
 async def test_a_child_that_cannot_run_at_all_ends_the_pool(reports: Reports):
     good = program(reports, name="good")
     bad = program(reports, f"say('x'); sys.exit({UNUSABLE})", name="bad")

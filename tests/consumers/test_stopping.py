@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers import Context
+from consumers import Context, executors, worker
 from ledger.commands import StartTask
 from ledger.events import AttemptFailed, ErrorKind, RetryScheduled
 from ledger.keys import PartitionKeys
@@ -141,8 +141,9 @@ async def test_a_process_is_killed_with_all_that_it_started_when_its_time_is_up(
 
 
 async def test_a_thread_is_told_and_abandoned_when_its_time_is_up(
-    store: RedisStore, logged: Logged
+    store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(executors, "THREAD_END_GRACE_S", 0.0)
     told, go_on = list[bool](), threading.Event()
 
     def block(context: Context, _: Any) -> None:
@@ -153,6 +154,7 @@ async def test_a_thread_is_told_and_abandoned_when_its_time_is_up(
     async with working(store, handles("block", block)):
         task_id = await submit(store, "block", timeout_s=1, max_retries=0)
         task = await until(store, task_id, Status.FAILED)
+        await logged.comes("thread_abandoned")
         go_on.set()
         (thread,) = [t for t in threading.enumerate() if t.name == f"handler-{task_id}"]
         await asyncio.to_thread(thread.join, PATIENCE_S)
@@ -161,6 +163,64 @@ async def test_a_thread_is_told_and_abandoned_when_its_time_is_up(
     assert task.state.error_kind is ErrorKind.TIMEOUT
     assert [r["task_id"] for r in logged.of("thread_abandoned")] == [task_id]
     assert (await kinds(store, task_id))[-1] == "TaskFailed"
+
+
+async def test_a_thread_that_ends_when_it_is_told_is_not_abandoned(
+    store: RedisStore, logged: Logged
+) -> None:
+    go_on = threading.Event()
+
+    def watch(context: Context, _: Any) -> None:
+        context.progress(1, "begun")
+        while not context.canceled:
+            go_on.wait(0.01)
+
+    def block(context: Context, _: Any) -> None:
+        context.progress(1, "begun")
+        go_on.wait(PATIENCE_S)
+
+    async with working(store, handles("watch", watch), handles("block", block)):
+        good, bad = await submit(store, "watch"), await submit(store, "block")
+        for task_id in (good, bad):
+            await until(store, task_id, lambda task: task.state.progress == 1)
+            await cancel(store, task_id)
+        # The other one was told before, so that its grace is over too.
+        await logged.comes("thread_abandoned")
+        go_on.set()
+
+    assert [r["task_id"] for r in logged.of("thread_abandoned")] == [bad]
+
+
+async def test_a_worker_with_too_many_abandoned_threads_ends(
+    store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "THREAD_END_GRACE_S", 0.0)
+    monkeypatch.setattr(worker, "ABANDONED_THREADS_MAX", 2)
+    rounds = [threading.Event() for _ in range(3)]
+
+    def block(context: Context, payload: dict[str, int]) -> None:
+        context.progress(1, "begun")
+        rounds[payload["round"]].wait(PATIENCE_S)
+
+    async def abandon(number: int) -> str:
+        task_id = await submit(store, "block", {"round": number})
+        await until(store, task_id, lambda task: task.state.progress == 1)
+        await cancel(store, task_id)
+        await logged.comes("thread_abandoned", number + 1)
+        return task_id
+
+    async with working(store, handles("block", block)) as blocked:
+        first = await abandon(0)
+        (thread,) = [t for t in threading.enumerate() if t.name == f"handler-{first}"]
+        rounds[0].set()
+        await asyncio.to_thread(thread.join, PATIENCE_S)
+        # One that ended after all does not count any more.
+        await abandon(1)
+        assert not blocked.stopping
+        await abandon(2)
+        assert blocked.stopping
+        for go_on in rounds:
+            go_on.set()
 
 
 async def test_a_coroutine_that_ignores_its_end_is_left_behind(

@@ -52,10 +52,11 @@ class Logged:
         """The records of one event, oldest first."""
         return [record for record in self.records if record["event"] == name]
 
-    async def comes(self, name: str) -> dict[str, Any]:
-        """The first record of an event, as soon as there is one. Only for what the loop logs."""
+    async def comes(self, name: str, count: int = 1) -> dict[str, Any]:
+        """The first record of an event, as soon as there are so many. Only for what the loop
+        logs."""
         async with asyncio.timeout(PATIENCE_S):
-            while not self.of(name):
+            while len(self.of(name)) < count:
                 self._news.clear()
                 await self._news.wait()
         return self.of(name)[0]

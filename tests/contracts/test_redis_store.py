@@ -1,17 +1,19 @@
 """The store contract on servers: Valkey 9, Redis 7.0 where it is installed, and fakeredis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fakeredis.aioredis import FakeRedis
+from redis.exceptions import ResponseError
 
 from ledger.commands import CancelTask, ReportProgress
 from ledger.events import Priority
 from ledger.keys import LEDGER, PartitionKeys
 from ledger.placement import Queue
-from ledger.redis_connection import Caller
-from ledger.redis_store import APPEND, LedgerMismatch, RedisStore, StoreOptions
+from ledger.redis_connection import Caller, ServerRefused
+from ledger.redis_store import APPEND, ForeignKey, LedgerMismatch, RedisStore, StoreOptions
 from ledger.rejections import Rejection, RejectionCode
 from ledger.task import Task
 from tests.contracts.store import (
@@ -27,7 +29,7 @@ from tests.contracts.store import (
     submit,
 )
 from tests.places import assert_quiescent, server_keys, unknown_keys
-from tests.servers import empty
+from tests.servers import empty, run_server, valkey_binary
 
 KEYS = PartitionKeys(0)
 
@@ -334,6 +336,35 @@ async def test_the_stores_clock_is_the_servers(store: RedisStore):
 
     slack_ms = 1_000
     assert before[0] * 1_000 - slack_ms <= now_ms <= after[0] * 1_000 + 1_000 + slack_ms
+
+
+async def test_a_ready_key_of_another_kind_refuses_the_task_and_spoils_no_others(store: RedisStore):
+    await raw(store).set(KEYS.ready(Queue("document_processing", Priority.LOW)), "not ours")
+
+    refused, well = await asyncio.gather(
+        submit(store, priority=Priority.LOW), submit(store), return_exceptions=True
+    )
+
+    assert isinstance(refused, ForeignKey)
+    assert isinstance(well, Task)
+    assert await raw(store).xlen(KEYS.events) == 1
+    await raw(store).delete(KEYS.ready(Queue("document_processing", Priority.LOW)))
+
+
+async def test_a_counters_key_of_another_kind_changes_nothing(store: RedisStore):
+    await raw(store).set(KEYS.counters, "not ours")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await submit(store)
+
+    assert await raw(store).exists(KEYS.events) == 0
+    await raw(store).delete(KEYS.counters)
+
+
+async def test_a_server_that_lets_nobody_in_is_not_asked_again():
+    with run_server(valkey_binary(), "--requirepass", "secret") as url:
+        with pytest.raises(ServerRefused, match="does not let us in"):
+            await RedisStore.open(url + "?password=wrong")
 
 
 # -- a server that refuses ---------------------------------------------------------------------

@@ -134,6 +134,40 @@ async def test_an_error_reaches_every_item_of_its_batch_and_no_other(line: Line)
     assert await coalescer.submit(3, 1) == 30
 
 
+async def test_what_waits_behind_an_unavailable_server_does_not_begin_to_wait_again(line: Line):
+    coalescer = line.coalescer()
+    line.open.clear()
+    out = coalescer.submit(1, 1)
+    await line.arrived.wait()
+    waiting = [coalescer.submit(n, 1) for n in (2, 3)]
+    given_up = coalescer.submit(4, 1)
+    given_up.cancel()
+
+    line.error = Rejection(RejectionCode.SERVICE_UNAVAILABLE, "down")
+    line.open.set()
+    failing = await asyncio.gather(out, *waiting, return_exceptions=True)
+
+    assert [str(error) for error in failing] == ["down"] * 3
+    assert len({id(error) for error in failing}) == 3
+    assert line.batches == [[1]]
+    line.error = None
+    assert await coalescer.submit(5, 1) == 50
+
+
+async def test_what_waits_behind_another_error_is_sent(line: Line):
+    coalescer = line.coalescer()
+    line.open.clear()
+    out = coalescer.submit(1, 1)
+    await line.arrived.wait()
+    waiting = coalescer.submit(2, 1)
+
+    line.error = ValueError("no")
+    line.open.set()
+    await asyncio.gather(out, waiting, return_exceptions=True)
+
+    assert line.batches == [[1], [2]]
+
+
 async def test_replies_that_do_not_fit_are_an_error_not_a_hang():
     async def send(batch: list[int]) -> list[int]:
         return batch[1:]

@@ -80,6 +80,40 @@ def test_other_variables_of_the_environment_are_left_alone():
     assert load({}, {"PORT": "x", "HOME": "/root"}, None).settings == Settings()
 
 
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({"LEDGERQ_PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"LEDGERQ_PORT": "0"}, "http://127.0.0.1:8084"),
+        ({"LEDGERQ_PORT": "9000", "LEDGERQ_URL": "http://api:1"}, "http://api:1"),
+    ],
+)
+def test_clients_look_on_the_port_of_the_settings(env: dict[str, str], url: str):
+    assert load({}, env, None).settings.url == url
+
+
+@pytest.mark.parametrize(
+    ("flags", "redis_url"),
+    [
+        ({"data_dir": "d"}, None),
+        ({"data_dir": "d", "redis_url": "redis://flag"}, "redis://flag"),
+        ({}, "redis://env"),
+    ],
+)
+def test_a_directory_among_the_flags_means_its_own_server(
+    flags: dict[str, object], redis_url: str | None
+):
+    env = {"LEDGERQ_REDIS_URL": "redis://env", "LEDGERQ_DATA_DIR": "e"}
+
+    assert load(flags, env, None).settings.redis_url == redis_url
+
+
+def test_variables_that_kubernetes_sets_are_told_from_mistakes():
+    env = {"LEDGERQ_PORT": "tcp://10.0.0.1:8084", "LEDGERQ_SERVICE_HOST": "10.0.0.1"}
+
+    assert "enableServiceLinks: false" in problems(env=env)[-1]
+
+
 @pytest.mark.parametrize("text", ["ocr,speech", " ocr , speech,"])
 def test_a_list_is_comma_separated_text(text: str):
     settings = load({}, {"LEDGERQ_TASK_TYPES": text}, None).settings

@@ -3,10 +3,11 @@
 import pytest
 
 from ledger.codec import Meta, decode_meta
-from ledger.commands import CancelTask, ReportProgress, StartTask, SubmitTask
-from ledger.events import TaskCanceled, TaskStarted
+from ledger.commands import CancelTask, FailAttempt, ReportProgress, StartTask, SubmitTask
+from ledger.events import ErrorKind, TaskCanceled, TaskStarted
 from ledger.memory_store import MemoryStore
 from ledger.rejections import Rejection, RejectionCode
+from ledger.retry_policy import RetryPolicy
 from ledger.store import Append, Conflict, Outcome
 from ledger.task import Status, Task
 from ledger.transact import CONFLICTS_MAX, transact
@@ -95,6 +96,26 @@ async def test_conflicts_without_end_are_told_to_the_caller(store: BusyStore):
     assert len(await store.history(TASK_ID)) == 1
 
 
+async def test_a_conflict_over_an_expected_version_is_not_decided_again(store: BusyStore):
+    task = await submitted(store)
+    store.conflicts = 1
+
+    with pytest.raises(Rejection, match="is at version 99,") as raised:
+        await transact(store, TASK_ID, CancelTask(), expected_versions={task.version})
+
+    assert raised.value.code is RejectionCode.VERSION_CONFLICT
+    assert len(await store.history(TASK_ID)) == 1
+
+
+async def test_an_expected_version_goes_before_the_rules(store: BusyStore):
+    await submitted(store)
+
+    with pytest.raises(Rejection) as raised:
+        await transact(store, TASK_ID, ReportProgress(5), expected_versions={7})
+
+    assert raised.value.code is RejectionCode.VERSION_CONFLICT
+
+
 async def test_a_known_task_is_not_loaded(store: BusyStore):
     task = await submitted(store)
 
@@ -119,6 +140,18 @@ async def test_time_never_runs_backwards_within_a_task(store: BusyStore):
     done = await transact(store, TASK_ID, StartTask(1, "w1", 9), now_ms=T0)
 
     assert done.task.state.started_at == T0 + 500
+
+
+async def test_a_retry_is_due_by_the_clock_whatever_an_earlier_event_says(store: BusyStore):
+    ahead = T0 + 7_200_000
+    await transact(store, TASK_ID, SubmitTask(SUBMITTED), now_ms=ahead)
+    await transact(store, TASK_ID, StartTask(1, "w1", 9), now_ms=ahead)
+
+    failed = FailAttempt(1, "no", ErrorKind.RETRYABLE, policy=RetryPolicy(base_ms=10))
+    done = await transact(store, TASK_ID, failed, now_ms=T0)
+
+    assert done.task.state.waiting_until == T0 + 10
+    assert done.task.state.updated_at == ahead
 
 
 async def test_a_full_queue_refuses_a_submission(store: BusyStore):
