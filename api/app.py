@@ -1,7 +1,6 @@
 """The composition root: the API as one ASGI application."""
 
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from starlette.routing import Router
@@ -32,7 +31,7 @@ class App:
             Queries(store, settings, self.live),
             self._health,
         )
-        router = Router(table, redirect_slashes=False, default=not_found, lifespan=self._lifespan)
+        router = Router(table, redirect_slashes=False, default=not_found)
         self._gate = Gate(router, {r.path: r.app for r in table if not r.param_convertors})
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
@@ -43,13 +42,10 @@ class App:
         self._health.stopping = True
         await self.live.close()
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await self.stop_waiting()
-            await self._memory.close()
+    async def close(self) -> None:
+        """End what runs beside the requests."""
+        await self.stop_waiting()
+        await self._memory.close()
 
 
 def create_app(store: RedisStore, settings: Settings) -> App:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from api.errors import ApiError, Header, of_rejection, task_not_found
 from api.exchange import Exchange
 from api.intake import PROGRESS_BODY_BYTES_MAX, Intake
 from api.overload import MemoryGuard
+from api.preconditions import expected_versions
 from api.waiting import position_after
 from api.wire import TaskList, task_json, task_view
 from ledger.codec import Meta, encode
@@ -114,7 +116,7 @@ class Commands:
             ids = [str(uuid_utils.uuid7()) for _ in submissions]
         else:
             submissions = self._intake.batch(body, hashlib.sha256(body).hexdigest())
-            ids = [derived_id(s.kb_id, key, i) for i, s in enumerate(submissions)]
+            ids = _derived_ids(key, submissions)
             await self._refuse_clash(ids, submissions)
         await self._memory.check()
         committed = await self._submit_all(ids, submissions, exchange.meta())
@@ -186,16 +188,23 @@ class Commands:
         exchange.parameters()
         body = await exchange.json_body(PROGRESS_BODY_BYTES_MAX)
         report = self._intake.progress(body)
-        committed = await self._change(exchange, ReportProgress(report.progress, report.message))
+        message = None if report.message is msgspec.UNSET else report.message
+        committed = await self._change(exchange, ReportProgress(report.progress, message))
         await self._answer_task(exchange, committed)
 
     async def _change(self, exchange: Exchange, command: Command) -> Committed:
         task_id = exchange.task_id
         if not is_task_id(task_id):
             raise task_not_found(task_id)
+        expected = expected_versions(exchange.list_header(b"if-match"))
         try:
             return await transact(
-                self._store, task_id, command, meta=exchange.meta(), tell_queue_position=True
+                self._store,
+                task_id,
+                command,
+                meta=exchange.meta(),
+                tell_queue_position=True,
+                expected_versions=expected,
             )
         except Rejection as rejection:
             if rejection.code is RejectionCode.TASK_NOT_FOUND:
@@ -213,6 +222,17 @@ def _marks(committed: Committed) -> list[Header]:
     if committed.position is not None:
         marks.append((b"ledger-position", str(committed.position).encode()))
     return marks
+
+
+def _derived_ids(key: str, submissions: Sequence[TaskSubmitted]) -> list[str]:
+    """The ids that a key gives a batch. Counted within each kb_id, as a key is: wherever the first
+    item of a kb_id stands, it meets itself again."""
+    seen: Counter[str] = Counter()
+    ids: list[str] = []
+    for submission in submissions:
+        ids.append(derived_id(submission.kb_id, key, seen[submission.kb_id]))
+        seen[submission.kb_id] += 1
+    return ids
 
 
 def _batch_position(committed: Sequence[Committed]) -> list[Header]:

@@ -162,6 +162,12 @@ class Exchange:
             raise invalid(name, f"1 to {TEXT_HEADER_MAX} printable characters")
         return text
 
+    def list_header(self, name: bytes) -> bytes | None:
+        """A header whose value is a list: all its lines as one. None when it is not there."""
+        if name not in self.headers:
+            return None
+        return b", ".join(value for sent, value in self.scope["headers"] if sent == name)
+
     def meta(self) -> Meta:
         """Who writes, for the events that this request makes."""
         actor = "api" if b"x-actor" not in self.headers else self.text_header("X-Actor") or "api"

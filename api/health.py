@@ -51,8 +51,14 @@ NO_DATABASE: Final = Part("not_used", message="tasks are read from the ledger it
 """There is no read model yet, and claiming that one is healthy would say nothing."""
 
 
+async def live(exchange: Exchange) -> None:
+    """GET /livez: 200 as long as the event loop turns."""
+    exchange.parameters()
+    await exchange.respond(200, encode(Part(HEALTHY)))
+
+
 class HealthChecks:
-    """/health, /livez and /readyz."""
+    """/health and /readyz."""
 
     def __init__(self, client: Redis, memory: MemoryGuard, settings: Settings) -> None:
         self._client = client
@@ -68,11 +74,6 @@ class HealthChecks:
         status = HEALTHY if redis.status == queue.status == HEALTHY else UNHEALTHY
         details = Details(NO_DATABASE, redis, queue)
         await self._answer(exchange, Health(status, "task-manager", __version__, details))
-
-    async def live(self, exchange: Exchange) -> None:
-        """GET /livez: 200 as long as the event loop turns."""
-        exchange.parameters()
-        await self._answer(exchange, Part(HEALTHY))
 
     async def ready(self, exchange: Exchange) -> None:
         """GET /readyz: 200 while this process takes and can write tasks."""

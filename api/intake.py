@@ -25,6 +25,9 @@ ENVELOPE_BYTES_MAX: Final = 64 * 1024
 PROGRESS_BODY_BYTES_MAX: Final = 64 * 1024
 URL_CHARACTERS_MAX: Final = 2_048
 
+_DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_MANY_DIGITS: Final = b"0" * 300
+
 _URL = re.compile(
     r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?#][!-\[\]-~]*)?", re.IGNORECASE
 )
@@ -48,7 +51,7 @@ class ProgressBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of PUT /api/v1/tasks/{id}/progress."""
 
     progress: Annotated[int, msgspec.Meta(ge=0, le=100)]
-    message: Annotated[str, msgspec.Meta(max_length=4_096)] = ""
+    message: Annotated[str, msgspec.Meta(max_length=4_096)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Intake:
@@ -142,6 +145,11 @@ class Intake:
             raise self._refusals.too_large(field, index, len(data), self._payload_bytes_max)
         if is_too_deep(data):
             raise self._refusals.too_deep(field, index)
+        if _may_hold_huge_number(data):
+            try:
+                msgspec.json.decode(data)
+            except UNREADABLE as error:
+                raise self._refusals.huge_number(field, index, str(error)) from None
 
     def _schedule_ms(self, moment: datetime, index: int | None) -> int:
         try:
@@ -184,6 +192,16 @@ def expected_of_submission(settings: Settings) -> dict[str, str]:
         f"host is one of {hosts}",
         "metadata": "null, or a JSON object",
     }
+
+
+def _may_hold_huge_number(document: bytes) -> bool:
+    """Whether it is worth a whole decode to see that every number in valid JSON can be read.
+
+    Numbers above 1.8e308 take an exponent or that many digits. Two scans for what looks like
+    either, in text too, cost next to nothing on what has none.
+    """
+    alike = document.translate(_DIGITS_ALIKE)
+    return b"0e" in alike or _MANY_DIGITS in alike
 
 
 def _has_control_character(text: str) -> bool:

@@ -49,6 +49,11 @@ class Refusals:
             {"field": field, "expected": expected, **_indexed(index)},
         )
 
+    def huge_number(self, field: str, index: int | None, reason: str) -> ApiError:
+        """400: no reader would take a number in the field."""
+        expected = "numbers that fit in 64 bits of floating point"
+        return _refused(field, expected, index, reason)
+
     def no_batch(self, items_max: int, reason: str) -> ApiError:
         """400: the body is not a list, or not of so many."""
         return _refused("body", f"a JSON array of 1 to {items_max} submissions", None, reason)

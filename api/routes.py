@@ -9,7 +9,7 @@ from api.commands import Commands
 from api.errors import ApiError, ErrorCode, Header
 from api.exchange import Exchange
 from api.gate import EXCHANGE
-from api.health import HealthChecks
+from api.health import HealthChecks, live
 from api.queries import Queries
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ def routes(commands: Commands, queries: Queries, health: HealthChecks) -> list[R
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),
         Route("/health", Resource({"GET": health.health})),
-        Route("/livez", Resource({"GET": health.live})),
+        Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),
     ]

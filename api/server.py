@@ -10,13 +10,18 @@ from typing import Any, Final, cast
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from api.app import create_app
 from api.bind import BACKLOG, bind
+from api.entrance import Entrance
 from api.errors import ApiError, ErrorCode, answer
 from api.exchange import new_request_id
-from consumers.roles import store_options
+from consumers.roles import open_store
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 
@@ -38,28 +43,22 @@ async def serve(
 ) -> None:
     """Serve the API until told to stop, then answer what is in work and return.
 
-    `store` stays its caller's; without it the ledger at `settings.redis_url` is opened, and closed
-    at the end. `listener` is a socket that listens already, for instance inherited, and is closed
-    at the end; without it, host and port are those of the settings. `stop` tells when to end;
-    without it SIGTERM and SIGINT do. `on_started` is called with host and port once requests are
-    answered (of use with port 0).
+    `store` stays its caller's; without it the settings' ledger is opened, and closed at the end:
+    until its server is there, however long that takes, requests get 503. `listener` is a socket
+    that listens already, for instance inherited, and is closed at the end; without it, host and
+    port are those of the settings. `stop` tells when to end; without it SIGTERM and SIGINT do.
+    `on_started` is called with host and port once the ledger is open and requests are answered (of
+    use with port 0).
 
-    Raises ValueError without a store and a URL, OSError when the address cannot be bound, and what
-    `RedisStore.open` raises.
+    Raises OSError when the address cannot be bound, and what `consumers.roles.open_store` raises.
     """
     if listener is None:
         listener = bind(settings.host, settings.port)
     with contextlib.closing(listener):
         if store is not None:
             await _serve(settings, store, listener, stop, on_started)
-            return
-        if settings.redis_url is None:
-            raise ValueError("redis_url: expected the URL of a Redis or Valkey, got nothing")
-        store = await RedisStore.open(settings.redis_url, store_options(settings))
-        try:
-            await _serve(settings, store, listener, stop, on_started)
-        finally:
-            await store.close()
+        else:
+            await _serve_while_opening(settings, listener, stop, on_started)
 
 
 def run(settings: Settings) -> None:
@@ -75,7 +74,7 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
         http=Protocol,
         ws="none",
         loop="none",
-        lifespan="on",
+        lifespan="off",
         interface="asgi3",
         log_config=None,
         access_log=False,
@@ -96,8 +95,44 @@ async def _serve(
 ) -> None:
     app = create_app(store, settings)
     server = Server(uvicorn_config(app, settings), app.stop_waiting, stop, on_started)
-    with _rarely_collecting():
-        await server.serve([listener])
+    try:
+        with _rarely_collecting():
+            await server.serve([listener])
+    finally:
+        await app.close()
+
+
+async def _serve_while_opening(
+    settings: Settings,
+    listener: socket.socket,
+    stop: asyncio.Event | None,
+    on_started: Callable[[str, int], None] | None,
+) -> None:
+    entrance = Entrance()
+    server = Server(uvicorn_config(entrance, settings), entrance.stop_waiting, stop, None)
+    host, port = listener.getsockname()[:2]
+
+    def opened(opening: "asyncio.Task[RedisStore]") -> None:
+        if opening.cancelled():
+            return
+        if opening.exception() is not None:
+            server.end()
+            return
+        entrance.open(create_app(opening.result(), settings))
+        if on_started is not None:
+            on_started(host, port)
+
+    opening = asyncio.get_running_loop().create_task(open_store(settings))
+    opening.add_done_callback(opened)
+    try:
+        with _rarely_collecting():
+            await server.serve([listener])
+    finally:
+        opening.cancel()
+        await asyncio.wait([opening])
+        await entrance.close()
+        if not opening.cancelled():
+            await opening.result().close()
 
 
 @contextlib.contextmanager
@@ -132,6 +167,11 @@ class Server(uvicorn.Server):
         self._before_shutdown = before_shutdown
         self._stop = stop
         self._on_started = on_started
+        self._over = False
+
+    def end(self) -> None:
+        """Stop soon, as if told to."""
+        self._over = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -140,7 +180,7 @@ class Server(uvicorn.Server):
             self._on_started(host, port)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._stop is not None and self._stop.is_set():
+        if self._over or (self._stop is not None and self._stop.is_set()):
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -202,47 +242,76 @@ class JoinedWrites:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's parser, with bounds on the head of a request, and with our error shape."""
+    """uvicorn's parser, with bounds on the head of a request, and with our error shape.
+
+    A connection has KEEP_ALIVE_S for each whole head, however its bytes trickle in.
+    """
 
     _in_head = False
     _head_bytes = 0
+    """Of an unfinished head, with the read that is being parsed."""
+    _head_too_large = False
+    _head_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._joined = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
-        self._close_when_silent()
+        self._start_head_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_clock()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._stop_head_clock()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
+        self._stop_head_clock()
         self._in_head = False
+        # A read may hold much of the body too: only then is the head itself measured.
+        if self._head_bytes > HEAD_BYTES_MAX and self._whole_head_bytes() > HEAD_BYTES_MAX:
+            self._head_too_large = True
+            raise ValueError("the head is too large")  # ends the parse, and leads to send_400
         super().on_headers_complete()
         self.cycle.transport = self._joined
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if not self._in_head:
             self._head_bytes = 0
+            cycle = cast("RequestResponseCycle | None", self.cycle)
+            if cycle is not None and not cycle.response_complete:
+                return
+        elif self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(_head_too_large())
             return
-        self._head_bytes += len(data)
-        if self._head_bytes <= HEAD_BYTES_MAX:
-            self._close_when_silent()
-        elif not self.transport.is_closing():
-            limit = f"at most {HEAD_BYTES_MAX} bytes of request line and headers"
-            self._refuse(ApiError(ErrorCode.HEADERS_TOO_LARGE, f"expected {limit}"))
+        if self._head_clock is None:
+            self._start_head_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn answers to bytes that are no HTTP."""
-        self._refuse(ApiError(ErrorCode.INVALID_REQUEST, msg))
+        """What uvicorn answers to bytes that are no HTTP, and when a callback raised."""
+        invalid = ApiError(ErrorCode.INVALID_REQUEST, msg)
+        self._refuse(_head_too_large() if self._head_too_large else invalid)
 
-    def _close_when_silent(self) -> None:
-        """A connection that asks for nothing goes the way of one with nothing more to ask."""
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
+    def _whole_head_bytes(self) -> int:
+        """Request line and headers, as they are on the wire, but for optional blanks."""
+        lines = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+        return len(self.url) + lines
+
+    def _start_head_clock(self) -> None:
+        self._head_clock = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+    def _stop_head_clock(self) -> None:
+        if self._head_clock is not None:
+            self._head_clock.cancel()
+            self._head_clock = None
 
     def _refuse(self, error: ApiError) -> None:
         refusal = answer(error)
@@ -253,3 +322,8 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[refusal.status] + head.encode() + refusal.body)
         self.transport.close()
+
+
+def _head_too_large() -> ApiError:
+    limit = f"at most {HEAD_BYTES_MAX} bytes of request line and headers"
+    return ApiError(ErrorCode.HEADERS_TOO_LARGE, f"expected {limit}")

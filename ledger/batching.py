@@ -26,6 +26,9 @@ class Coalescer(Generic[Item, Reply]):
     leave: while the server carries out one, this process works on the replies to another. (Two
     halves gave 1.5 times the submissions and 1.3 times the drain of one whole; three gave no more.)
     More than `queue_items_max` waiting items are refused with SERVICE_UNAVAILABLE.
+
+    A batch that fails with SERVICE_UNAVAILABLE takes along what waits: the server was given all its
+    time, and whoever waited through it must not begin to wait for as long again.
     """
 
     def __init__(
@@ -95,12 +98,20 @@ class Coalescer(Generic[Item, Reply]):
             for _, _, future in batch:
                 if not future.done():
                     future.set_exception(_own_copy(error))
+            if isinstance(error, Rejection) and error.code is RejectionCode.SERVICE_UNAVAILABLE:
+                self._fail_waiting(error)
             if not isinstance(error, Exception):
                 raise
         else:
             for (_, _, future), reply in zip(batch, replies, strict=True):
                 if not future.done():
                     future.set_result(reply)
+
+    def _fail_waiting(self, error: Rejection) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, future in waiting:
+            if not future.done():
+                future.set_exception(_own_copy(error))
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)

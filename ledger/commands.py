@@ -29,10 +29,11 @@ class StartTask(msgspec.Struct, frozen=True):
 
 
 class ReportProgress(msgspec.Struct, frozen=True):
-    """Tell how far the work is, 0 to 100. `attempt` None: whichever attempt runs."""
+    """Tell how far the work is, 0 to 100. `message` None: the last one still holds. `attempt` None:
+    whichever attempt runs."""
 
     progress: int
-    message: str = ""
+    message: str | None = ""
     attempt: int | None = None
 
 

@@ -111,9 +111,10 @@ def _start(command: StartTask, task: Task) -> tuple[Event, ...]:
 def _progress(command: ReportProgress, task: Task) -> tuple[Event, ...]:
     attempt = task.state.attempt if command.attempt is None else command.attempt
     _require_running(task, attempt)
-    if (command.progress, command.message) == (task.state.progress, task.state.message):
+    message = task.state.message if command.message is None else command.message
+    if (command.progress, message) == (task.state.progress, task.state.message):
         return NOTHING
-    return (TaskProgressed(attempt, command.progress, command.message),)
+    return (TaskProgressed(attempt, command.progress, message),)
 
 
 def _complete(command: CompleteTask, task: Task) -> tuple[Event, ...]:

@@ -23,7 +23,7 @@ def derived_id(kb_id: str, idempotency_key: str, index: int | None = None) -> st
     """The id of the task that `idempotency_key` names within `kb_id`: always the same one.
 
     A version 8 UUID (RFC 9562, section 5.8) of SHA-256 over the length-prefixed parts. `index` is
-    the item's place in a batch that was sent under one key.
+    the item's place among those of its kb_id in a batch that was sent under one key.
     """
     parts = [kb_id, idempotency_key] if index is None else [kb_id, idempotency_key, str(index)]
     digest = hashlib.sha256()

@@ -22,6 +22,8 @@ from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 ENV_PREFIX = "LEDGERQ_"
 FILE_NAME = "ledgerq.toml"
 FILE_VARIABLE = f"{ENV_PREFIX}SETTINGS_FILE"
+SERVICE_LINK_VARIABLE = f"{ENV_PREFIX}SERVICE_HOST"
+"""Kubernetes gives it, and others such as LEDGERQ_PORT, to pods beside a Service `ledgerq`."""
 
 BUILT_IN_TASK_TYPES = (
     "document_processing",
@@ -121,9 +123,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65_535, description="TCP port of the API; 0 takes a free one")
     ] = 8084
-    url: Annotated[HttpUrl, Meta(description="where client commands find the API")] = (
-        "http://127.0.0.1:8084"
-    )
+    url: Annotated[
+        HttpUrl,
+        Meta(description="where client commands find the API; else here, on the port that is set"),
+    ] = "http://127.0.0.1:8084"
     wait_seconds_max: Annotated[
         int, Meta(ge=1, le=600, description="longest ?wait= that a request may ask for")
     ] = 60
@@ -299,6 +302,9 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None) ->
     """Settings from `flags` (by knob name; None: not given), `env` and `file`, in this order.
 
     Lists may be given as comma-separated text, and "" stands for "none" where that is a value.
+    A `data_dir` among the flags means the server of that directory: without a `redis_url` beside
+    it, one that comes from elsewhere does not count. Without a `url`, clients look on this machine,
+    on `port`.
     Raises `SettingsError` for unknown names (with the closest valid one), for values of the wrong
     type or out of bounds, for values that do not go together, and for a file that cannot be read.
     """
@@ -317,14 +323,25 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None) ->
                 problems.append(
                     f"{name}: expected {knob.expected}, got {_quoted(given)} ({source})"
                 )
-    settings = Settings(**values)
     default = Source(Origin.DEFAULT)
     every_source = {name: sources.get(name, default) for name in KNOBS}
+    if _outranks(every_source["data_dir"], every_source["redis_url"]):
+        values["redis_url"], every_source["redis_url"] = None, default
+    if "port" in values:
+        values.setdefault("url", f"http://127.0.0.1:{values['port'] or KNOBS['port'].default}")
+    settings = Settings(**values)
     # Bounds that span two knobs mean little while one of them is not even a value.
     problems = problems or list(_disagreements(settings, every_source))
+    if problems and SERVICE_LINK_VARIABLE in env:
+        problems.append("Kubernetes sets such variables: give the pod `enableServiceLinks: false`")
     if problems:
         raise SettingsError(problems)
     return Loaded(settings, every_source)
+
+
+def _outranks(data_dir: Source, redis_url: Source) -> bool:
+    """Whether a directory was named by hand, and a server at best in the environment or a file."""
+    return data_dir.origin is Origin.FLAG and redis_url.origin is not Origin.FLAG
 
 
 def to_env(settings: Settings) -> dict[str, str]:

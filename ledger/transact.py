@@ -1,5 +1,6 @@
 """Carry a command out: load, decide, append, and again when somebody else was faster."""
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Final
 
@@ -49,15 +50,18 @@ async def transact(
     now_ms: int | None = None,
     queue_max: int = 0,
     tell_queue_position: bool = False,
+    expected_versions: Collection[int] | None = None,
 ) -> Committed:
     """Make `command` happen to the task, once.
 
     `known` saves a round trip when the caller has the task at hand (None: it does not exist); if
     that turns out to be out of date, it is loaded. `now_ms` is the ledger's clock unless given.
-    `tell_queue_position` saves another, see `Committed.queue_position`.
+    `tell_queue_position` saves another, see `Committed.queue_position`. With `expected_versions`
+    the command is meant for a task at one of these versions, and is not decided again on another.
 
-    Raises Rejection: the domain's own, QUEUE_FULL, VERSION_CONFLICT when others were faster
-    CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the ledger cannot be reached.
+    Raises Rejection: the domain's own, QUEUE_FULL, VERSION_CONFLICT when the task is at none of the
+    versions expected, or others were faster CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the
+    ledger cannot be reached.
     """
     if known is UNKNOWN:
         # A submission under a new id meets nothing: the append itself says when that is wrong.
@@ -65,6 +69,8 @@ async def transact(
     else:
         task = known
     for _ in range(CONFLICTS_MAX):
+        if expected_versions is not None and task is not None:
+            _check_version(task.version, expected_versions)
         now = store.now_ms() if now_ms is None else now_ms
         events = decide(command, task, now)
         if not events:
@@ -77,7 +83,9 @@ async def transact(
         match await store.append(step):
             case Written(position, queue_position):
                 return Committed(after, events, position, queue_position)
-            case Conflict():
+            case Conflict(version):
+                if expected_versions is not None:
+                    raise _other_version(version)
                 task = await store.load(task_id)
             case Full():
                 raise Rejection(
@@ -88,6 +96,18 @@ async def transact(
     raise Rejection(
         RejectionCode.VERSION_CONFLICT,
         f"the task was changed by others {CONFLICTS_MAX} times in a row; try again",
+    )
+
+
+def _check_version(version: int, expected: Collection[int]) -> None:
+    if version not in expected:
+        raise _other_version(version)
+
+
+def _other_version(version: int) -> Rejection:
+    return Rejection(
+        RejectionCode.VERSION_CONFLICT,
+        f"the task is at version {version}, which is not the one expected; read it again",
     )
 
 

@@ -67,10 +67,6 @@ class When:
         task_id = TASK_ID if self._task is None else self._task.id
         return Given(apply(task_id, self._task, self._outcome, self._now), self._now)
 
-    def then_nothing(self) -> Given:
-        """The wish held already."""
-        return self.then()
-
 
 def given(*events: Event) -> Given:
     """The task that `events` make; none of no events."""

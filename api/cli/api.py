@@ -26,15 +26,7 @@ def api(
     log_format: Format = None,
 ) -> None:
     """Waits for its server when that is not there yet. SIGTERM: answers what is in work, ends."""
-    settings = load_settings(
-        host=host,
-        port=port,
-        redis_url=redis_url,
-        data_dir=data_dir,
-        task_types=task_types,
-        log_level=log_level,
-        log_format=log_format,
-    ).settings
+    settings = load_settings(**locals()).settings
     logs.configure(settings, "api")
     with listen(settings) as listener:
         run_api(settings, listener)

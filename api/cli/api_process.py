@@ -14,47 +14,34 @@ import uvloop
 
 from api.server import serve
 from consumers.pool import end_with_parent
-from consumers.roles import Role, run_reported, run_role
-from ledger.redis_store import RedisStore
+from consumers.roles import run_reported
+from consumers.signals import StopSignals
 from ledger.settings import Settings
 
 log = structlog.get_logger("api")
 
 
-class ApiRole:
-    """Serves until `stop`, then answers what is in work."""
-
-    def __init__(self, settings: Settings, store: RedisStore, listener: socket.socket) -> None:
-        self._settings = settings
-        self._store = store
-        self._listener = listener
-        self._stop = asyncio.Event()
-
-    async def run(self) -> None:
-        """Serve requests."""
-        await serve(
-            self._settings,
-            self._store,
-            listener=self._listener,
-            stop=self._stop,
-            on_started=lambda host, port: log.info("api_started", host=host, port=port),
-        )
-
-    def stop(self) -> None:
-        """Take no more requests."""
-        self._stop.set()
-
-
 def run_api(settings: Settings, listener: socket.socket) -> None:
-    """Serve on `listener` until a signal says to stop. Raises as `consumers.roles.open_store`."""
+    """Serve on `listener` until a signal says to stop, then answer what is in work.
 
-    # That it starts and ends is said by our own records.
+    Raises as `consumers.roles.open_store`.
+    """
+    # That it starts and ends is said by our own records, and a line for whatever bytes come from
+    # outside would let callers fill the log.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    uvloop.run(_serve(settings, listener))
 
-    def make(store: RedisStore) -> Role:
-        return ApiRole(settings, store, listener)
 
-    uvloop.run(run_role(settings, make))
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    signals, stop = StopSignals(), asyncio.Event()
+    signals.call(stop.set)
+    await serve(
+        settings,
+        listener=listener,
+        stop=stop,
+        on_started=lambda host, port: log.info("api_started", host=host, port=port),
+    )
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from api.cli.client import Refused, Service, Task
 from api.cli.failures import CliError
-from api.cli.service import Refused, Service, Task
 from ledger.settings import Settings
 
 PROGRESS_FROM_TASKS: Final = 2

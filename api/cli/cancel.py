@@ -1,8 +1,8 @@
 """`ledgerq cancel`"""
 
+from api.cli.client import Service
 from api.cli.flags import AsJson, TaskId, Url, service_url
 from api.cli.output import print_json
-from api.cli.service import Service
 
 
 def cancel(task_id: TaskId, /, *, url: Url = None, json: AsJson = False) -> None:

@@ -11,8 +11,8 @@ from api.cli.checkup import machine
 from api.cli.checkup import server as server_checks
 from api.cli.checkup.finding import Finding, Level, fail, ok, warn
 from api.cli.failures import CliError
-from api.cli.flags import AsJson, DataDir, RedisUrl, Url, load_settings, service_url
-from api.cli.ledger import LOOK_TIMEOUT_MS, server_of
+from api.cli.flags import AsJson, DataDir, RedisUrl, Url, load_settings
+from api.cli.open_ledger import LOOK_TIMEOUT_MS, server_of
 from api.cli.output import print_json, print_table
 from ledger.embedded import EmbeddedServerError, running_server
 from ledger.redis_connection import connect
@@ -34,7 +34,7 @@ def doctor(
         found += [fail("settings", problem, "see `ledgerq settings`") for problem in error.problems]
     else:
         found.append(_settings(loaded))
-        found += _outside(loaded, service_url(url))
+        found += _outside(loaded)
     _print(found, as_json=json)
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
@@ -44,13 +44,13 @@ def _settings(loaded: Loaded) -> Finding:
     return ok("settings", f"{len(given)} set, {len(loaded.sources) - len(given)} as by default")
 
 
-def _outside(loaded: Loaded, url: str) -> Iterator[Finding]:
+def _outside(loaded: Loaded) -> Iterator[Finding]:
     """Everything that is not in this process."""
     settings = loaded.settings
     yield from asyncio.run(_server(loaded))
     if settings.redis_url is None:
         yield from machine.data_dir(Path(settings.data_dir))
-    yield machine.service(url)
+    yield machine.service(settings.url)
 
 
 async def _server(loaded: Loaded) -> list[Finding]:

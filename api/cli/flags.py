@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, Origin, load
+from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, load
 from ledger.settings import find_file as find_settings_file
 
 
@@ -46,11 +46,5 @@ def load_settings(**flags: Any) -> Loaded:
 
 
 def service_url(url: str | None) -> str:
-    """Where the API is: the flag or the setting; else this machine, on the port of the settings.
-
-    Raises SettingsError.
-    """
-    loaded = load_settings(url=url)
-    if loaded.sources["url"].origin is Origin.DEFAULT:
-        return f"http://127.0.0.1:{loaded.settings.port or 8084}"
-    return loaded.settings.url
+    """Where the API is: the flag or the setting. Raises SettingsError."""
+    return load_settings(url=url).settings.url

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 
+from api.cli.client import Service
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, DataDir, RedisUrl, TaskId, Url, load_settings, service_url
 from api.cli.output import on_terminal, print_json, print_table, shortened
-from api.cli.service import Service
 from ledger.settings import Settings
 
 DETAIL_CHARACTERS_MAX: Final = 200
@@ -47,8 +47,6 @@ def history(
             answer = service.events(task_id)
     else:
         settings = load_settings(data_dir=data_dir, redis_url=redis_url).settings
-        if redis_url is None:
-            settings = msgspec.structs.replace(settings, redis_url=None)
         answer = asyncio.run(_from_ledger(settings, task_id))
     if json:
         print_json(answer)
@@ -57,7 +55,7 @@ def history(
 
 
 async def _from_ledger(settings: Settings, task_id: str) -> bytes:
-    from api.cli.ledger import open_ledger
+    from api.cli.open_ledger import open_ledger
     from api.wire import History, event_view
     from ledger.identity import is_task_id
 

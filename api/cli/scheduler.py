@@ -15,8 +15,6 @@ def scheduler(
     log_format: Format = None,
 ) -> None:
     """Waits for its server when that is not there yet. Any number of schedulers may run."""
-    settings = load_settings(
-        redis_url=redis_url, data_dir=data_dir, log_level=log_level, log_format=log_format
-    ).settings
+    settings = load_settings(**locals()).settings
     logs.configure(settings, "scheduler")
     uvloop.run(run_role(settings, make_scheduler(settings)))

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from api.cli.flags import AsJson, TaskId, Url, load_settings, service_url
+from api.cli.client import Service
+from api.cli.flags import AsJson, TaskId, Url, load_settings
 from api.cli.output import print_json
-from api.cli.service import Service
-from api.cli.task_view import print_task
+from api.cli.print_task import print_task
 
 
 def status(
@@ -29,7 +29,7 @@ def status(
 ) -> int:
     """Exit code 0; with --wait, 1 if the task is not finished by then."""
     settings = load_settings(url=url).settings
-    with Service(service_url(url), wait_seconds_max=settings.wait_seconds_max) as service:
+    with Service(settings.url, wait_seconds_max=settings.wait_seconds_max) as service:
         if wait is None or version is not None or as_of is not None:
             task = service.task(task_id, version=version, as_of=as_of, wait=wait)
         else:

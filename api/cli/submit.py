@@ -8,11 +8,11 @@ import msgspec
 from cyclopts import Parameter
 
 from api.cli import batch as batches
+from api.cli.client import Service, Task
 from api.cli.failures import CliError
-from api.cli.flags import AsJson, Url, load_settings, service_url
+from api.cli.flags import AsJson, Url, load_settings
 from api.cli.output import print_json
-from api.cli.service import Service, Task
-from api.cli.task_view import print_task
+from api.cli.print_task import print_task
 from ledger.events import Priority
 
 JSON_OR_FILE: Final = "JSON|@FILE|-"
@@ -81,7 +81,7 @@ def submit(
     )
     if batch is None:
         _require(task_type=task_type, kb=kb, payload=payload)
-    with Service(service_url(url), wait_seconds_max=settings.wait_seconds_max) as service:
+    with Service(settings.url, wait_seconds_max=settings.wait_seconds_max) as service:
         if batch is not None:
             tasks = batches.submit(service, batch, fields, idempotency_key, settings)
         else:

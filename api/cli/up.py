@@ -7,7 +7,6 @@ of them.
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Generator
@@ -16,6 +15,7 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from api.cli.announce import becomes_healthy, print_lost_tail, print_ready
 from api.cli.failures import CliError
 from api.cli.flags import (
     Concurrency,
@@ -32,7 +32,6 @@ from api.cli.flags import (
     load_settings,
 )
 from api.cli.listener import listen
-from api.cli.ready import first_answer, print_lost_tail, print_ready
 from consumers import logs
 from consumers.own_modules import describe_exit, module_argv
 from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
@@ -67,22 +66,8 @@ def up(
     log_format: Format = None,
 ) -> None:
     """SIGTERM or ctrl-C: workers finish what they run, then API, scheduler and Valkey end."""
-    settings = load_settings(
-        host=host,
-        port=port,
-        data_dir=data_dir,
-        redis_url=redis_url,
-        handlers=handlers,
-        task_types=task_types,
-        workers=workers,
-        concurrency=concurrency,
-        durability=durability,
-        log_level=log_level,
-        log_format=log_format,
-    ).settings
+    settings = load_settings(**locals()).settings
     logs.configure(settings, "up")
-    # Its one record, of a lost tail, is told in full by `print_lost_tail`, at every log level.
-    logging.getLogger("ledger.embedded.server").disabled = True
     with _listen(settings) as listener, contextlib.suppress(asyncio.CancelledError):
         asyncio.run(Supervisor(settings, listener).run())
 
@@ -157,9 +142,9 @@ class Supervisor:
     async def _announce(self, server: EmbeddedServer | None) -> None:
         """Say that everything is there, once it is."""
         await self._pool.started()
-        status = await first_answer(self._listener)
+        healthy = await becomes_healthy(self._listener)
         pids = {**self._pool.pids(), **({"valkey": [server.pid]} if server else {})}
-        print_ready(self._settings, pids, healthy=status == 200)
+        print_ready(self._settings, pids, healthy=healthy)
 
     async def _keep(self, server: EmbeddedServer) -> None:
         """Start the server again when it ends; the others wait for it meanwhile."""
@@ -179,15 +164,17 @@ class Supervisor:
                 self._pool.kill()
 
     def _look_at(self, server: EmbeddedServer | None) -> None:
-        """Point children that are started from now on at the server, and report what it lost."""
+        """Point children that are started from now on at the server."""
         url = self._settings.redis_url if server is None else server.url
         self._env.update(child_env(replace(self._settings, redis_url=url), os.environ))
-        if server is not None and server.lost_tail is not None:
-            print_lost_tail(server.lost_tail)
 
     def _embedded_server(self) -> EmbeddedServer:
         settings = self._settings
-        return EmbeddedServer(Path(settings.data_dir), durability=settings.durability)
+        return EmbeddedServer(
+            Path(settings.data_dir),
+            durability=settings.durability,
+            on_lost_tail=print_lost_tail,
+        )
 
     def _programs(self) -> list[Program]:
         """In the order in which they are stopped."""

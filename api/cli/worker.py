@@ -33,15 +33,7 @@ def worker(
     log_format: Format = None,
 ) -> None:
     """The handlers are imported in the workers' own processes, never in this one."""
-    settings = load_settings(
-        handlers=handlers,
-        workers=workers,
-        concurrency=concurrency,
-        redis_url=redis_url,
-        data_dir=data_dir,
-        log_level=log_level,
-        log_format=log_format,
-    ).settings
+    settings = load_settings(**locals()).settings
     logs.configure(settings, "pool")
     asyncio.run(_run(replace(settings, redis_url=server_url(settings))))
 

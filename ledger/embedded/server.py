@@ -42,6 +42,7 @@ from ledger.embedded.lost_tail import LostTail, save_lost_tail
 from ledger.embedded.process import POLL_S, ValkeyProcess, end_stale_server, valkey_binary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from ledger.settings import Durability
@@ -86,12 +87,15 @@ class EmbeddedServer:
         durability: "Durability | Literal['always', 'everysec', 'memory']" = "always",
         maxmemory_bytes: int | None = None,
         binary: Path | None = None,
+        on_lost_tail: "Callable[[LostTail], None] | None" = None,
     ) -> None:
+        """`on_lost_tail` reports what a start had to cut off; without it, a log record does."""
         self.config = EmbeddedConfig(
             data_dir.absolute(), durability, maxmemory_bytes, binary and binary.absolute()
         )
         self.lost_tail: LostTail | None = None
-        """What the last start had to cut off the append-only file, for the caller to report."""
+        """What the last start had to cut off the append-only file."""
+        self._on_lost_tail = on_lost_tail or _log_lost_tail
         self._lock: OwnerLock | None = None
         self._child: ValkeyProcess | None = None
         self._socket_dir: Path | None = None
@@ -203,7 +207,7 @@ class EmbeddedServer:
             # Not in a thread: a start that is canceled must not give the directory up meanwhile.
             self.lost_tail = save_lost_tail(self.config.data_dir, binary, said)
         if self.lost_tail is not None:
-            _log.warning("%s", self.lost_tail)
+            self._on_lost_tail(self.lost_tail)
             log_start = await self._try(binary)
             if log_start is None:
                 return
@@ -261,6 +265,10 @@ class EmbeddedServer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _log_lost_tail(tail: LostTail) -> None:
+    _log.warning("%s", tail)
 
 
 async def _own(data_dir: Path) -> OwnerLock:

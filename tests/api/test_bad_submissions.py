@@ -163,6 +163,31 @@ async def test_a_large_object_is_too_large(
     assert await state_of(store) == before
 
 
+HUGE_NUMBERS = {
+    "exponent": b'{"a":1e400}',
+    "capital": b'{"a":-1E+400}',
+    "long_exponent": b'{"a":[1.5e00000000400]}',
+    "many_digits_and_exponent": b'{"a":' + b"9" * 299 + b"e99}",
+    "many_digits_and_fraction": b'{"a":' + b"9" * 400 + b".5}",
+    "many_digits": b'{"a":' + b"9" * 5_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("field", ["payload", "metadata"])
+@pytest.mark.parametrize("sent", HUGE_NUMBERS.values(), ids=HUGE_NUMBERS)
+async def test_a_number_that_no_worker_could_read_is_refused(
+    api: httpx2.AsyncClient, store: RedisStore, field: str, sent: bytes
+):
+    before = await state_of(store)
+
+    answer = await post_raw(api, TASKS, raw_body(field, sent))
+
+    assert answer.status_code == 400
+    assert answer.json()["details"]["field"] == field
+    assert "out of range" in answer.json()["message"]
+    assert await state_of(store) == before
+
+
 async def test_an_object_of_just_the_allowed_size_is_taken(api: httpx2.AsyncClient):
     payload = b'{"a":"' + b"x" * ((1 << 20) - 8) + b'"}'
 

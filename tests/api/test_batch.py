@@ -71,6 +71,20 @@ async def test_the_same_key_with_another_batch_creates_nothing(
     assert await state_of(store) == before
 
 
+async def test_the_same_key_with_the_items_in_another_order_is_another_batch(
+    api: httpx2.AsyncClient, store: RedisStore
+):
+    ours, theirs = body(kb_id="ours"), body(kb_id="theirs")
+    await api.post(BATCH, json=[ours, theirs], headers=KEY)
+    before = await state_of(store)
+
+    other = await api.post(BATCH, json=[theirs, ours], headers=KEY)
+
+    assert other.status_code == 409
+    assert other.json()["code"] == "IDEMPOTENCY_CONFLICT"
+    assert await state_of(store) == before
+
+
 async def test_a_batch_of_one_and_a_single_task_keep_their_keys_apart(api: httpx2.AsyncClient):
     single = await api.post(TASKS, json=body(), headers=KEY)
     batch = await api.post(BATCH, json=[body()], headers=KEY)

@@ -101,6 +101,20 @@ async def test_the_same_progress_twice_is_written_once(api: httpx2.AsyncClient, 
     assert await state_of(store) == before
 
 
+async def test_progress_without_a_message_keeps_the_last_one(
+    api: httpx2.AsyncClient, store: RedisStore
+):
+    task = await submitted(api)
+    await start(store, task["id"])
+    await api.put(f"{TASKS}/{task['id']}/progress", json={"progress": 40, "message": "parsing"})
+
+    kept = await api.put(f"{TASKS}/{task['id']}/progress", json={"progress": 50})
+    emptied = await api.put(f"{TASKS}/{task['id']}/progress", json={"progress": 50, "message": ""})
+
+    assert (kept.json()["progress"], kept.json()["message"]) == (50, "parsing")
+    assert emptied.json()["message"] == ""
+
+
 @pytest.mark.parametrize("step", [None, complete, fail])
 async def test_only_a_running_task_has_progress(
     api: httpx2.AsyncClient, store: RedisStore, step: Step | None

@@ -1,12 +1,19 @@
 """The server goes away, and comes back."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
 
 from api.app import create_app
+from ledger import redis_store
+from ledger.redis_connection import Caller, Script
 from ledger.redis_store import RedisStore, StoreOptions
+from ledger.rejections import Rejection
+from ledger.script_format import Argument
 from ledger.settings import Settings
 from tests.api.requests import TASKS, body, submitted
 from tests.servers import PERSISTENT, make_server, valkey_binary
@@ -60,6 +67,54 @@ async def test_without_a_server_every_endpoint_says_so_and_recovers_by_itself():
     assert live.status_code == 200
     assert back.json() == task
     assert (health.status_code, created["queue_position"]) == (200, 2)
+
+
+class CountingCaller(Caller):
+    """Counts the calls that were given up, and tells when one is out."""
+
+    def __init__(self, client: Redis, timeout_ms: int) -> None:
+        super().__init__(client, timeout_ms)
+        self.given_up = 0
+        self.out = asyncio.Event()
+
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> tuple[Any, bool]:
+        self.out.set()
+        try:
+            return await super().script(script, keys, arguments)
+        except Rejection:
+            self.given_up += 1
+            raise
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_whoever_comes_during_an_outage_waits_for_one_time_out(
+    method: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(redis_store, "Caller", CountingCaller)
+    options = StoreOptions(timeout_ms=TIMEOUT_MS, in_flight_max=1)
+    with make_server(valkey_binary()) as server:
+        store = await RedisStore.open(server.url, options)
+        caller = cast("CountingCaller", store._caller)  # pyright: ignore[reportPrivateUsage]
+        app = create_app(store, Settings())
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+            task = await submitted(api)
+            path, sent = (TASKS, body()) if method == "POST" else (f"{TASKS}/{task['id']}", None)
+            server.kill()
+            caller.out.clear()
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                first = asyncio.create_task(api.request(method, path, json=sent))
+                await caller.out.wait()
+                later = [asyncio.create_task(api.request(method, path, json=sent)) for _ in "123"]
+                told = await asyncio.gather(first, *later)
+        await app.close()
+        await store.close()
+
+    assert [answer.status_code for answer in told] == [503] * 4
+    assert caller.given_up == 1
 
 
 @pytest.mark.timeout(90)

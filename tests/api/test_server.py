@@ -7,15 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import httpx2
 import pytest
+from uvicorn.server import ServerState
 
-from api.server import HEAD_BYTES_MAX, bind, serve
-from ledger.redis_store import RedisStore
+from api.server import HEAD_BYTES_MAX, Protocol, bind, serve, uvicorn_config
+from consumers.programs import NoServer
+from ledger.redis_store import LedgerMismatch, RedisStore
 from ledger.settings import Settings
 from tests.api.conftest import Service
 from tests.api.requests import TASKS, body, complete, submitted
+from tests.servers import Server, valkey_binary
 
 
 async def spoken(port: int, sent: bytes) -> bytes:
@@ -113,6 +120,74 @@ async def test_endless_headers_are_cut_off(service: Service):
     assert first.startswith(b"HTTP/1.1 431 ")
 
 
+async def test_a_whole_head_above_the_bound_is_refused(service: Service):
+    lines = b"".join(b"x-%d: %b\r\n" % (n, b"y" * 1_000) for n in range(120))
+
+    head, _, content = (
+        await spoken(service.port, b"GET /livez HTTP/1.1\r\n" + lines + b"\r\n")
+    ).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(content)["code"] == "HEADERS_TOO_LARGE"
+
+
+async def test_a_body_that_comes_with_its_head_does_not_count_as_head(service: Service):
+    payload = b'{"a":"%b"}' % (b"x" * 2 * HEAD_BYTES_MAX)
+    sent = b'{"task_type":"health_check","kb_id":"k","payload":%b}' % payload
+    head = b"POST /api/v1/tasks HTTP/1.1\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+
+    answer = await spoken(service.port, head % len(sent) + sent)
+
+    assert answer.startswith(b"HTTP/1.1 201 ")
+
+
+class Clock:
+    """An event loop's timers, which nobody fires; and a transport that only opens."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.started = 0
+
+    def call_later(self, _seconds: float, _callback: Callable[[], None]) -> "Clock":
+        self.running += 1
+        self.started += 1
+        return self
+
+    def cancel(self) -> None:
+        self.running -= 1
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+
+def open_protocol(clock: Clock) -> Protocol:
+    async def app(_scope: object, _receive: object, _send: object) -> None:
+        return
+
+    config = uvicorn_config(app, Settings())
+    protocol = Protocol(config, ServerState(), {}, cast("asyncio.AbstractEventLoop", clock))
+    protocol.connection_made(cast("asyncio.Transport", clock))
+    return protocol
+
+
+@pytest.mark.parametrize(
+    ("sent", "clocks"),
+    [(b"", 1), (b"\r\n" * 9, 1), (b"GET / HTTP/1.1\r\nx: " + b"y" * 99, 2)],
+    ids=["silence", "blank lines", "a head"],
+)
+def test_bytes_that_trickle_in_do_not_prolong_the_time_of_a_head(sent: bytes, clocks: int):
+    clock = Clock()
+    protocol = open_protocol(clock)
+
+    for byte in sent:
+        protocol.data_received(bytes([byte]))
+
+    assert (clock.running, clock.started) == (1, clocks)
+
+
 async def test_a_caller_in_the_middle_of_a_wait_is_answered_at_a_stop(
     service: Service, web: httpx2.AsyncClient, store: RedisStore
 ):
@@ -138,9 +213,63 @@ async def test_an_address_in_use_is_named():
             bind("127.0.0.1", port)
 
 
-async def test_without_store_and_url_nothing_is_served():
-    with pytest.raises(ValueError, match="redis_url"):
-        await serve(Settings(port=0))
+async def test_without_a_ledger_to_open_nothing_is_served(tmp_path: Path):
+    with pytest.raises(NoServer, match="no Redis is named"):
+        await serve(Settings(port=0, data_dir=str(tmp_path)))
+
+
+async def test_another_ledger_is_not_served(ledger_url: str, store: RedisStore):
+    with pytest.raises(LedgerMismatch):
+        await serve(Settings(port=0, redis_url=ledger_url, partitions=store.partitions + 1))
+
+
+@pytest.mark.timeout(90)
+async def test_a_server_that_comes_late_is_waited_for_with_answers():
+    started, stop = asyncio.Event(), asyncio.Event()
+    with tempfile.TemporaryDirectory(prefix="lq-") as folder, bind("127.0.0.1", 0) as listener:
+        server = Server(valkey_binary(), folder)
+        port = listener.getsockname()[1]
+        running = asyncio.create_task(
+            serve(
+                Settings(redis_url=server.url, redis_timeout_ms=100),
+                listener=listener,
+                stop=stop,
+                on_started=lambda _host, _port: started.set(),
+            )
+        )
+        url = f"http://127.0.0.1:{port}"
+        async with httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as web:
+            live = await web.get("/livez")
+            early = await web.post(TASKS, json=body())
+            health = await web.get("/health")
+            server.start()
+            async with asyncio.timeout(20):
+                await started.wait()
+            created = await web.post(TASKS, json=body())
+        stop.set()
+        async with asyncio.timeout(20):
+            await running
+        server.stop()
+
+    assert (live.status_code, live.json()) == (200, {"status": "healthy"})
+    assert (early.status_code, health.status_code) == (503, 503)
+    assert early.json()["code"] == "SERVICE_UNAVAILABLE"
+    assert early.headers["retry-after"]
+    assert early.headers["x-request-id"]
+    assert created.status_code == 201
+
+
+async def test_an_api_that_waits_for_its_server_can_be_stopped(tmp_path: Path):
+    stop = asyncio.Event()
+    with bind("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        settings = Settings(redis_url=f"unix://{tmp_path}/absent", redis_timeout_ms=100)
+        running = asyncio.create_task(serve(settings, listener=listener, stop=stop))
+        async with httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as web:
+            await web.get("/livez")
+        stop.set()
+        async with asyncio.timeout(20):
+            await running
 
 
 PROCESS = """

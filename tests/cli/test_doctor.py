@@ -1,7 +1,9 @@
 """`ledgerq doctor`: says what is wrong and what to do, and its exit code says whether it is bad."""
 
 import asyncio
+import http.server
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,12 @@ def test_nothing_is_started_by_a_check(ledgerq: Call, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ledger_that_nobody_runs_is_looked_at_when_it_is_named(ledgerq: Call, tmp_path: Path):
+def test_a_ledger_that_nobody_runs_is_looked_at_when_it_is_named(
+    ledgerq: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # A flag comes first.
+    monkeypatch.setenv("LEDGERQ_REDIS_URL", "redis://127.0.0.1:9")
+
     async def make() -> None:
         async with EmbeddedServer(tmp_path / "data") as server:
             await (await RedisStore.open(server.url)).close()
@@ -90,6 +97,32 @@ def test_a_server_out_of_reach_fails(ledgerq: Call):
     assert checks(ran)["server"]["level"] == "fail"
     assert "out of reach" in checks(ran)["server"]["message"]
     assert "secret" not in ran.out
+
+
+class Outage(http.server.BaseHTTPRequestHandler):
+    """The API while it cannot reach Redis."""
+
+    def do_GET(self) -> None:
+        parts = {"database": "not_used", "redis": "unhealthy", "queue": "unhealthy"}
+        details = {name: {"status": status} for name, status in parts.items()}
+        health = {"status": "unhealthy", "service": "task-manager", "version": "1"}
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(json.dumps({**health, "details": details}).encode())
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def test_an_api_that_is_not_healthy_fails_with_the_parts_at_fault(ledgerq: Call):
+    with http.server.HTTPServer(("127.0.0.1", 0), Outage) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ran = ledgerq("doctor", "--url", url, "--json")
+        thread.join()
+
+    assert ran.code == 1
+    assert checks(ran)["api"]["message"] == f"{url} is unhealthy: redis, queue"
 
 
 def test_settings_that_are_wrong_fail(ledgerq: Call, monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,7 @@ def test_each_setting_says_where_it_comes_from(
 
     assert list(rows) == list(KNOBS)
     assert (rows["port"]["value"], rows["port"]["source"]) == (9000, "environment LEDGERQ_PORT")
+    assert rows["url"]["value"] == "http://127.0.0.1:9000"
     assert rows["workers"]["value"] == 3
     assert rows["workers"]["source"] == f"file {tmp_path / 'ledgerq.toml'}"
     assert rows["lease_ms"] == {

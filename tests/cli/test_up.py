@@ -110,6 +110,17 @@ def test_a_second_signal_ends_what_does_not_end_by_itself(
 
         assert running.wait() == 0
         assert running.left_over() == []
+        assert not running.log("process_died")
+
+
+def test_a_data_directory_that_is_named_counts_more_than_a_server_in_the_environment(
+    tmp_path: Path,
+):
+    env = {"LEDGERQ_REDIS_URL": "redis://127.0.0.1:9"}
+    with up(tmp_path, "--data-dir", "data", **env) as running:
+        assert "valkey" in running.children
+
+    assert (tmp_path / "data" / "appendonlydir").is_dir()
 
 
 def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
@@ -174,17 +185,20 @@ def test_a_handler_for_an_impossible_type_is_a_clear_error(tmp_path: Path):
     assert "Odd:Type" in refused.stderr
 
 
-def test_a_torn_end_of_the_ledger_is_reported_in_full(tmp_path: Path):
+@pytest.mark.parametrize("level", [(), ("--log-level", "error")])
+def test_a_torn_end_of_the_ledger_is_reported_in_full_and_once(
+    tmp_path: Path, level: tuple[str, ...]
+):
     asyncio.run(make_ledger(tmp_path / ".ledgerq"))
     [ledger_file] = (tmp_path / ".ledgerq" / "appendonlydir").glob("*.incr.aof")
     ledger_file.write_bytes(ledger_file.read_bytes()[:-3])
 
-    with up(tmp_path, "--log-level", "error") as running:
+    with up(tmp_path, *level) as running:
         running.role.signal(signal.SIGTERM)
         running.wait()
     report = "\n".join(running.role.said)
 
-    assert "ended in the middle of a write" in report
+    assert report.count("ended in the middle of a write") == 1
     [kept] = (tmp_path / ".ledgerq" / "lost-tails").glob("*.json")
     assert json.loads(kept.read_bytes())["saved"] in report
 

@@ -92,7 +92,7 @@ def service(url: str) -> Finding:
     if health.service != SERVICE:
         return _stranger(url)
     if health.status != "healthy":
-        bad = [name for name, part in health.details.items() if part.get("status") != "healthy"]
+        bad = [name for name, part in health.details.items() if part.get("status") == "unhealthy"]
         return fail("api", f"{url} is {health.status}: {', '.join(bad)}", "see its log")
     return ok("api", f"ledgerq {health.version} at {url} is healthy")
 

@@ -14,26 +14,42 @@ from ledger.settings import Durability, Settings, masked
 
 TRY_AGAIN_S: Final = 0.1
 
+HEALTHY_TIMEOUT_S: Final = 10.0
+"""How long an API that answers may need to be healthy before it is said that it is not: it opens
+the ledger first, whose server may be away."""
+
 LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach such a socket
 
 
-async def first_answer(listener: socket.socket) -> int:
-    """The HTTP status of /health as soon as there is an answer. The connection waits in the
-    socket's queue until the API takes it, so this asks once, unless the API dies in between."""
-    host, port = listener.getsockname()[:2]
-    while True:
-        try:
-            reader, writer = await asyncio.open_connection(LOOPBACK.get(host, host), port)
-            try:
-                writer.write(b"GET /health HTTP/1.1\r\nHost: ledgerq\r\nConnection: close\r\n\r\n")
-                status_line = await reader.readline()
-            finally:
-                writer.close()
-            if status_line:
-                return int(status_line.split()[1])
-        except OSError:
-            pass
+async def becomes_healthy(listener: socket.socket) -> bool:
+    """Whether /health answers 200, which an API that has just been started may take a while to do.
+    It is waited for without a limit until it answers at all, then for HEALTHY_TIMEOUT_S."""
+    loop = asyncio.get_running_loop()
+    give_up_at: float | None = None
+    while give_up_at is None or loop.time() < give_up_at:
+        status = await _health_status(listener)
+        if status == 200:
+            return True
+        if status is not None and give_up_at is None:
+            give_up_at = loop.time() + HEALTHY_TIMEOUT_S
         await asyncio.sleep(TRY_AGAIN_S)
+    return False
+
+
+async def _health_status(listener: socket.socket) -> int | None:
+    """What /health answers; None when the API dies meanwhile. The connection waits in the socket's
+    queue until the API takes it."""
+    host, port = listener.getsockname()[:2]
+    try:
+        reader, writer = await asyncio.open_connection(LOOPBACK.get(host, host), port)
+        try:
+            writer.write(b"GET /health HTTP/1.1\r\nHost: ledgerq\r\nConnection: close\r\n\r\n")
+            status_line = await reader.readline()
+        finally:
+            writer.close()
+    except OSError:
+        return None
+    return int(status_line.split()[1]) if status_line else None
 
 
 def service_address(settings: Settings) -> str:

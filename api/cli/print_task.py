@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
+from api.cli.client import Task
 from api.cli.output import print_fields, shortened
-from api.cli.service import Task
 
 JSON_CHARACTERS_MAX: Final = 400
 """A longer payload or result is cut; `--json` shows all of it."""
