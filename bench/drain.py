@@ -43,13 +43,13 @@ async def drains_per_s(server: BenchServer, count: int, concurrency: int) -> flo
 
 
 async def run(scale: Scale) -> Sequence[Measured]:
-    """Memory only with 100 in flight; each append synced with 100 and with 400."""
+    """Memory only, and each append synced; with more in flight, batches are larger."""
     rows: list[Measured] = []
     async with run_server("memory") as memory, run_server("always") as synced:
         floor = functools.partial(appends_per_s, memory, scale.floor_appends, BATCH_APPENDS)
         for title, measure, server, in_flight, goal in (
-            ("whole lives, 100 in flight", lives_per_s, memory, 100, GOAL),
-            ("drain, 100 in flight", drains_per_s, memory, 100, None),
+            ("whole lives, 200 in flight", lives_per_s, memory, 200, GOAL),
+            ("drain, 200 in flight", drains_per_s, memory, 200, None),
             ("whole lives, 100, appendfsync always", lives_per_s, synced, 100, None),
             ("whole lives, 400, appendfsync always", lives_per_s, synced, 400, None),
         ):

@@ -25,7 +25,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
 
 async def _columns(server: BenchServer, durability: str, scale: Scale) -> list[Measured]:
     count, rounds = scale.peer_tasks, range(scale.peer_rounds)
-    singles = [await submissions_per_s(server, count // 4, 1) for _ in rounds]
+    singles = [await submissions_per_s(server, count // 5, 1) for _ in rounds]
     many = [await submissions_per_s(server, count, CALLERS) for _ in rounds]
     drains = [await drains_per_s(server, count, CALLERS) for _ in rounds]
     both = [await lives_per_s(server, count, CALLERS) for _ in rounds]

@@ -24,7 +24,8 @@ class Coalescer(Generic[Item, Reply]):
     returns a reply for each, in order; when it raises, every item of the batch gets the error. At
     most `in_flight_max` batches are out at once, and what waits is divided among those that may
     leave: while the server carries out one, this process works on the replies to another. (Two
-    halves gave 1.5 times the submissions and 1.3 times the drain of one whole; three gave no more.)
+    halves against one whole, 100 callers: 1.5 times the submissions and 1.3 times the drain, in
+    medians of five rounds. A third batch drained 5 to 9 % faster and submitted slower.)
     More than `queue_items_max` waiting items are refused with SERVICE_UNAVAILABLE.
 
     A batch that fails with SERVICE_UNAVAILABLE takes along what waits: the server was given all its
