@@ -18,7 +18,8 @@
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
 -- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
--- when the queue is full, or -2 when its task hash or its ready stream is something else.
+-- when the queue is full, or -2 when its task hash or its ready stream is something else, or its
+-- version is no number.
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.
@@ -120,7 +121,7 @@ while argument <= last_of_all do
     if stored[2] == commit then
       replies[item] = last
     else
-      replies[item] = tonumber(version)
+      replies[item] = tonumber(version) or -2
     end
   elseif kind == 'ready' and number ~= '0' and call('XLEN', ready) >= tonumber(number) then
     replies[item] = -1

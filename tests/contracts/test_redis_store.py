@@ -351,6 +351,18 @@ async def test_a_ready_key_of_another_kind_refuses_the_task_and_spoils_no_others
     await raw(store).delete(KEYS.ready(Queue("document_processing", Priority.LOW)))
 
 
+async def test_a_version_that_is_no_number_refuses_the_task_and_spoils_no_others(store: RedisStore):
+    spoiled = await submit(store)
+    await raw(store).hset(KEYS.task(spoiled.id), "version", "many")
+
+    refused, well = await asyncio.gather(
+        submit(store, task_id=spoiled.id), submit(store), return_exceptions=True
+    )
+
+    assert isinstance(refused, ForeignKey)
+    assert isinstance(well, Task)
+
+
 async def test_a_counters_key_of_another_kind_changes_nothing(store: RedisStore):
     await raw(store).set(KEYS.counters, "not ours")
 
