@@ -56,9 +56,19 @@ CREATE TABLE submissions (
     submission BLOB NOT NULL
 ) WITHOUT ROWID;
 
--- The text of errors, of those tasks that have one, for searching.
+-- The tasks that have an error text, for searching: the columns of their rows above, as they are
+-- there, and the text, case-folded (str.casefold). A search walks all of it, and nothing else.
 CREATE TABLE errors (
     id BLOB PRIMARY KEY,
+    kb INTEGER NOT NULL,
+    task_type INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    worker INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    started_at INTEGER,
+    completed_at INTEGER,
     message TEXT NOT NULL
 ) WITHOUT ROWID;
 
@@ -127,7 +137,7 @@ CREATE TABLE ready (
 
 -- A list walks one of these. Each holds all that filters look at, so that a row is fetched only
 -- for what is on the page; each ends with the id, which breaks ties. A rebuild makes them last.
-CREATE INDEX tasks_created ON tasks (created_at, id, kb, task_type, priority, status, worker);
+CREATE INDEX tasks_created ON tasks (created_at, id, updated_at, started_at, completed_at, kb, task_type, priority, status, worker);
 CREATE INDEX tasks_updated ON tasks (updated_at, id, created_at, kb, task_type, priority, status, worker);
 CREATE INDEX tasks_started ON tasks (started_at, id, created_at, kb, task_type, priority, status, worker);
 CREATE INDEX tasks_completed ON tasks (completed_at, id, created_at, kb, task_type, priority, status, worker);
