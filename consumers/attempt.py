@@ -85,6 +85,13 @@ class Attempt:
         """Between the start's write and the end's: what heartbeats are for."""
         self.ending = False
         """The end is on its way to the ledger, which may have taken the lease already."""
+        self.succeeded: bool | None = None
+        """Whether it completed its task or failed; None until then, and when it did neither."""
+
+    @property
+    def task(self) -> Task:
+        """The task as this attempt last wrote it."""
+        return self._task
 
     @property
     def task_id(self) -> str:
@@ -225,6 +232,8 @@ class Attempt:
         """Write how the attempt ended; take note when it is not this attempt's to say any more."""
         try:
             await self._write_patiently(command)
+            if not isinstance(command, AbandonAttempt):
+                self.succeeded = isinstance(command, CompleteTask)
         except Rejection as rejection:
             if rejection.code not in (
                 RejectionCode.STALE_ATTEMPT,

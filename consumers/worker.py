@@ -18,6 +18,7 @@ import structlog
 from consumers.attempt import Attempt, StopReason
 from consumers.executors import Call, ProcessExecutor, ThreadExecutor, run_on_loop
 from consumers.handlers import ExecutorKind, Handler
+from consumers.presence import Presence
 from consumers.service import Outage, Service
 from ledger.events import Priority
 from ledger.placement import Queue
@@ -88,6 +89,13 @@ class Worker:
         self._full_claims = [0] * store.partitions
         self._delivered: dict[int, list[Delivery]] = {}
         self.tasks_taken = 0
+        self._presence = Presence(
+            store,
+            self.id,
+            task_types=handlers,
+            concurrency=self._options.concurrency,
+            lease_ms=self._options.lease_ms,
+        )
         outage = Outage(f"worker {self.id}")
         self._heartbeats = Service(
             "heartbeats",
@@ -114,6 +122,7 @@ class Worker:
                 await self._drain()
                 self._heartbeats.stop()
                 await self._processes.close()
+        await self._presence.retire()
         log.info("worker_stopped", worker_id=self.id, tasks_taken=self.tasks_taken)
 
     def stop(self) -> None:
@@ -246,6 +255,7 @@ class Worker:
         try:
             await attempt.run()
             self.tasks_taken += 1
+            self._presence.count(attempt)
         except Rejection as rejection:
             await self._rejected(claim.delivery, attempt, rejection)
         finally:
@@ -304,7 +314,7 @@ class Worker:
     # -- leases and the end -------------------------------------------------------------------
 
     async def _renew(self) -> float:
-        """Renew all leases held; stop what holds none any more."""
+        """Renew all leases held; stop what holds none any more. Then say that we are there."""
         held = {key: attempt for key, attempt in self._attempts.items() if attempt.holds_lease}
         by_partition: dict[int, list[tuple[str, int]]] = {}
         for lease in held:
@@ -316,6 +326,7 @@ class Worker:
                 if attempt.holds_lease and not attempt.ending:
                     log.info("attempt_stopped", task_id=lost[0], attempt=lost[1])
                     attempt.stop(StopReason.LEASE_GONE)
+        await self._presence.announce(self._attempts.values(), draining=self.stopping)
         return self._options.heartbeat_ms / 1000
 
     async def _drain(self) -> None:

@@ -13,6 +13,8 @@ on Redis Cluster too.
                                                    queue positions are told from
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
     {ledgerq:0}:ledger                    hash     format, partitions, epoch
+    {ledgerq:0}:workers                   hash     <worker id>: what it last said of itself
+    {ledgerq:0}:heartbeats                zset     <worker id> by the time (ms) it was last heard
 """
 
 from ledger.events import Priority
@@ -25,6 +27,8 @@ CONSUMER = "worker"
 """One name for all workers: leases, not the group's pending lists, say who holds a task."""
 
 LEDGER = "{ledgerq:0}:ledger"
+WORKERS = "{ledgerq:0}:workers"
+HEARTBEATS = "{ledgerq:0}:heartbeats"
 
 
 class PartitionKeys:

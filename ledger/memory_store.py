@@ -25,6 +25,7 @@ from ledger.store import (
     Written,
 )
 from ledger.task import Task
+from ledger.workers import LOST_KEPT_MS, WorkerReport, WorkerSeen, in_order, seen
 
 
 class Snapshot(msgspec.Struct):
@@ -78,6 +79,7 @@ class MemoryStore:
         self._now_ms = now_ms
         self._idle = idle
         self.contents = [Partition() for _ in range(partitions)]
+        self.reports: dict[str, tuple[WorkerReport, int]] = {}
 
     @property
     def partitions(self) -> int:
@@ -250,6 +252,21 @@ class MemoryStore:
             if lease in held:
                 held[lease] = self._now_ms() + lease_ms
         return [lease for lease in leases if lease not in held]
+
+    async def announce(self, report: WorkerReport) -> None:
+        self.reports[report.id] = (report, self._now_ms())
+        self.reports = dict(self._remembered())
+
+    async def retire(self, worker_id: str) -> None:
+        self.reports.pop(worker_id, None)
+
+    async def workers(self) -> list[WorkerSeen]:
+        now = self._now_ms()
+        return in_order(seen(*heard, now) for _, heard in self._remembered())
+
+    def _remembered(self) -> list[tuple[str, tuple[WorkerReport, int]]]:
+        since = self._now_ms() - LOST_KEPT_MS
+        return [(name, heard) for name, heard in self.reports.items() if heard[1] > since]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         contents, now = self.contents[partition], self._now_ms()

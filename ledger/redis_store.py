@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from ledger import keys
 from ledger.batching import Coalescer
-from ledger.codec import decode_meta
+from ledger.codec import Undecodable, decode_meta, encode
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
@@ -27,6 +27,7 @@ from ledger.script_format import (
     read_lease,
     read_outcome,
     read_recorded,
+    read_report,
     read_task,
 )
 from ledger.store import (
@@ -41,6 +42,14 @@ from ledger.store import (
     Written,
 )
 from ledger.task import Task
+from ledger.workers import (
+    FORGOTTEN_AT_ONCE_MAX,
+    LOST_KEPT_MS,
+    WorkerReport,
+    WorkerSeen,
+    in_order,
+    seen,
+)
 
 log = structlog.get_logger("ledger")
 
@@ -88,6 +97,10 @@ HISTORY = Script("history")
 POSITION = Script("position")
 RENEW = Script("renew")
 DUE = Script("due")
+ANNOUNCE = Script("announce")
+WORKERS = Script("workers")
+
+WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
 
 
 class RedisStore:
@@ -351,6 +364,33 @@ class RedisStore:
         members = [f"{task_id}:{attempt}" for task_id, attempt in leases]
         gone = await self._call(RENEW, (self._keys[partition].leases,), (lease_ms, *members))
         return [read_lease(member) for member in gone]
+
+    async def announce(self, report: WorkerReport) -> None:
+        arguments = (report.id, encode(report), LOST_KEPT_MS, FORGOTTEN_AT_ONCE_MAX)
+        await self._of_workers(self._call(ANNOUNCE, WORKER_KEYS, arguments))
+
+    async def retire(self, worker_id: str) -> None:
+        # In this order: a heartbeat without a report is passed over, and cleared away in time.
+        await self._of_workers(self._caller.command("HDEL", keys.WORKERS, worker_id))
+        await self._of_workers(self._caller.command("ZREM", keys.HEARTBEATS, worker_id))
+
+    async def workers(self) -> list[WorkerSeen]:
+        now, flat = await self._of_workers(self._call(WORKERS, WORKER_KEYS, (LOST_KEPT_MS,)))
+        known: list[WorkerSeen] = []
+        for stored, heartbeat in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                known.append(seen(read_report(stored), int(heartbeat), now))
+            except Undecodable as error:
+                log.warning("worker_unreadable", reason=str(error))
+        return in_order(known)
+
+    async def _of_workers(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise ForeignKey(WORKER_KEYS) from error
+            raise
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         names = self._keys[partition]

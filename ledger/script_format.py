@@ -21,8 +21,11 @@ from ledger.store import (
     Written,
 )
 from ledger.task import Task
+from ledger.workers import WorkerReport
 
 Argument = str | bytes | int
+
+_decode_report = msgspec.json.Decoder(WorkerReport).decode
 
 
 class EncodedAppend(msgspec.Struct, frozen=True):
@@ -112,6 +115,13 @@ def read_lease(member: bytes) -> tuple[str, int]:
     task_id, _, attempt = member.decode(errors="replace").rpartition(":")
     # What is no lease of ours names no task either.
     return task_id, int(attempt) if attempt.isdecimal() else 0
+
+
+def read_report(stored: bytes) -> WorkerReport:
+    try:
+        return _decode_report(stored)
+    except ValueError as error:
+        raise Undecodable(f"what a worker said of itself cannot be read: {error}") from error
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

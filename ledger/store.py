@@ -13,6 +13,7 @@ from ledger.codec import Meta, decode_event
 from ledger.events import Event
 from ledger.placement import Queue
 from ledger.task import Task
+from ledger.workers import WorkerReport, WorkerSeen
 
 
 class Position(NamedTuple):
@@ -187,6 +188,20 @@ class Store(Protocol):
         self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
     ) -> list[tuple[str, int]]:
         """Extend leases, given as (task id, attempt); returns those that hold no longer."""
+        ...
+
+    async def announce(self, report: WorkerReport) -> None:
+        """A worker's heartbeat: it is there, and this is what it does. Clears away some of those
+        that have been silent for longer than LOST_KEPT_MS."""
+        ...
+
+    async def retire(self, worker_id: str) -> None:
+        """The worker has come to its end, and is not lost."""
+        ...
+
+    async def workers(self) -> list[WorkerSeen]:
+        """Those that announced themselves and did not retire, the longest-serving first; lost ones
+        last, for LOST_KEPT_MS."""
         ...
 
     async def overdue(self, partition: int, count: int) -> Overdue:

@@ -95,7 +95,7 @@ async def unknown_keys(client: Redis) -> list[str]:
 
 
 def _is_known(key: str) -> bool:
-    if key == keys.LEDGER:
+    if key in (keys.LEDGER, keys.WORKERS, keys.HEARTBEATS):
         return True
     tagged = re.match(r"\{ledgerq:(\d+)\}:", key)
     if tagged is None:

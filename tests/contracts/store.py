@@ -31,6 +31,7 @@ from ledger.retry_policy import RetryPolicy
 from ledger.store import Append, Conflict, Delivery, Full, Outcome, Position, Store, Written
 from ledger.task import Task
 from ledger.transact import apply, transact
+from ledger.workers import WorkerReport, WorkerState
 from tests.given import a_submission
 from tests.places import assert_quiescent, place_of, places_of
 
@@ -99,6 +100,19 @@ async def stale(store: Store, wanted: int, count: int = 100) -> list[str]:
             found += [c.delivery.task_id for c in await store.claim_stale(0, QUEUES, count, 1)]
             await asyncio.sleep(0)
     return found
+
+
+def a_report(worker_id: str = "w1", **others: Any) -> WorkerReport:
+    """What a worker says of itself, in which only what a test is about has to be named."""
+    fields: dict[str, Any] = {
+        "host": "h1",
+        "pid": 7,
+        "task_types": ("document_processing",),
+        "concurrency": 4,
+        "lease_ms": LONG_MS,
+        "started_at": 1_000,
+    }
+    return WorkerReport(worker_id, **{**fields, **others})
 
 
 class StoreContract:
@@ -429,6 +443,61 @@ class StoreContract:
         assert (await store.overdue(0, 10)).expired == ((lost.id, 1),)
         await store.renew(0, [(lost.id, 1)], LONG_MS)
         assert (await store.overdue(0, 10)).expired == ()
+
+    # -- workers ------------------------------------------------------------------------------
+
+    async def test_a_worker_is_seen_as_it_last_announced_itself(self, store: AnyStore):
+        before = store.now_ms()
+        busy = a_report(state=WorkerState.BUSY, running=2, task_ids=("a", "b"), succeeded=3)
+        await store.announce(a_report())
+        await store.announce(busy)
+
+        [worker] = await store.workers()
+
+        assert (worker.report, worker.state) == (busy, WorkerState.BUSY)
+        assert before - 10 <= worker.last_heartbeat <= store.now_ms() + 10
+
+    async def test_a_worker_silent_for_longer_than_its_lease_is_lost(self, store: AnyStore):
+        for report in (
+            a_report("lost", lease_ms=0),
+            a_report("second", started_at=5),
+            a_report("first", started_at=4),
+        ):
+            await store.announce(report)
+
+        workers = await store.workers()
+        async with asyncio.timeout(SIGNAL_MS / 1000):
+            while workers[-1].state is not WorkerState.LOST:
+                await asyncio.sleep(0)
+                workers = await store.workers()
+
+        assert [w.report.id for w in workers] == ["first", "second", "lost"]
+        assert [w.takes_tasks for w in workers] == [True, True, False]
+
+    async def test_a_lost_worker_that_is_heard_again_is_there_again(self, store: AnyStore):
+        await store.announce(a_report(lease_ms=0))
+        await store.announce(a_report())
+
+        assert [w.state for w in await store.workers()] == [WorkerState.IDLE]
+
+    async def test_a_worker_that_retired_is_not_seen(self, store: AnyStore):
+        await store.announce(a_report("stays"))
+        await store.announce(a_report("goes"))
+
+        await store.retire("goes")
+        await store.retire("never was")
+
+        assert [w.report.id for w in await store.workers()] == ["stays"]
+
+    async def test_a_worker_is_forgotten_in_the_end(
+        self, store: AnyStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        await store.announce(a_report())
+
+        for module in ("memory_store", "redis_store"):
+            monkeypatch.setattr(f"ledger.{module}.LOST_KEPT_MS", 0)
+
+        assert await store.workers() == []
 
     # -- time ---------------------------------------------------------------------------------
 

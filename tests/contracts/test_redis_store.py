@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from ledger.commands import CancelTask, ReportProgress
 from ledger.events import Priority
-from ledger.keys import LEDGER, PartitionKeys
+from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.placement import Queue
 from ledger.redis_connection import Caller, ServerRefused
 from ledger.redis_store import APPEND, ForeignKey, LedgerMismatch, RedisStore, StoreOptions
@@ -22,6 +22,7 @@ from tests.contracts.store import (
     QUEUES,
     OpenStore,
     StoreContract,
+    a_report,
     claim,
     new_id,
     send,
@@ -103,11 +104,41 @@ async def test_only_known_keys_are_made(store: RedisStore):
     [claimed, *_] = await store.claim(0, QUEUES, 2, [])
     await start(store, tasks[0])
     await store.set_aside(claimed.delivery, "garbage")
+    await store.announce(a_report())
 
     assert await unknown_keys(store.client) == []
-    assert {KEYS.events, KEYS.due, KEYS.leases, KEYS.counters, KEYS.set_aside, LEDGER} <= set(
-        await server_keys(store.client)
-    )
+    own = {KEYS.events, KEYS.due, KEYS.leases, KEYS.counters, KEYS.set_aside}
+    assert own | {LEDGER, WORKERS, HEARTBEATS} <= set(await server_keys(store.client))
+
+
+async def test_heartbeats_clear_away_what_was_silent_for_too_long(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(5):
+        await store.announce(a_report(f"w{number}"))
+    monkeypatch.setattr("ledger.redis_store.LOST_KEPT_MS", 0)
+    monkeypatch.setattr("ledger.redis_store.FORGOTTEN_AT_ONCE_MAX", 4)
+
+    await store.announce(a_report("w9"))
+
+    assert await raw(store).zcard(HEARTBEATS) == await raw(store).hlen(WORKERS) == 2
+
+
+async def test_what_no_worker_said_hides_no_worker(store: RedisStore):
+    await store.announce(a_report())
+    await raw(store).zadd(HEARTBEATS, {"garbage": store.now_ms(), "silent": store.now_ms()})
+    await raw(store).hset(WORKERS, "garbage", b'{"id":"\xff')
+
+    assert [w.report.id for w in await store.workers()] == ["w1"]
+
+
+async def test_a_foreign_key_in_the_place_of_the_workers_is_named(store: RedisStore):
+    await raw(store).set(WORKERS, "mine")
+
+    with pytest.raises(ForeignKey, match=WORKERS):
+        await store.announce(a_report())
+    with pytest.raises(ForeignKey, match=WORKERS):
+        await store.retire("w1")
 
 
 async def test_what_is_set_aside_is_kept_with_its_reason(store: RedisStore):
