@@ -22,7 +22,9 @@ from ledger.store import (
     Overdue,
     Position,
     Recorded,
+    Waiting,
     Written,
+    waiting_elsewhere,
 )
 from ledger.task import Task
 from ledger.workers import LOST_KEPT_MS, WorkerReport, WorkerSeen, in_order, seen
@@ -176,10 +178,18 @@ class MemoryStore:
         if own < 1:
             return 0
         order = list(Priority)
-        return own + sum(
+        own += sum(
             len(partition.ready.get(Queue(queue.task_type, priority), ()))
             for priority in order[: order.index(queue.priority)]
         )
+        waiting = await self.waiting(queue.task_type)
+        return own + waiting_elsewhere(waiting, self.partition_of(task.id), queue.priority)
+
+    async def waiting(self, task_type: str) -> Waiting:
+        return {
+            priority: tuple(len(p.ready.get(Queue(task_type, priority), ())) for p in self.contents)
+            for priority in Priority
+        }
 
     async def claim(
         self,

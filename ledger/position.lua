@@ -1,5 +1,5 @@
--- Tells how many tasks will be taken before waiting ones, themselves included; many in one round
--- trip.
+-- Tells how many tasks of their partition will be taken before waiting ones, themselves included;
+-- many in one round trip.
 --
 -- KEYS  1 counters, then for each task: its hash, then the ready streams more urgent than its own
 -- ARGV  for each task: name of its queue, number of those streams

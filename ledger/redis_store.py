@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from ledger import keys
 from ledger.batching import Coalescer
 from ledger.codec import Undecodable, decode_meta, encode
+from ledger.events import Priority
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
@@ -39,7 +40,9 @@ from ledger.store import (
     Overdue,
     Position,
     Recorded,
+    Waiting,
     Written,
+    waiting_elsewhere,
 )
 from ledger.task import Task
 from ledger.workers import (
@@ -95,6 +98,7 @@ CLAIM = Script("claim")
 LOAD = Script("load")
 HISTORY = Script("history")
 POSITION = Script("position")
+LENGTHS = Script("lengths")
 RENEW = Script("renew")
 DUE = Script("due")
 ANNOUNCE = Script("announce")
@@ -113,9 +117,10 @@ class RedisStore:
         self._clock = ServerClock(self._caller)
         self._options = options
         self._keys = [PartitionKeys(p) for p in range(options.partitions)]
-        self._appends = [self._coalescer(self._send_appends, p) for p in self._keys]
-        self._loads = [self._coalescer(self._send_loads, p) for p in self._keys]
-        self._positions = [self._coalescer(self._send_positions, p) for p in self._keys]
+        self._appends = [self._coalescer_of(p, self._send_appends) for p in self._keys]
+        self._loads = [self._coalescer_of(p, self._send_loads) for p in self._keys]
+        self._positions = [self._coalescer_of(p, self._send_positions) for p in self._keys]
+        self._waiting = self._coalescer(self._send_waiting)
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
         self._cursors: dict[str, str] = {}
@@ -150,7 +155,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Answer what is in flight, and close the connections."""
-        for coalescer in (*self._appends, *self._loads, *self._positions):
+        for coalescer in (*self._appends, *self._loads, *self._positions, self._waiting):
             await coalescer.drain()
         await self._clock.close()
         await self._client.aclose()
@@ -181,6 +186,9 @@ class RedisStore:
         outcome = await self._appends[partition].submit(encoded, encoded.size_bytes)
         if outcome is None:
             raise ForeignKey(encoded.keys[:2])
+        if self.partitions > 1 and isinstance(outcome, Written) and outcome.queue_position:
+            told = outcome.queue_position + await self._waiting_elsewhere(step.after)
+            return msgspec.structs.replace(outcome, queue_position=told)
         return outcome
 
     async def _send_appends(
@@ -235,7 +243,27 @@ class RedisStore:
             start = following
 
     async def queue_position(self, task: Task) -> int:
-        return await self._positions[self.partition_of(task.id)].submit(task, 0)
+        position = await self._positions[self.partition_of(task.id)].submit(task, 0)
+        if position and self.partitions > 1:
+            position += await self._waiting_elsewhere(task)
+        return position
+
+    async def waiting(self, task_type: str) -> Waiting:
+        return await self._waiting.submit(task_type, 0)
+
+    async def _waiting_elsewhere(self, task: Task) -> int:
+        waiting = await self.waiting(task.submission.task_type)
+        return waiting_elsewhere(waiting, self.partition_of(task.id), task.submission.priority)
+
+    async def _send_waiting(self, batch: list[str]) -> list[Waiting]:
+        """Every partition is asked once, for all types that the batch names."""
+        types = list(dict.fromkeys(batch))
+        queues = [Queue(task_type, priority) for task_type in types for priority in Priority]
+        lengths = await asyncio.gather(
+            *(self._call(LENGTHS, [p.ready(queue) for queue in queues], ()) for p in self._keys)
+        )
+        by_queue = dict(zip(queues, zip(*lengths, strict=True), strict=True))
+        return [{p: by_queue[Queue(task_type, p)] for p in Priority} for task_type in batch]
 
     async def _send_positions(self, partition: PartitionKeys, batch: list[Task]) -> list[int]:
         script_keys, arguments = [partition.counters], list[Argument]()
@@ -407,13 +435,16 @@ class RedisStore:
     def _partition(self, task_id: str) -> PartitionKeys:
         return self._keys[self.partition_of(task_id)]
 
-    def _coalescer(
+    def _coalescer_of(
         self,
-        send: Callable[[PartitionKeys, list[Any]], Awaitable[list[Any]]],
         partition: PartitionKeys,
+        send: Callable[[PartitionKeys, list[Any]], Awaitable[list[Any]]],
     ) -> Coalescer[Any, Any]:
+        return self._coalescer(lambda batch: send(partition, batch))
+
+    def _coalescer(self, send: Callable[[list[Any]], Awaitable[list[Any]]]) -> Coalescer[Any, Any]:
         return Coalescer(
-            lambda batch: send(partition, batch),
+            send,
             items_max=self._options.batch_items_max,
             bytes_max=self._options.batch_bytes_max,
             queue_items_max=self._options.queue_items_max,

@@ -4,13 +4,13 @@ Two stores exist, `memory_store` (the readable reference) and `redis_store`; one
 `tests/contracts/store.py`, runs on both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
 from ledger.codec import Meta, decode_event
-from ledger.events import Event
+from ledger.events import Event, Priority
 from ledger.placement import Queue
 from ledger.task import Task
 from ledger.workers import WorkerReport, WorkerSeen
@@ -123,6 +123,17 @@ class Overdue(msgspec.Struct, frozen=True):
     """Until the next of either; None when nothing waits."""
 
 
+Waiting = Mapping[Priority, tuple[int, ...]]
+"""How many tasks are ready, by priority; for each partition, in their order."""
+
+
+def waiting_elsewhere(waiting: Waiting, partition: int, priority: Priority) -> int:
+    """Of what is ready, how much is at least as urgent as `priority`, and in other partitions."""
+    order = list(Priority)
+    at_least_as_urgent = order[: order.index(priority) + 1]
+    return sum(sum(waiting[p]) - waiting[p][partition] for p in at_least_as_urgent)
+
+
 class Store(Protocol):
     """Keeps events, snapshots and places. Every method may raise Rejection with the code
     SERVICE_UNAVAILABLE when the ledger cannot be reached in time. Nothing is half done then, but
@@ -154,7 +165,15 @@ class Store(Protocol):
         ...
 
     async def queue_position(self, task: Task) -> int:
-        """1 = next of its type to be taken; 0 when the task is not waiting in a queue."""
+        """1 = next of its type to be taken; 0 when the task is not waiting in a queue.
+
+        Partitions are served side by side, so what waits in the others and is at least as urgent
+        counts as ahead.
+        """
+        ...
+
+    async def waiting(self, task_type: str) -> Waiting:
+        """How many tasks of a type are ready, those included that were claimed and not started."""
         ...
 
     async def claim(

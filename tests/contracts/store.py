@@ -716,6 +716,48 @@ class StoreContract:
             assert [r.task_id for r in recorded] == [t.id for t in own]
             assert await store.last_position(partition) == recorded[-1].position
 
+    async def test_a_position_is_never_lower_than_the_truth(self, open_store: OpenStore):
+        """Partitions are served side by side: what waits in the others may be taken first."""
+        store = await open_store(3)
+        tasks = {p: [await submit(store, priority=p) for _ in range(9)] for p in Priority}
+        await submit(store, task_type="health_check", priority=Priority.CRITICAL)
+
+        told = {p: [await store.queue_position(t) for t in tasks[p]] for p in Priority}
+
+        for number, priority in enumerate(Priority):
+            more_urgent = 9 * number
+            # Of a partition's own, only those ahead count; of the others, all.
+            assert max(told[priority]) == more_urgent + 9
+            assert all(p >= more_urgent + i + 1 for i, p in enumerate(told[priority]))
+
+    async def test_a_write_tells_the_position_among_all_partitions(self, open_store: OpenStore):
+        store = await open_store(2)
+        for _ in range(5):
+            await submit(store)
+
+        command = SubmitTask(a_submission())
+        written = await transact(store, new_id(), command, tell_queue_position=True)
+        canceled = await transact(store, written.task.id, CancelTask(), tell_queue_position=True)
+
+        assert (written.queue_position, canceled.queue_position) == (6, None)
+
+    async def test_what_is_ready_is_counted_by_priority_and_partition(self, open_store: OpenStore):
+        store = await open_store(2)
+        normal = [await submit(store) for _ in range(4)]
+        high = await submit(store, priority=Priority.HIGH)
+        await submit(store, schedule_for=store.now_ms() + LONG_MS)
+        await start(store, normal[0])
+
+        waiting, none = await asyncio.gather(
+            store.waiting("document_processing"), store.waiting("health_check")
+        )
+
+        ready = [store.partition_of(t.id) for t in normal[1:]]
+        assert waiting[Priority.NORMAL] == (ready.count(0), ready.count(1))
+        assert waiting[Priority.HIGH][store.partition_of(high.id)] == 1
+        assert sum(map(sum, waiting.values())) == 4
+        assert none == dict.fromkeys(Priority, (0, 0))
+
     async def test_tasks_of_all_partitions_are_found_by_id(self, open_store: OpenStore):
         store = await open_store(2)
         tasks = [await submit(store) for _ in range(8)]
