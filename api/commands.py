@@ -22,7 +22,7 @@ from ledger.events import TaskSubmitted
 from ledger.identity import derived_id, is_task_id
 from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Settings
-from ledger.store import Position, Store
+from ledger.store import Position, Store, positions_text
 from ledger.transact import Committed, transact
 
 BATCHES_MAX: Final = 8
@@ -242,14 +242,9 @@ def _batch_position(committed: Sequence[Committed]) -> list[Header]:
         position = done.position
         if position is not None:
             known = last.get(position.partition)
-            if known is None or _entry(position) > _entry(known):
+            if known is None or position.order > known.order:
                 last[position.partition] = position
-    return [(b"ledger-position", ",".join(map(str, last.values())).encode())]
-
-
-def _entry(position: Position) -> tuple[int, int]:
-    ms, _, seq = position.entry.partition("-")
-    return int(ms), int(seq)
+    return [(b"ledger-position", positions_text(last.values()).encode())]
 
 
 def _cut_off(fault: BaseException, committed: Sequence[Committed], count: int) -> BaseException:

@@ -17,6 +17,7 @@ from ledger.store import (
     Claimed,
     Conflict,
     Delivery,
+    Extent,
     Full,
     Outcome,
     Overdue,
@@ -294,12 +295,15 @@ class MemoryStore:
         events = self.contents[partition].events
         return events[-1].position if events else Position(partition, "0-0")
 
+    async def extent(self, partition: int) -> Extent:
+        return Extent(Position(partition, "0-0"), await self.last_position(partition))
+
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         for waited in (False, True):
             after = [
                 e
                 for e in self.contents[position.partition].events
-                if _order(e.position) > _order(position)
+                if e.position.order > position.order
             ]
             if after or waited:
                 return after[:count]
@@ -308,8 +312,3 @@ class MemoryStore:
 
     def _partition(self, task_id: str) -> Partition:
         return self.contents[self.partition_of(task_id)]
-
-
-def _order(position: Position) -> tuple[int, int]:
-    ms, _, seq = position.entry.partition("-")
-    return int(ms), int(seq)

@@ -14,6 +14,7 @@ from ledger import keys
 from ledger.batching import Coalescer
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.events import Priority
+from ledger.foreign import ForeignEntries
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
@@ -25,6 +26,7 @@ from ledger.script_format import (
     encode_append,
     read_claimed,
     read_delivery,
+    read_events,
     read_lease,
     read_outcome,
     read_recorded,
@@ -36,6 +38,7 @@ from ledger.store import (
     Claimed,
     Conflict,
     Delivery,
+    Extent,
     Outcome,
     Overdue,
     Position,
@@ -58,6 +61,9 @@ log = structlog.get_logger("ledger")
 
 LEDGER_FORMAT: Final = "1"
 HISTORY_CHUNK: Final = 500
+LAST_EVENT_CHUNK: Final = 100
+"""Entries looked at together for the last event, where the last entry is none."""
+
 SET_ASIDE_MAX: Final = 1_000
 
 
@@ -123,6 +129,7 @@ class RedisStore:
         self._waiting = self._coalescer(self._send_waiting)
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
+        self.foreign = ForeignEntries()
         self._cursors: dict[str, str] = {}
         self._surplus: dict[int, list[Delivery]] = {}
 
@@ -275,24 +282,52 @@ class RedisStore:
         return await self._call(POSITION, script_keys, arguments)
 
     async def last_position(self, partition: int) -> Position:
-        entries = await self._caller.command(
-            "XREVRANGE", self._keys[partition].events, "+", "-", "COUNT", 1
-        )
-        return Position(partition, entries[0][0].decode() if entries else "0-0")
+        end, count = "+", 1
+        while True:
+            entries = await self._caller.command(
+                "XREVRANGE", self._keys[partition].events, end, "-", "COUNT", count
+            )
+            if not entries:
+                return Position(partition, "0-0")
+            # Backwards: what is stepped over here is counted by those who read forwards.
+            events, _ = read_events(partition, entries)
+            if events:
+                return events[0].position
+            end, count = f"({entries[-1][0].decode()}", LAST_EVENT_CHUNK
+
+    async def extent(self, partition: int) -> Extent:
+        nothing = Position(partition, "0-0")
+        try:
+            flat = await self._caller.command("XINFO", "STREAM", self._keys[partition].events)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return Extent(nothing, nothing)
+            raise
+        told = dict(zip(flat[::2], flat[1::2], strict=True))
+        last = Position(partition, told[b"last-generated-id"].decode())
+        if told[b"entries-added"] == told[b"length"]:
+            return Extent(nothing, last)
+        first = Position(partition, told[b"recorded-first-entry-id"].decode())
+        return Extent(first if told[b"length"] else last, last)
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
-        key = self._keys[position.partition].events
-        reply = await self._caller.command(
-            "XREAD",
-            "COUNT",
-            count,
-            "BLOCK",
-            self._block_ms(wait_ms),
-            "STREAMS",
-            key,
-            position.entry,
-        )
-        return [read_recorded(position.partition, entry) for entry in reply[0][1]] if reply else []
+        key, entry = self._keys[position.partition].events, position.entry
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_ms / 1000
+        while True:
+            left_ms = self._block_ms(round((deadline - loop.time()) * 1000))
+            reply = await self._caller.command(
+                "XREAD", "COUNT", count, "BLOCK", left_ms, "STREAMS", key, entry
+            )
+            if not reply:
+                return []
+            entries = reply[0][1]
+            events, foreign = read_events(position.partition, entries)
+            for stranger in foreign:
+                self.foreign.met(stranger)
+            if events:
+                return events
+            entry = entries[-1][0].decode()
 
     # -- dispatch -----------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ import msgspec
 
 from ledger.codec import Undecodable, decode_task, encode
 from ledger.events import TaskSubmitted
+from ledger.foreign import ForeignEntry
+from ledger.identity import is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.store import (
@@ -129,13 +131,17 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
 
 
 def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
+    """An event from its stream entry. Raises ForeignEntry for an entry that is none."""
     position = Position(partition, entry[0].decode())
     fields = _fields(entry[1])
     try:
+        task_id = fields[b"task"].decode()
+        if not is_task_id(task_id):
+            raise ValueError(f"{task_id[:80]!r} is no task id")
         return Recorded(
             position,
             fields[b"type"].decode(),
-            fields[b"task"].decode(),
+            task_id,
             int(fields[b"version"]),
             int(fields[b"at"]),
             fields[b"data"],
@@ -143,7 +149,21 @@ def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
             fields[b"prev"].decode(),
         )
     except (KeyError, ValueError) as error:
-        raise Undecodable(f"the entry at {position} is no event of ledgerq: {error!r}") from error
+        raise ForeignEntry(position, repr(error)) from error
+
+
+def read_events(
+    partition: int, entries: Sequence[tuple[bytes, list[bytes]]]
+) -> tuple[list[Recorded], list[ForeignEntry]]:
+    """The events among stream entries, and what else there was, each in the entries' order."""
+    events: list[Recorded] = []
+    foreign: list[ForeignEntry] = []
+    for entry in entries:
+        try:
+            events.append(read_recorded(partition, entry))
+        except ForeignEntry as stranger:
+            foreign.append(stranger)
+    return events, foreign
 
 
 def read_delivery(partition: int, queue: Queue, entry: tuple[bytes, list[bytes]]) -> Delivery:

@@ -4,8 +4,8 @@ Two stores exist, `memory_store` (the readable reference) and `redis_store`; one
 `tests/contracts/store.py`, runs on both.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -14,6 +14,8 @@ from ledger.events import Event, Priority
 from ledger.placement import Queue
 from ledger.task import Task
 from ledger.workers import WorkerReport, WorkerSeen
+
+_ENTRY_NUMBER_MAX: Final = (1 << 64) - 1
 
 
 class Position(NamedTuple):
@@ -29,14 +31,46 @@ class Position(NamedTuple):
     def __str__(self) -> str:
         return f"{self.partition}:{self.entry}"
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Compares as the positions of one partition do."""
+        ms, _, seq = self.entry.partition("-")
+        return int(ms), int(seq)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError, saying what was expected, for anything that is not a position."""
         partition, colon, entry = text.partition(":")
         ms, dash, seq = entry.partition("-")
-        if not (colon and dash and partition.isdecimal() and ms.isdecimal() and seq.isdecimal()):
+        numbers = (partition, ms, seq)
+        if not (colon and dash and text.isascii() and all(map(_is_entry_number, numbers))):
             raise ValueError(f"expected a position such as 0:1763811000123-0, got {text[:80]!r}")
-        return cls(int(partition), entry)
+        return cls(int(partition), f"{int(ms)}-{int(seq)}")
+
+
+def _is_entry_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 20 and int(text) <= _ENTRY_NUMBER_MAX
+
+
+def parse_positions(text: str, partitions: int) -> dict[int, Position]:
+    """Positions by their partitions, from a comma-separated list of at most one for each.
+
+    Raises ValueError, saying what was expected, for anything else.
+    """
+    found: dict[int, Position] = {}
+    for part in text.split(","):
+        position = Position.parse(part.strip())
+        if position.partition >= partitions:
+            raise ValueError(f"expected a partition from 0 to {partitions - 1}, got {position}")
+        if position.partition in found:
+            raise ValueError(f"expected one position for partition {position.partition}")
+        found[position.partition] = position
+    return found
+
+
+def positions_text(positions: Iterable[Position]) -> str:
+    """The list that `parse_positions` reads."""
+    return ",".join(map(str, positions))
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -92,6 +126,16 @@ class Recorded(msgspec.Struct, frozen=True):
     def event(self) -> Event:
         """Raises UnknownEventType or Undecodable."""
         return decode_event(self.type, self.data)
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """What a partition holds: who reads on from a position between these two misses nothing.
+
+    `first` is `0-0` while nothing was taken away; `last` is the end of all that there ever was.
+    """
+
+    first: Position
+    last: Position
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -228,9 +272,14 @@ class Store(Protocol):
         ...
 
     async def last_position(self, partition: int) -> Position:
-        """Where the ledger ends; `0-0` when it is empty."""
+        """The position of the last event; `0-0` when there is none."""
+        ...
+
+    async def extent(self, partition: int) -> Extent:
+        """From where to where a partition can be read."""
         ...
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
-        """The next events of a partition, oldest first, waiting for them up to `wait_ms`."""
+        """The next events of a partition, oldest first, waiting for them up to `wait_ms`. What
+        stands there and is no event of ledgerq is stepped over."""
         ...

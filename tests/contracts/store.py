@@ -28,7 +28,17 @@ from ledger.memory_store import MemoryStore
 from ledger.placement import Queue, queue_of
 from ledger.redis_store import RedisStore
 from ledger.retry_policy import RetryPolicy
-from ledger.store import Append, Conflict, Delivery, Full, Outcome, Position, Store, Written
+from ledger.store import (
+    Append,
+    Conflict,
+    Delivery,
+    Extent,
+    Full,
+    Outcome,
+    Position,
+    Store,
+    Written,
+)
 from ledger.task import Task
 from ledger.transact import apply, transact
 from ledger.workers import WorkerReport, WorkerState
@@ -644,6 +654,14 @@ class StoreContract:
         assert await store.events_after(Position(0, "0-0"), 2, 1) == everything[:2]
         assert await store.events_after(everything[0].position, 10, 1) == everything[1:]
         assert everything[-1].position == await store.last_position(0)
+
+    async def test_the_extent_of_a_ledger_goes_from_the_beginning_to_the_end(self, store: AnyStore):
+        nothing = Position(0, "0-0")
+        empty = await store.extent(0)
+        await submit(store)
+
+        assert empty == Extent(nothing, nothing)
+        assert await store.extent(0) == Extent(nothing, await store.last_position(0))
 
     async def test_a_reader_gets_the_next_event_when_it_happens(self, store: AnyStore):
         async def next_events() -> list[str]:

@@ -13,8 +13,16 @@ from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.placement import Queue
 from ledger.redis_connection import Caller, ServerRefused
-from ledger.redis_store import APPEND, ForeignKey, LedgerMismatch, RedisStore, StoreOptions
+from ledger.redis_store import (
+    APPEND,
+    LAST_EVENT_CHUNK,
+    ForeignKey,
+    LedgerMismatch,
+    RedisStore,
+    StoreOptions,
+)
 from ledger.rejections import Rejection, RejectionCode
+from ledger.store import Extent, Position
 from ledger.task import Task
 from tests.contracts.store import (
     LONG_MS,
@@ -223,6 +231,64 @@ async def test_a_ready_entry_of_no_known_form_does_not_stop_a_waiter(store: Redi
 
     assert claimed.task is None
     assert claimed.fault == "there is no such task"
+
+
+FOREIGN: list[dict[Any, Any]] = [
+    {"x": "y"},
+    {"type": "TaskStarted", "task": "no such id", "version": "1", "at": "1", "data": "{}"},
+    {"type": b"\xff", "task": b"\xfe", "version": "many"},
+]
+
+
+async def test_readers_step_over_what_is_no_event_and_count_it_once(store: RedisStore):
+    for fields in FOREIGN:
+        await raw(store).xadd(KEYS.events, fields)
+    first = await submit(store)
+    for fields in FOREIGN:
+        await raw(store).xadd(KEYS.events, fields)
+
+    [event] = await store.events_after(Position(0, "0-0"), 2, 1)
+    nothing = [await store.events_after(event.position, 2, 1) for _ in range(2)]
+    second = await submit(store)
+    [following] = await store.events_after(event.position, 1, 1)
+
+    assert (event.task_id, nothing, following.task_id) == (first.id, [[], []], second.id)
+    assert store.foreign.count == 2 * len(FOREIGN)
+
+
+async def test_what_is_no_event_is_not_the_end_of_a_ledger(store: RedisStore):
+    await submit(store)
+    end = await store.last_position(0)
+
+    for _ in range(LAST_EVENT_CHUNK + 2):
+        await raw(store).xadd(KEYS.events, {"x": "y"})
+
+    assert await store.last_position(0) == end
+
+
+async def test_a_reader_waits_behind_what_is_no_event(store: RedisStore):
+    await raw(store).xadd(KEYS.events, {"x": "y"})
+    reading = asyncio.create_task(store.events_after(Position(0, "0-0"), 10, 2_000))
+    await asyncio.sleep(0)
+
+    task = await submit(store)
+
+    assert [e.task_id for e in await reading] == [task.id]
+
+
+async def test_the_extent_of_a_trimmed_ledger_begins_at_what_is_left(store: RedisStore):
+    for _ in range(3):
+        await submit(store)
+    _, second, third = await store.events_after(Position(0, "0-0"), 10, 1)
+
+    await raw(store).xtrim(KEYS.events, minid=second.position.entry, approximate=False)
+    trimmed = await store.extent(0)
+    await raw(store).xtrim(KEYS.events, maxlen=0, approximate=False)
+    emptied = await store.extent(0)
+
+    assert trimmed == Extent(second.position, third.position)
+    assert emptied == Extent(third.position, third.position)
+    assert await store.last_position(0) == Position(0, "0-0")
 
 
 async def test_a_waiter_before_the_first_claim_does_not_fail(store: RedisStore, backend: Backend):
