@@ -24,15 +24,20 @@ from ledger.transitions import next_status
 
 def initial(task_id: str, event: Event, at: int) -> Task:
     """The task that its first event brings into being. Raises IllegalTransition on another."""
-    status = next_status(None, type(event))
+    next_status(None, type(event))
     assert isinstance(event, TaskSubmitted)  # noqa: S101 - the table has no other first event
-    state = State(status, created_at=at, updated_at=at, waiting_until=event.schedule_for)
-    return Task(task_id, 1, event, state)
+    return Task(task_id, 1, event, initial_state(event, at))
+
+
+def initial_state(event: TaskSubmitted, at: int) -> State:
+    """The state of a task that was submitted at time `at` (ms)."""
+    status = next_status(None, TaskSubmitted)
+    return State(status, created_at=at, updated_at=at, waiting_until=event.schedule_for)
 
 
 def evolve(task: Task, event: Event, at: int) -> Task:
     """The task after `event` at time `at` (ms). Raises IllegalTransition where it cannot follow."""
-    state = _state_after(task.state, event, at)
+    state = state_after(task.state, event, at)
     return Task(task.id, task.version + 1, task.submission, state)
 
 
@@ -44,7 +49,8 @@ def fold(task_id: str, history: Iterable[tuple[Event, int]]) -> Task | None:
     return task
 
 
-def _state_after(state: State, event: Event, at: int) -> State:
+def state_after(state: State, event: Event, at: int) -> State:
+    """As `evolve`, for whoever has the state alone."""
     status = next_status(state.status, type(event))
     match event:
         case TaskSubmitted():

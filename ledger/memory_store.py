@@ -78,8 +78,10 @@ class MemoryStore:
         now_ms: Callable[[], int],
         idle: Callable[[int], Awaitable[None]],
         partitions: int = 1,
+        epoch: str = "memory",
     ) -> None:
         self._now_ms = now_ms
+        self._epoch = epoch
         self._idle = idle
         self.contents = [Partition() for _ in range(partitions)]
         self.reports: dict[str, tuple[WorkerReport, int]] = {}
@@ -309,6 +311,13 @@ class MemoryStore:
                 return after[:count]
             await self._idle(wait_ms)
         return []
+
+    async def event_at(self, position: Position) -> Recorded | None:
+        events = self.contents[position.partition].events
+        return next((event for event in events if event.position == position), None)
+
+    async def epoch(self) -> str:
+        return self._epoch
 
     def _partition(self, task_id: str) -> Partition:
         return self.contents[self.partition_of(task_id)]

@@ -329,6 +329,15 @@ class RedisStore:
                 return events
             entry = entries[-1][0].decode()
 
+    async def event_at(self, position: Position) -> Recorded | None:
+        key = self._keys[position.partition].events
+        entries = await self._caller.command("XRANGE", key, position.entry, position.entry)
+        events, _ = read_events(position.partition, entries)
+        return events[0] if events else None
+
+    async def epoch(self) -> str:
+        return (await self._caller.command("HGET", keys.LEDGER, "epoch")).decode()
+
     # -- dispatch -----------------------------------------------------------------------------
 
     async def claim(

@@ -130,25 +130,32 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+_EVENT_FIELDS = [b"type", b"task", b"version", b"at", b"data", b"meta", b"prev"]
+"""As append.lua writes them, always in this order."""
+
+
 def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
     """An event from its stream entry. Raises ForeignEntry for an entry that is none."""
     position = Position(partition, entry[0].decode())
-    fields = _fields(entry[1])
+    flat = entry[1]
     try:
-        task_id = fields[b"task"].decode()
+        if flat[::2] != _EVENT_FIELDS:
+            raise ValueError(f"its fields are {flat[::2]!r:.80}")
+        kind, task, version, at, data, meta, prev = flat[1::2]
+        task_id = task.decode()
         if not is_task_id(task_id):
             raise ValueError(f"{task_id[:80]!r} is no task id")
         return Recorded(
             position,
-            fields[b"type"].decode(),
+            kind.decode(),
             task_id,
-            int(fields[b"version"]),
-            int(fields[b"at"]),
-            fields[b"data"],
-            fields[b"meta"],
-            fields[b"prev"].decode(),
+            int(version),
+            int(at),
+            data,
+            meta,
+            prev.decode(),
         )
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ForeignEntry(position, repr(error)) from error
 
 

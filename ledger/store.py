@@ -283,3 +283,11 @@ class Store(Protocol):
         """The next events of a partition, oldest first, waiting for them up to `wait_ms`. What
         stands there and is no event of ledgerq is stepped over."""
         ...
+
+    async def event_at(self, position: Position) -> Recorded | None:
+        """The event at a position; None when none stands there."""
+        ...
+
+    async def epoch(self) -> str:
+        """What tells this ledger from any other: chosen by chance when it was made."""
+        ...

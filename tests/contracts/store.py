@@ -663,6 +663,20 @@ class StoreContract:
         assert empty == Extent(nothing, nothing)
         assert await store.extent(0) == Extent(nothing, await store.last_position(0))
 
+    async def test_what_stands_at_a_position_can_be_looked_at(self, store: AnyStore):
+        task = await submit(store)
+        [recorded] = await store.history(task.id)
+
+        assert await store.event_at(recorded.position) == recorded
+        assert await store.event_at(Position(0, "1-7")) is None
+
+    async def test_a_ledger_keeps_the_epoch_that_it_was_made_with(self, store: AnyStore):
+        epoch = await store.epoch()
+        await submit(store)
+
+        assert epoch != ""
+        assert await store.epoch() == epoch
+
     async def test_a_reader_gets_the_next_event_when_it_happens(self, store: AnyStore):
         async def next_events() -> list[str]:
             while True:

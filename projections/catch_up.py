@@ -1,0 +1,102 @@
+"""Bring a read model level with the ledger, as fast as one core goes.
+
+The next entries are asked for before the last ones are worked on, so that the server and the
+network are at work meanwhile. Folding and SQLite stay on the thread of the loop: two threads would
+fight over the interpreter around every statement.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Final
+
+from ledger.store import Position, Recorded, Store
+from projections.read_model import ReadModel
+
+READ_COUNT_FIRST: Final = 100
+READ_COUNT_MAX: Final = 1_000
+READ_BYTES: Final = 4 * 1024 * 1024
+"""Entries are asked for in such numbers that a read should bring no more than this. Payloads of a
+MiB each may bring more, once: the next read asks for fewer."""
+
+COMMIT_TASKS: Final = 5_000
+COMMIT_BYTES: Final = 16 * 1024 * 1024
+"""A commit is due when so much is gathered."""
+
+BEHIND_WAIT_MS: Final = 1_000
+"""For entries that are known to be there."""
+
+
+class LedgerCutShort(Exception):
+    """The ledger ends before where it ended a moment ago."""
+
+
+async def bring_level(
+    model: ReadModel,
+    store: Store,
+    ends: Mapping[int, str] | None = None,
+    progress: Callable[[int], None] = lambda events: None,
+) -> None:
+    """Read on in every partition, exactly up to the entries `ends`, or up to where each ends now.
+
+    `progress` is told of events as they are taken. Raises as ReadModel's methods, LedgerCutShort,
+    Rejection.
+    """
+    for partition in range(store.partitions):
+        end = ends.get(partition, "0-0") if ends is not None else None
+        if end is None:
+            end = (await store.last_position(partition)).entry
+        start = Position(partition, model.checkpoint(partition).entry)
+        async for entries in read_ahead(store, start, end):
+            await take(model, store, entries)
+            progress(len(entries))
+            tasks, size_bytes = model.gathered
+            if tasks >= COMMIT_TASKS or size_bytes >= COMMIT_BYTES:
+                model.commit()
+    model.commit()
+
+
+async def take(model: ReadModel, store: Store, entries: Sequence[Recorded]) -> None:
+    """Fold entries of one partition into the model, with what it needs from the store for that."""
+    histories = {task_id: await store.history(task_id) for task_id in model.look_up(entries)}
+    model.take(entries, histories)
+
+
+async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[Sequence[Recorded]]:
+    """The entries behind `start`, up to and with `end`, in pieces."""
+    last, count = Position(start.partition, end).order, READ_COUNT_FIRST
+    position = start
+    if position.order >= last:
+        return
+    reading = asyncio.create_task(store.events_after(position, count, BEHIND_WAIT_MS))
+    try:
+        while True:
+            entries = await reading
+            if not entries:
+                raise LedgerCutShort(
+                    f"partition {start.partition} was to be read up to {end}, and has nothing"
+                    f" behind {position.entry}"
+                )
+            position = entries[-1].position
+            over = position.order >= last
+            if over:
+                yield _cut(entries, last)
+                return
+            count = _next_count(entries, count)
+            reading = asyncio.create_task(store.events_after(position, count, BEHIND_WAIT_MS))
+            await asyncio.sleep(0)  # lets the request out
+            yield entries
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+def _next_count(entries: Sequence[Recorded], count: int) -> int:
+    size_bytes = sum(len(entry.data) for entry in entries)
+    fitting = READ_BYTES * len(entries) // (size_bytes + 1)
+    return max(1, min(fitting, 2 * count, READ_COUNT_MAX))
+
+
+def _cut(entries: Sequence[Recorded], last: tuple[int, int]) -> Sequence[Recorded]:
+    if entries[-1].position.order == last:
+        return entries
+    return [entry for entry in entries if entry.position.order <= last]

@@ -1,0 +1,82 @@
+"""Where read models lie: which file is the live one, and who may write.
+
+current                    names the live file; replaced whole
+read-model-<n>.sqlite3     the live one, and one that is being made in its shadow
+projector.lock             held by the projector that writes
+rebuild.lock               held by whoever makes another file
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+CURRENT: Final = "current"
+PROJECTOR_LOCK: Final = "projector.lock"
+REBUILD_LOCK: Final = "rebuild.lock"
+
+_NAME: Final = re.compile(r"read-model-(\d+)\.sqlite3")
+_COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
+
+
+class ModelFiles:
+    """The read models of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def current(self) -> Path | None:
+        """The live file; None when there is none yet, or what names it is damaged."""
+        try:
+            name = (self.folder / CURRENT).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return self.folder / name if _NAME.fullmatch(name) else None
+
+    def install(self, path: Path) -> None:
+        """Make a whole file the live one, and remove those that it replaces."""
+        draft = self.folder / f"{CURRENT}.new"
+        with draft.open("w", encoding="ascii") as file:
+            file.write(f"{path.name}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.folder / CURRENT)
+        self.remove_others()
+
+    def next_path(self) -> Path:
+        """Where another file may be made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = [
+            int(found[1])
+            for entry in self.folder.iterdir()
+            if (found := _NAME.match(entry.name)) is not None
+        ]
+        return self.folder / f"read-model-{max(numbers, default=0) + 1}.sqlite3"
+
+    def remove_others(self) -> None:
+        """Remove what neither is the live file nor belongs to it."""
+        current = self.current()
+        for entry in list(self.folder.iterdir()):
+            found = _NAME.match(entry.name)
+            if found is None or (current is not None and found[0] == current.name):
+                continue
+            if entry.name[found.end() :] in _COMPANIONS:
+                entry.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Generator[bool]:
+        """Hold a lock for as long as the context lasts; False when somebody else holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,285 @@
+"""One read model, open for writing: entries of the ledger go in, rows and checkpoints come out.
+
+Rows, counts and checkpoints of a batch are committed in one transaction, so that each event counts
+once, whenever the process ends.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from ledger.store import Position, Recorded
+from projections import queues, sqlite, stats, tasks
+from projections.fold import Fold, Poison, histories_before
+from projections.names import Names
+
+log = structlog.get_logger("projections")
+
+VERSIONS: Final = {
+    "tasks": tasks.VERSION,
+    "stats": stats.VERSION,
+    "queues": queues.VERSION,
+}
+"""The projections, and what they are at now. `tasks` is the one that the others hang on."""
+
+BEGINNING: Final = "0-0"
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """How far a partition is read: its last event, and how many there were."""
+
+    entry: str
+    digest: bytes
+    """SHA-256 of the event at `entry`; empty at the beginning."""
+    events: int
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """Why a projection does not go on, and at which event."""
+
+    at: str
+    reason: str
+
+
+def digest(recorded: Recorded) -> bytes:
+    """What tells an event from any other that could stand at its position."""
+    parts = (
+        recorded.type.encode(),
+        recorded.task_id.encode(),
+        b"%d %d" % (recorded.version, recorded.at),
+        recorded.data,
+        recorded.meta,
+        recorded.prev.encode(),
+    )
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(len(part).to_bytes(8, "big"))
+        hashed.update(part)
+    return hashed.digest()
+
+
+class ReadModel:
+    """`take` entries, then `commit`. Not safe for threads; one at a time for a file."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        *,
+        partitions: int,
+        epoch: str,
+        skipped: Collection[str] = (),
+        may_commit: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may_commit` is asked once the file is locked for a commit; see `Superseded`."""
+        self.db = db
+        self._may_commit = may_commit
+        self._skipped = skipped
+        self._checkpoints = {p: Checkpoint(BEGINNING, b"", 0) for p in range(partitions)}
+        self._pending: dict[int, Checkpoint] = {}
+        with _transaction(db):
+            self._prepare(epoch)
+        self._forget()
+
+    def _prepare(self, epoch: str) -> None:
+        """Fill in what a new file lacks, and read how far an old one came."""
+        self.db.executemany(
+            "INSERT INTO projections (name, version) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+            list(VERSIONS.items()),
+        )
+        self.db.execute(
+            "INSERT INTO facts (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO NOTHING",
+            (epoch,),
+        )
+        self._checkpoints.update(read_checkpoints(self.db))
+
+    def _forget(self) -> None:
+        """Drop what is gathered, and all that is known from the file."""
+        self._names = Names(self.db)
+        self._fold = Fold(self.db, self._names, self._skipped)
+        self._pending = {}
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> str:
+        """Of the ledger that it was made from."""
+        return read_fact(self.db, "epoch") or ""
+
+    @property
+    def stopped(self) -> dict[str, Stopped]:
+        """The projections that do not go on."""
+        return read_stopped(self.db)
+
+    def checkpoint(self, partition: int) -> Checkpoint:
+        """How far the partition was read, with what is not committed yet."""
+        return self._pending.get(partition) or self._checkpoints[partition]
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        """What waits for a commit: tasks, bytes."""
+        return len(self._fold), self._fold.bytes
+
+    @property
+    def events(self) -> int:
+        """Read so far, of all partitions."""
+        return sum(self.checkpoint(partition).events for partition in self._checkpoints)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def look_up(self, entries: Sequence[Recorded]) -> list[str]:
+        """The tasks that the read model has let go of, and whose history `take` therefore needs."""
+        return self._fold.look_up(entries)
+
+    def take(
+        self, entries: Sequence[Recorded], histories: Mapping[str, Sequence[Recorded]]
+    ) -> None:
+        """Fold the next entries of one partition, which were looked up.
+
+        Raises Poison; what came before the poisonous event is taken then, and can be committed.
+        """
+        for task_id, history in histories_before(entries, histories).items():
+            self._fold.remember(task_id, history)
+        try:
+            self._fold.take(entries)
+        except Poison as poison:
+            good = [entry.position for entry in entries].index(poison.position)
+            if good:
+                self._reach(entries[good - 1], good)
+            raise
+        self._reach(entries[-1], len(entries))
+
+    def _reach(self, last: Recorded, count: int) -> None:
+        partition = last.position.partition
+        events = self.checkpoint(partition).events + count
+        self._pending[partition] = Checkpoint(last.position.entry, digest(last), events)
+
+    def commit(self) -> None:
+        """Write what was taken. On any error nothing is written.
+
+        Raises sqlite3.Error for trouble with the file, Superseded, and BrokenProjection when
+        `tasks` cannot digest the batch; another projection that cannot is stopped, and that is all.
+        """
+        if not self._pending:
+            return
+        with _transaction(self.db):
+            if not self._may_commit():
+                raise Superseded
+            self._write()
+        self._checkpoints.update(self._pending)
+        self._pending = {}
+        self._names.written()
+        self._fold.clear()
+
+    def _write(self) -> None:
+        changes = sorted(self._fold.changes, key=lambda change: change.id)
+        stopped = self.stopped
+        self._write_projection(
+            "tasks", lambda: tasks.write(self.db, changes, self._names.number), stopped
+        )
+        measures = self._fold.measures
+        self._write_projection("stats", lambda: stats.write(self.db, changes, measures), stopped)
+        self._write_projection("queues", lambda: queues.write(self.db, changes), stopped)
+        self._names.write()
+        self._write_checkpoints()
+
+    def _write_projection(
+        self, name: str, write: Callable[[], None], stopped: Mapping[str, Stopped]
+    ) -> None:
+        if name in stopped:
+            return
+        self.db.execute("SAVEPOINT projection")
+        try:
+            write()
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and (
+                sqlite.is_passing(error) or sqlite.is_damage(error)
+            ):
+                raise
+            if name == "tasks":
+                raise BrokenProjection(str(self._first_pending()), repr(error)) from error
+            self.db.execute("ROLLBACK TO projection")
+            self._stop((name,), str(self._first_pending()), repr(error))
+        self.db.execute("RELEASE projection")
+
+    def _first_pending(self) -> Position:
+        """Behind which the batch in hand begins."""
+        partition = min(self._pending)
+        return Position(partition, self._checkpoints[partition].entry)
+
+    def _write_checkpoints(self) -> None:
+        self.db.executemany(
+            "INSERT INTO checkpoints (partition, entry, digest, events) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (partition) DO UPDATE SET entry = excluded.entry,"
+            " digest = excluded.digest, events = excluded.events",
+            [(p, c.entry, c.digest, c.events) for p, c in self._pending.items()],
+        )
+
+    # -- stopping -----------------------------------------------------------------------------
+
+    def stop_all(self, at: str, reason: str) -> None:
+        """Mark every projection as stopped, for all to see. What is gathered is dropped."""
+        self._forget()
+        with _transaction(self.db):
+            self._stop(tuple(VERSIONS), at, reason)
+
+    def go_on(self) -> None:
+        """Take the marks away from what stopped as a whole: its events are still to come."""
+        with _transaction(self.db):
+            self.db.execute("UPDATE projections SET stopped_at = '', reason = ''")
+
+    def _stop(self, names: Sequence[str], at: str, reason: str) -> None:
+        log.error("projection_stopped", projections=names, at=at, reason=reason)
+        self.db.executemany(
+            "UPDATE projections SET stopped_at = ?, reason = ? WHERE name = ?",
+            [(at, reason, name) for name in names],
+        )
+
+
+class Superseded(Exception):
+    """Another file has taken this one's place: nothing may be written here any more."""
+
+
+class BrokenProjection(Exception):
+    """The projection `tasks` cannot digest a batch; what hangs on it stops too."""
+
+    def __init__(self, at: str, reason: str) -> None:
+        super().__init__(f"behind {at}: {reason}")
+        self.at = at
+
+
+def read_checkpoints(db: sqlite3.Connection) -> dict[int, Checkpoint]:
+    """By partition; those of which nothing was read yet are missing."""
+    rows = db.execute("SELECT partition, entry, digest, events FROM checkpoints")
+    return {partition: Checkpoint(*row) for partition, *row in rows}
+
+
+def read_stopped(db: sqlite3.Connection) -> dict[str, Stopped]:
+    """The projections that do not go on, by name."""
+    rows = db.execute("SELECT name, stopped_at, reason FROM projections WHERE stopped_at != ''")
+    return {name: Stopped(at, reason) for name, at, reason in rows}
+
+
+def read_fact(db: sqlite3.Connection, name: str) -> str | None:
+    """A single value of the table `facts`."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+class _transaction:
+    """Take the file's write lock; commit in the end, or take everything back."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")

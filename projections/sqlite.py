@@ -1,0 +1,92 @@
+"""SQLite as the read models use it: opening, making, and what kinds of trouble there are."""
+
+import re
+import sqlite3
+import zlib
+from pathlib import Path
+from typing import Final
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long a writer waits for another one: a rebuild holds the file for the moment of its swap."""
+
+CACHE_KIB: Final = 16 * 1024
+JOURNAL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What the write-ahead log is cut back to after it has grown in a burst."""
+
+_SCHEMA: Final = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+_STATEMENTS: Final = [
+    " ".join(statement.split())
+    for statement in re.sub(r"--[^\n]*", "", _SCHEMA).split(";")
+    if statement.strip()
+]
+TABLES: Final = [statement for statement in _STATEMENTS if statement.startswith("CREATE TABLE")]
+INDEXES: Final = [statement for statement in _STATEMENTS if statement.startswith("CREATE INDEX")]
+
+SCHEMA_VERSION: Final = zlib.crc32("\n".join(_STATEMENTS).encode()) & 0x7FFFFFFF
+"""Kept in the file as `user_version`. It follows from the statements, so that nobody has to think
+of it when one of them changes."""
+
+
+class Damaged(Exception):
+    """The file is not what SQLite wrote, or no longer."""
+
+
+def create(path: Path) -> sqlite3.Connection:
+    """A new file with empty tables, open for loading: no secondary indexes, and no safety. A crash
+    leaves rubbish; `finish` makes it a read model."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = MEMORY")
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    for statement in TABLES:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return db
+
+
+def finish(db: sqlite3.Connection) -> None:
+    """Make the indexes of a file that was loaded, and make it safe from then on. Takes long where
+    the tables are large."""
+    for statement in INDEXES:
+        db.execute(statement)
+    db.execute("PRAGMA locking_mode = NORMAL")
+    _make_safe(db)
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that writes. Raises Damaged for what is no SQLite file."""
+    db = sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)
+    try:
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        _make_safe(db)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if is_damage(error):
+            raise Damaged(f"{path}: {error}") from error
+        raise
+    return db
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, rather than in use, out of room or refused."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_passing(error: sqlite3.Error) -> bool:
+    """Whether the same statement may do well later: a lock, a full disk, a failing one."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL),
+        *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+    )
+
+
+def _make_safe(db: sqlite3.Connection) -> None:
+    # NORMAL: a power loss may take the last commits back, which the ledger still has; the file
+    # stays whole.
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
