@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Router
 
 from api.commands import Commands
+from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
 from api.live import Live
@@ -29,6 +30,7 @@ class App:
         table = routes(
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live),
+            Explain(store),
             self._health,
         )
         router = Router(table, redirect_slashes=False, default=not_found)

@@ -8,6 +8,7 @@ from starlette.routing import Route
 from api.commands import Commands
 from api.errors import ApiError, ErrorCode, Header
 from api.exchange import Exchange
+from api.explain import Explain
 from api.gate import EXCHANGE
 from api.health import HealthChecks, live
 from api.queries import Queries
@@ -49,7 +50,9 @@ class Resource:
         )
 
 
-def routes(commands: Commands, queries: Queries, health: HealthChecks) -> list[Route]:
+def routes(
+    commands: Commands, queries: Queries, explain: Explain, health: HealthChecks
+) -> list[Route]:
     """The table, from path and method to endpoint; the busiest first."""
     task = "/api/v1/tasks/{task_id}"
     return [
@@ -57,6 +60,7 @@ def routes(commands: Commands, queries: Queries, health: HealthChecks) -> list[R
         Route("/api/v1/tasks/batch", Resource({"POST": commands.submit_batch})),
         Route(task, Resource({"GET": queries.task, "DELETE": commands.cancel})),
         Route(f"{task}/events", Resource({"GET": queries.events})),
+        Route(f"{task}/explain", Resource({"GET": explain.task})),
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),
         Route("/health", Resource({"GET": health.health})),

@@ -266,6 +266,9 @@ class MemoryStore:
                 held[lease] = self._now_ms() + lease_ms
         return [lease for lease in leases if lease not in held]
 
+    async def lease_until(self, task: Task) -> int | None:
+        return self._partition(task.id).leases.get((task.id, task.state.attempt))
+
     async def announce(self, report: WorkerReport) -> None:
         self.reports[report.id] = (report, self._now_ms())
         self.reports = dict(self._remembered())

@@ -437,6 +437,12 @@ class RedisStore:
         gone = await self._call(RENEW, (self._keys[partition].leases,), (lease_ms, *members))
         return [read_lease(member) for member in gone]
 
+    async def lease_until(self, task: Task) -> int | None:
+        leases = self._partition(task.id).leases
+        member = f"{task.id}:{task.state.attempt}"
+        score = await self._caller.command("ZSCORE", leases, member)
+        return None if score is None else int(float(score))
+
     async def announce(self, report: WorkerReport) -> None:
         arguments = (report.id, encode(report), LOST_KEPT_MS, FORGOTTEN_AT_ONCE_MAX)
         await self._of_workers(self._call(ANNOUNCE, WORKER_KEYS, arguments))

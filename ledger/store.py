@@ -253,6 +253,10 @@ class Store(Protocol):
         """Extend leases, given as (task id, attempt); returns those that hold no longer."""
         ...
 
+    async def lease_until(self, task: Task) -> int | None:
+        """When the lease of the task's running attempt ends, in ms; None when there is none."""
+        ...
+
     async def announce(self, report: WorkerReport) -> None:
         """A worker's heartbeat: it is there, and this is what it does. Clears away some of those
         that have been silent for longer than LOST_KEPT_MS."""

@@ -87,6 +87,12 @@ _add(
     "ledgerq retry 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
 )
 _add(
+    TASKS,
+    "explain",
+    "Say why a task waits, and what to do about it.",
+    "ledgerq explain 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
+)
+_add(
     AUDIT,
     "history",
     "Show every event of a task, oldest first.",

@@ -34,6 +34,22 @@ class Task(msgspec.Struct, frozen=True):
         return self.status not in UNFINISHED
 
 
+class Reason(msgspec.Struct, frozen=True):
+    """Why a task is where it is."""
+
+    code: str
+    message: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What commands show of an explanation; `json` has all of it, as the service sent it."""
+
+    task_id: str
+    status: str
+    reasons: list[Reason]
+    json: msgspec.Raw = msgspec.Raw(b"")
+
+
 class _Refusal(msgspec.Struct, frozen=True):
     message: str
     code: str
@@ -101,6 +117,11 @@ class Service:
     def events(self, task_id: str) -> bytes:
         """The history, as JSON."""
         return self._call("GET", f"{_path(task_id)}/events")
+
+    def explain(self, task_id: str) -> Explanation:
+        """Why the task is where it is."""
+        answer = self._call("GET", f"{_path(task_id)}/explain")
+        return msgspec.structs.replace(_decode(answer, Explanation), json=msgspec.Raw(answer))
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""

@@ -17,6 +17,7 @@ COMMANDS = (
     "status",
     "cancel",
     "retry",
+    "explain",
     "history",
     "doctor",
     "settings",

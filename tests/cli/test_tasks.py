@@ -312,3 +312,23 @@ def test_what_a_task_says_cannot_steer_the_terminal(client: Call):
 
     assert "\x1b" not in client("status", task_id).out
     assert "\x1b" not in client("history", task_id).out
+
+
+# -- explain ----------------------------------------------------------------------------------
+
+
+def test_explain_says_why_a_task_waits(client: Call, waiting: dict[str, Any]):
+    told = client("explain", waiting["id"])
+
+    fields = dict(line.split(maxsplit=1) for line in told.out.splitlines())
+    assert (told.code, fields["task"], fields["status"]) == (0, waiting["id"], "queued")
+    assert "2100-01-01" in fields["delayed_until"]
+    [reason] = client("explain", waiting["id"], "--json").json()["reasons"]
+    assert reason["code"] == "delayed_until"
+
+
+def test_explain_knows_no_task_of_another_id(client: Call):
+    told = client("explain", UNKNOWN)
+
+    assert told.code == 1
+    assert "TASK_NOT_FOUND" in told.err

@@ -454,6 +454,17 @@ class StoreContract:
         await store.renew(0, [(lost.id, 1)], LONG_MS)
         assert (await store.overdue(0, 10)).expired == ()
 
+    async def test_a_lease_can_be_looked_at_while_it_holds(self, store: AnyStore):
+        before, waiting = store.now_ms(), await submit(store)
+        running = await start(store, waiting, lease_ms=60_000)
+
+        until = await store.lease_until(running)
+
+        assert until is not None
+        assert before + 60_000 - 10 <= until <= store.now_ms() + 60_000 + 10
+        assert await store.lease_until(waiting) is None
+        assert await store.lease_until(await send(store, running, CancelTask())) is None
+
     # -- workers ------------------------------------------------------------------------------
 
     async def test_a_worker_is_seen_as_it_last_announced_itself(self, store: AnyStore):
