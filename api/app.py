@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Router
 
 from api.commands import Commands
+from api.event_stream import EventStreams
 from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
@@ -25,17 +26,18 @@ class App:
 
     def __init__(self, store: RedisStore, settings: Settings) -> None:
         self.live = Live(store)
+        self.streams = EventStreams(store, self.live)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self._health = HealthChecks(store.client, self._memory, settings)
-        self.table = routes(
+        table = routes(
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live),
             Explain(store),
+            self.streams,
             self._health,
-            settings,
         )
-        router = Router(self.table, redirect_slashes=False, default=not_found)
-        self._gate = Gate(router, {r.path: r.app for r in self.table if not r.param_convertors})
+        router = Router(table, redirect_slashes=False, default=not_found)
+        self._gate = Gate(router, {r.path: r.app for r in table if not r.param_convertors})
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         return self._gate(scope, receive, send)
@@ -43,6 +45,7 @@ class App:
     async def stop_waiting(self) -> None:
         """Answer whoever waits with what there is: a stopping server must not wait for them."""
         self._health.stopping = True
+        await self.streams.stop()
         await self.live.close()
 
     async def close(self) -> None:

@@ -6,10 +6,9 @@ programs branch on, and what they may need to mend it (the field and what was ex
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta
 
 from ledger.rejections import Rejection, RejectionCode
 
@@ -26,6 +25,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
+    POSITION_GONE = "POSITION_GONE"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
@@ -37,6 +37,7 @@ ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     ErrorCode.NOT_FOUND: (404, "Not found"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
     ErrorCode.REQUEST_TIMEOUT: (408, "Request timeout"),
+    ErrorCode.POSITION_GONE: (410, "Position gone"),
     ErrorCode.PAYLOAD_TOO_LARGE: (413, "Payload too large"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
     ErrorCode.HEADERS_TOO_LARGE: (431, "Request header fields too large"),
@@ -73,20 +74,12 @@ class ApiError(Exception):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """Why a request was refused: the body of every answer that is not a success."""
+    """The body of every answer that is not a success."""
 
-    error: Annotated[str, Meta(description="The code in words, always the same.")]
-    message: Annotated[str, Meta(description="What went wrong this time.")]
-    code: Annotated[
-        str,
-        Meta(
-            description="What programs branch on.", extra_json_schema={"enum": [*map(str, ANSWERS)]}
-        ),
-    ]
-    details: Annotated[
-        Mapping[str, Any],
-        Meta(description="What may help to mend it: `field` and `expected`, the `task_id`, …"),
-    ]
+    error: str
+    message: str
+    code: ErrorCode | RejectionCode
+    details: Mapping[str, Any] = {}
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -26,6 +26,9 @@ TEXT_HEADER_MAX: Final = 255
 REQUEST_ID_MAX: Final = 128
 
 JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+
+ABORT: Final = "ledgerq.abort"
+"""Where the server puts, in the ASGI scope, how to cut the connection."""
 
 _JSON_CONTENT = re.compile(
     rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE
@@ -179,17 +182,11 @@ class Exchange:
 
     # -- the answer ---------------------------------------------------------------------------
 
-    async def respond(
-        self,
-        status: int,
-        body: bytes,
-        headers: Sequence[Header] = (),
-        content_type: Header = JSON_TYPE,
-    ) -> None:
-        """The whole answer, as JSON unless told otherwise. Called once."""
+    async def respond(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+        """The whole answer, as JSON. Called once."""
         self.started = True
         start = [
-            content_type,
+            JSON_TYPE,
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self.request_id.encode()),
             *headers,
@@ -203,6 +200,31 @@ class Exchange:
         start = [(b"x-request-id", self.request_id.encode()), *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": start})
         await self._send({"type": "http.response.body", "body": b""})
+
+    async def start_stream(self, content_type: bytes, headers: Sequence[Header]) -> None:
+        """The head of an answer that comes in parts: `send_part`, then `end_stream`."""
+        self.started = True
+        start = [
+            (b"content-type", content_type),
+            (b"x-request-id", self.request_id.encode()),
+            *headers,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": start})
+
+    async def send_part(self, part: bytes) -> None:
+        """The next bytes; waits while the caller has much to read already."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """That was all."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def hang_up(self) -> None:
+        """Cut the connection of a caller who does not read: closing it would wait for that."""
+        abort: Callable[[], None] | None = self.scope.get(ABORT)
+        if abort is not None:
+            abort()
+            await self.gone()
 
 
 def _request_id(sent: bytes | None) -> str:

@@ -4,28 +4,25 @@ import asyncio
 
 import msgspec
 
-from api.describe import Answer, Group, operation
 from api.errors import task_not_found
 from api.exchange import Exchange
 from api.reasons import Reason
-from api.scalars import Count, Moment, TaskId
 from api.waiting import queue_position
 from api.why import Facts, reasons
 from api.wire import moment_text
 from ledger.codec import encode
 from ledger.identity import is_task_id
-from ledger.rejections import RejectionCode
 from ledger.store import Store
 from ledger.task import Status, Task
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Why a task is where it is; `at` is when the ledger was looked at."""
+    """The answer; `at` is when the ledger was looked at."""
 
-    task_id: TaskId
+    task_id: str
     status: Status
-    at: Moment
-    queue_position: Count
+    at: str
+    queue_position: int
     reasons: list[Reason]
 
 
@@ -35,14 +32,8 @@ class Explain:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    @operation(
-        "explainTask",
-        Group.TASKS,
-        {200: Answer("What is the matter with it.", Explanation)},
-        refusals=(RejectionCode.TASK_NOT_FOUND,),
-    )
     async def task(self, exchange: Exchange) -> None:
-        """Why a task waits, or what else is the matter with it."""
+        """GET /api/v1/tasks/{id}/explain"""
         exchange.parameters()
         task_id = exchange.task_id
         task = await self._store.load(task_id) if is_task_id(task_id) else None

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from ledger.events import TaskCanceled, TaskCompleted, TaskFailed
-from ledger.store import Recorded, Store
+from ledger.store import Position, Recorded, Store
 
 log = structlog.get_logger("live")
 
@@ -46,16 +46,20 @@ class Feed:
         self._listeners: set[Listener] = set()
         self._reader: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
+        self._position = self._began_at = Position(partition, "0-0")
 
-    async def join(self, listener: Listener) -> None:
-        """Listen. Everything that happens after this returned is heard, or `failed` is called: what
-        is loaded from then on cannot miss a change."""
+    async def join(self, listener: Listener) -> Position:
+        """Listen. Everything after the position returned is heard, or `failed` is called: what is
+        loaded from then on cannot miss a change."""
         self._listeners.add(listener)
+        if self._begun.is_set() and self._reader is not None:
+            return self._position
         if self._reader is None:
             self._begun.clear()
             name = f"feed-{self._partition}"
             self._reader = asyncio.get_running_loop().create_task(self._read(), name=name)
         await self._begun.wait()
+        return self._began_at
 
     def leave(self, listener: Listener) -> None:
         """Listen no longer. The reader ends by itself when nobody is left, within READ_WAIT_MS, and
@@ -74,12 +78,12 @@ class Feed:
 
     async def _read(self) -> None:
         try:
-            position = await self._store.last_position(self._partition)
+            self._position = self._began_at = await self._store.last_position(self._partition)
             self._begun.set()
             while self._listeners:
-                events = await self._store.events_after(position, READ_COUNT, READ_WAIT_MS)
+                events = await self._store.events_after(self._position, READ_COUNT, READ_WAIT_MS)
                 if events:
-                    position = events[-1].position
+                    self._position = events[-1].position
                     for listener in tuple(self._listeners):
                         listener.heard(events)
         except Exception as error:

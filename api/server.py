@@ -20,7 +20,7 @@ from api.app import create_app
 from api.bind import BACKLOG, bind
 from api.entrance import Entrance
 from api.errors import ApiError, ErrorCode, answer
-from api.exchange import new_request_id
+from api.exchange import ABORT, new_request_id
 from consumers.roles import open_store
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
@@ -274,6 +274,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES_MAX and self._whole_head_bytes() > HEAD_BYTES_MAX:
             self._head_too_large = True
             raise ValueError("the head is too large")  # ends the parse, and leads to send_400
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.cycle.transport = self._joined
 

@@ -209,7 +209,7 @@ class ProcessExecutor:
                     context.attempt,
                     context.kb_id,
                     bytes(call.metadata),
-                    context.deadline_s,
+                    int(context.deadline.timestamp() * 1000),
                     bytes(call.payload),
                     call.result_bytes_max,
                 ),

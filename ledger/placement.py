@@ -1,7 +1,5 @@
 """Where a task waits: a pure function of its state, carried out by `append.lua`."""
 
-from typing import Final
-
 import msgspec
 
 from ledger.events import Priority
@@ -38,8 +36,6 @@ class Nowhere(msgspec.Struct, frozen=True):
     """Finished: nothing is to be done."""
 
 
-NOWHERE: Final = Nowhere()
-
 Place = Ready | Due | Leased | Nowhere
 
 
@@ -52,11 +48,11 @@ def placement(task: Task) -> Place:
     """Where the task belongs now."""
     state = task.state
     match state.status:
-        case Status.PROCESSING:
-            return Leased(state.attempt, state.lease_ms)
-        case Status.COMPLETED | Status.FAILED | Status.CANCELED:
-            return NOWHERE
         case Status.QUEUED | Status.RETRYING:
             if state.waiting_until is not None:
                 return Due(state.waiting_until)
             return Ready(queue_of(task))
+        case Status.PROCESSING:
+            return Leased(state.attempt, state.lease_ms)
+        case Status.COMPLETED | Status.FAILED | Status.CANCELED:
+            return Nowhere()

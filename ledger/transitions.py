@@ -35,6 +35,11 @@ TRANSITIONS: dict[tuple[Status | None, type[Event]], Status] = {
     (Status.CANCELED, TaskRetried): Status.QUEUED,
 }
 
+STATUS_AFTER: dict[str, Status] = {
+    kind.__name__: status for (_, kind), status in TRANSITIONS.items()
+}
+"""By an event's stored name. Whatever a task was before, each kind of event leads to one status."""
+
 
 class IllegalTransition(Exception):
     """An event that cannot follow: the history is damaged, or written by something else."""

@@ -33,6 +33,7 @@ async def answers(api: httpx2.AsyncClient, task_id: str) -> dict[str, httpx2.Res
         "wait": api.get(one, params={"wait": "60"}),
         "version": api.get(one, params={"version": "1"}),
         "events": api.get(f"{one}/events"),
+        "live": api.get("/api/v1/events"),
         "cancel": api.delete(one),
         "retry": api.post(f"{one}/retry"),
         "progress": api.put(f"{one}/progress", json={"progress": 1}),

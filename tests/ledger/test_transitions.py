@@ -27,7 +27,7 @@ from ledger.evolve import evolve, initial
 from ledger.rejections import Rejection
 from ledger.task import Status, Task
 from ledger.transact import apply
-from ledger.transitions import TRANSITIONS, IllegalTransition, next_status
+from ledger.transitions import STATUS_AFTER, TRANSITIONS, IllegalTransition, next_status
 from tests.given import T0, TASK_ID, a_submission
 from tests.strategies import commands
 
@@ -113,3 +113,8 @@ def test_the_diagram_in_the_docs_is_up_to_date():
     drawn = runpy.run_path(str(DOCS / "draw_transitions.py"))["drawn"]()
 
     assert (DOCS / "transitions.md").read_text() == drawn, "run python docs/draw_transitions.py"
+
+
+def test_each_kind_of_event_leads_to_one_status():
+    for (_, kind), status in TRANSITIONS.items():
+        assert STATUS_AFTER[kind.__name__] is status
