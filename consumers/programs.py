@@ -53,6 +53,11 @@ def scheduler_program(env: Mapping[str, str]) -> Program:
     return Program("scheduler", module_argv("consumers.roles", "scheduler", CHILD_NAME), env)
 
 
+def projector_program(env: Mapping[str, str]) -> Program:
+    """The projector as a child process."""
+    return Program("projector", module_argv("consumers.roles", "projector", CHILD_NAME), env)
+
+
 async def registered_types(module: str, env: Mapping[str, str]) -> list[str]:
     """The task types that a module of handlers registers, asked of a process of its own.
 

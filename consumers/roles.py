@@ -21,13 +21,14 @@ from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
 from consumers.scheduler import OUTAGE_GRACE_S, Scheduler
-from consumers.service import backoff_s
+from consumers.service import Service, backoff_s
 from consumers.signals import StopSignals
 from consumers.worker import Worker, WorkerOptions
 from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.rejections import Rejection
 from ledger.settings import Settings, SettingsError, load, masked
+from projections.projector import Projector, ProjectorOptions
 
 log = structlog.get_logger("roles")
 
@@ -132,9 +133,38 @@ def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
     return make
 
 
+class FollowingRole:
+    """A projector with the life of a role."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self._service = Service("projector", projector.step)
+
+    async def run(self) -> None:
+        try:
+            await self._service.run()
+        finally:
+            await self._projector.close()
+
+    def stop(self) -> None:
+        self._service.stop()
+        self._projector.interrupt()
+
+
+def make_projector(settings: Settings) -> Callable[[RedisStore], Role]:
+    """Needs a folder of its own beside the ledger."""
+    options = ProjectorOptions(
+        settings.read_model_folder,
+        settings.skip_events,
+        settings.read_model_retention_s * 1_000,
+    )
+    return lambda store: FollowingRole(Projector(store, options))
+
+
 ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
     "worker": make_worker,
     "scheduler": make_scheduler,
+    "projector": make_projector,
 }
 
 

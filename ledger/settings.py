@@ -36,6 +36,8 @@ BUILT_IN_TASK_TYPES = (
 
 _MIB = 1024 * 1024
 _HOUR_MS = 3_600_000
+_DAY_S = 86_400
+_YEAR_S = 366 * _DAY_S
 
 
 class Durability(StrEnum):
@@ -91,6 +93,13 @@ Host = Annotated[
     str,
     Meta(
         pattern=r"^[A-Za-z0-9._:-]+$", title="host names and addresses, such as hooks.example.org"
+    ),
+]
+PositionText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,3}:[0-9]{1,20}-[0-9]{1,20}$",
+        title="positions of events, such as 0:1763811000123-0",
     ),
 ]
 
@@ -181,6 +190,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 5_000
 
+    read_model_dir: Annotated[
+        str | None,
+        Meta(description="folder of the read models; without it, read-model in data_dir"),
+    ] = None
+    read_model_retention_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10 * _YEAR_S,
+            description="age at which finished tasks leave the read model; 0 keeps them all",
+        ),
+    ] = 30 * _DAY_S
+    skip_events: Annotated[
+        tuple[PositionText, ...],
+        Meta(description="positions of events that the read models leave out"),
+    ] = ()
+
     handlers: Annotated[
         ModuleName | None, Meta(description="module whose @handler functions the workers run")
     ] = None
@@ -238,6 +264,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def known_task_types(self) -> tuple[str, ...]:
         """All task types that a submission may name, the built-in ones first."""
         return tuple(dict.fromkeys(BUILT_IN_TASK_TYPES + self.task_types))
+
+    @property
+    def read_model_folder(self) -> Path:
+        """Where the read models lie."""
+        return Path(self.read_model_dir or Path(self.data_dir) / "read-model")
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from ledger.store import Position, Recorded, Store
-from projections.read_model import ReadModel
+from projections.read_model import BEGINNING, Checkpoint, ReadModel, digest
 
 READ_COUNT_FIRST: Final = 100
 READ_COUNT_MAX: Final = 1_000
@@ -42,7 +42,7 @@ async def bring_level(
     Rejection.
     """
     for partition in range(store.partitions):
-        end = ends.get(partition, "0-0") if ends is not None else None
+        end = ends.get(partition, BEGINNING) if ends is not None else None
         if end is None:
             end = (await store.last_position(partition)).entry
         start = Position(partition, model.checkpoint(partition).entry)
@@ -59,6 +59,16 @@ async def take(model: ReadModel, store: Store, entries: Sequence[Recorded]) -> N
     """Fold entries of one partition into the model, with what it needs from the store for that."""
     histories = {task_id: await store.history(task_id) for task_id in model.look_up(entries)}
     model.take(entries, histories)
+
+
+async def still_there(store: Store, partition: int, checkpoint: Checkpoint) -> bool:
+    """Whether the ledger still has the event that was read last; if not, it went backwards."""
+    if checkpoint.entry == BEGINNING:
+        return True
+    if partition >= store.partitions:
+        return False
+    event = await store.event_at(Position(partition, checkpoint.entry))
+    return event is not None and digest(event) == checkpoint.digest
 
 
 async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[Sequence[Recorded]]:
@@ -81,7 +91,7 @@ async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[
             if over:
                 yield _cut(entries, last)
                 return
-            count = _next_count(entries, count)
+            count = next_count(entries, count)
             reading = asyncio.create_task(store.events_after(position, count, BEHIND_WAIT_MS))
             await asyncio.sleep(0)  # lets the request out
             yield entries
@@ -90,7 +100,8 @@ async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[
         await asyncio.wait([reading])
 
 
-def _next_count(entries: Sequence[Recorded], count: int) -> int:
+def next_count(entries: Sequence[Recorded], count: int) -> int:
+    """How many entries to ask for, after `count` were asked for and these came."""
     size_bytes = sum(len(entry.data) for entry in entries)
     fitting = READ_BYTES * len(entries) // (size_bytes + 1)
     return max(1, min(fitting, 2 * count, READ_COUNT_MAX))

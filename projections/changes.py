@@ -11,8 +11,6 @@ STATUS_NO: Final = {status: no for no, status in enumerate(Status)}
 PRIORITY_NO: Final = {priority: no for no, priority in enumerate(Priority)}
 """How statuses and priorities stand in the tables: by their place in the enumeration."""
 
-HOUR_MS: Final = 3_600_000
-
 
 class Change(msgspec.Struct):
     """One task, as it was before a batch and as it is after it."""
@@ -32,8 +30,3 @@ class Change(msgspec.Struct):
     """Whether the table of tasks has a row of it. A finished task may have left it since."""
     submission: bytes | None
     """JSON, where it is to be written."""
-
-    @property
-    def hour(self) -> int:
-        """That of created_at, in hours since the epoch."""
-        return self.after.created_at // HOUR_MS

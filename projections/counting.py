@@ -11,6 +11,8 @@ from typing import Final
 from ledger.task import State, Status
 from projections.changes import STATUS_NO, Change
 
+HOUR_MS: Final = 3_600_000
+
 ALL: Final = 0
 """Stands for every knowledge base."""
 EVER: Final = -1
@@ -22,14 +24,21 @@ Deltas = dict[Key, list[int]]
 """What is to be added: [n, process_ms]."""
 
 
-def add(deltas: Deltas, change: Change, state: State, n: int) -> None:
-    """Count a task in `state` once more (n = 1) or no longer (n = -1)."""
-    key = (change.kb, change.hour, change.task_type, change.priority, STATUS_NO[state.status])
+def add(deltas: Deltas, key: Key, n: int, ms: int = 0) -> None:
+    """Count n tasks more, or fewer where n is negative."""
     delta = deltas.get(key)
     if delta is None:
-        delta = deltas[key] = [0, 0]
-    delta[0] += n
-    delta[1] += n * process_ms(state)
+        deltas[key] = [n, ms]
+    else:
+        delta[0] += n
+        delta[1] += ms
+
+
+def add_change(deltas: Deltas, change: Change, state: State, n: int) -> None:
+    """Count a task in `state` once more (n = 1) or no longer (n = -1)."""
+    hour = change.after.created_at // HOUR_MS
+    key = (change.kb, hour, change.task_type, change.priority, STATUS_NO[state.status])
+    add(deltas, key, n, n * process_ms(state))
 
 
 def process_ms(state: State) -> int:

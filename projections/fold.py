@@ -34,6 +34,12 @@ _SELECT: Final = "SELECT id, kb, task_type, priority, state, version FROM tasks 
 _decode_state = msgspec.json.Decoder(State).decode
 
 
+GO_ON_HINT: Final = (
+    "upgrade ledgerq and start it again, or leave the event out with --skip-events POSITION"
+)
+"""What to do about an event that cannot be folded."""
+
+
 class Poison(Exception):
     """An event that cannot be folded. What came before it is folded, and can be written."""
 

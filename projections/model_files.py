@@ -14,9 +14,12 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from projections.sqlite import sync
+
 CURRENT: Final = "current"
 PROJECTOR_LOCK: Final = "projector.lock"
 REBUILD_LOCK: Final = "rebuild.lock"
+DAMAGED: Final = ".damaged"
 
 _NAME: Final = re.compile(r"read-model-(\d+)\.sqlite3")
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
@@ -44,7 +47,19 @@ class ModelFiles:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.folder / CURRENT)
+        sync(self.folder)
         self.remove_others()
+
+    def set_aside(self, path: Path) -> Path:
+        """Keep a damaged file under another name, where it takes the last damaged one's place."""
+        for entry in self.folder.glob(f"*{DAMAGED}"):
+            entry.unlink(missing_ok=True)
+        aside = path.with_name(path.name + DAMAGED)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
+        for suffix in _COMPANIONS[1:]:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return aside
 
     def next_path(self) -> Path:
         """Where another file may be made."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from ledger.store import Position, Recorded
-from projections import queues, sqlite, stats, tasks
+from projections import queues, retention, sqlite, stats, tasks
 from projections.fold import Fold, Poison, histories_before
 from projections.names import Names
 
@@ -80,7 +80,7 @@ class ReadModel:
         self._skipped = skipped
         self._checkpoints = {p: Checkpoint(BEGINNING, b"", 0) for p in range(partitions)}
         self._pending: dict[int, Checkpoint] = {}
-        with _transaction(db):
+        with transaction(db):
             self._prepare(epoch)
         self._forget()
 
@@ -165,7 +165,7 @@ class ReadModel:
         """
         if not self._pending:
             return
-        with _transaction(self.db):
+        with transaction(self.db):
             if not self._may_commit():
                 raise Superseded
             self._write()
@@ -178,7 +178,11 @@ class ReadModel:
         changes = sorted(self._fold.changes, key=lambda change: change.id)
         stopped = self.stopped
         self._write_projection(
-            "tasks", lambda: tasks.write(self.db, changes, self._names.number), stopped
+            "tasks",
+            lambda: tasks.write(
+                self.db, changes, self._names.number, retention.evicted_before(self.db)
+            ),
+            stopped,
         )
         measures = self._fold.measures
         self._write_projection("stats", lambda: stats.write(self.db, changes, measures), stopped)
@@ -218,23 +222,36 @@ class ReadModel:
             [(p, c.entry, c.digest, c.events) for p, c in self._pending.items()],
         )
 
+    def evict(self, before_ms: int) -> int:
+        """Let a bounded number of tasks go that were finished before `before_ms`; how many went.
+        Nothing may wait for a commit."""
+        assert not self._pending  # noqa: S101
+        with transaction(self.db):
+            if not self._may_commit():
+                raise Superseded
+            return retention.evict(self.db, before_ms)
+
     # -- stopping -----------------------------------------------------------------------------
 
     def stop_all(self, at: str, reason: str) -> None:
         """Mark every projection as stopped, for all to see. What is gathered is dropped."""
         self._forget()
-        with _transaction(self.db):
+        with transaction(self.db):
             self._stop(tuple(VERSIONS), at, reason)
 
     def go_on(self) -> None:
-        """Take the marks away from what stopped as a whole: its events are still to come."""
-        with _transaction(self.db):
-            self.db.execute("UPDATE projections SET stopped_at = '', reason = ''")
+        """Take the marks away from what stopped together with `tasks`: its events are still to
+        come. A projection that stopped by itself has missed some."""
+        with transaction(self.db):
+            self.db.execute(
+                "UPDATE projections SET stopped_at = '', reason = '' WHERE (stopped_at, reason) ="
+                " (SELECT stopped_at, reason FROM projections WHERE name = 'tasks')"
+            )
 
     def _stop(self, names: Sequence[str], at: str, reason: str) -> None:
         log.error("projection_stopped", projections=names, at=at, reason=reason)
         self.db.executemany(
-            "UPDATE projections SET stopped_at = ?, reason = ? WHERE name = ?",
+            "UPDATE projections SET stopped_at = ?, reason = ? WHERE name = ? AND stopped_at = ''",
             [(at, reason, name) for name in names],
         )
 
@@ -263,13 +280,21 @@ def read_stopped(db: sqlite3.Connection) -> dict[str, Stopped]:
     return {name: Stopped(at, reason) for name, at, reason in rows}
 
 
+def is_current(db: sqlite3.Connection) -> bool:
+    """Whether this version of ledgerq would make the same tables and the same rows."""
+    [[schema_version]] = db.execute("PRAGMA user_version")
+    if schema_version != sqlite.SCHEMA_VERSION:
+        return False
+    return dict(db.execute("SELECT name, version FROM projections")) == VERSIONS
+
+
 def read_fact(db: sqlite3.Connection, name: str) -> str | None:
     """A single value of the table `facts`."""
     row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
 
-class _transaction:
+class transaction:
     """Take the file's write lock; commit in the end, or take everything back."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """SQLite as the read models use it: opening, making, and what kinds of trouble there are."""
 
+import os
 import re
 import sqlite3
 import zlib
@@ -34,10 +35,10 @@ class Damaged(Exception):
 def create(path: Path) -> sqlite3.Connection:
     """A new file with empty tables, open for loading: no secondary indexes, and no safety. A crash
     leaves rubbish; `finish` makes it a read model."""
-    db = sqlite3.connect(path, isolation_level=None)
+    # Indexes are made in a thread, while nothing else uses the connection.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = MEMORY")
     db.execute("PRAGMA synchronous = OFF")
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     for statement in TABLES:
         db.execute(statement)
@@ -50,8 +51,9 @@ def finish(db: sqlite3.Connection) -> None:
     the tables are large."""
     for statement in INDEXES:
         db.execute(statement)
-    db.execute("PRAGMA locking_mode = NORMAL")
     _make_safe(db)
+    [(_, _, path)] = db.execute("PRAGMA database_list")
+    sync(Path(path))
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -66,6 +68,15 @@ def open_writer(path: Path) -> sqlite3.Connection:
             raise Damaged(f"{path}: {error}") from error
         raise
     return db
+
+
+def sync(path: Path) -> None:
+    """Have a file, or what a folder says of its files, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -92,7 +92,7 @@ def write(db: sqlite3.Connection, changes: Sequence[Change], measures: Measures)
     deltas: counting.Deltas = {}
     for change in changes:
         if change.before is not None:
-            counting.add(deltas, change, change.before, -1)
-        counting.add(deltas, change, change.after, 1)
+            counting.add_change(deltas, change, change.before, -1)
+        counting.add_change(deltas, change, change.after, 1)
     counting.write_stats(db, deltas)
     measures.write(db)

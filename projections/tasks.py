@@ -23,8 +23,16 @@ WHERE id = ?
 """
 
 
-def write(db: sqlite3.Connection, changes: Sequence[Change], number: Callable[[str], int]) -> None:
-    """`number` gives those of workers' names."""
+def write(
+    db: sqlite3.Connection,
+    changes: Sequence[Change],
+    number: Callable[[str], int],
+    evicted_before: int,
+) -> None:
+    """`number` gives those of workers' names. What comes new, and was finished before
+    `evicted_before` (ms) already, is not taken in."""
+    if evicted_before:
+        changes = [change for change in changes if not _expired(change, evicted_before)]
     new: list[tuple[object, ...]] = []
     moved: list[tuple[object, ...]] = []
     submissions: list[tuple[bytes, bytes]] = []
@@ -76,6 +84,11 @@ def _count(db: sqlite3.Connection, changes: Sequence[Change]) -> None:
     deltas: counting.Deltas = {}
     for change in changes:
         if change.before is not None and change.stored:
-            counting.add(deltas, change, change.before, -1)
-        counting.add(deltas, change, change.after, 1)
+            counting.add_change(deltas, change, change.before, -1)
+        counting.add_change(deltas, change, change.after, 1)
     counting.write_counts(db, deltas)
+
+
+def _expired(change: Change, evicted_before: int) -> bool:
+    completed_at = change.after.completed_at
+    return not change.stored and completed_at is not None and completed_at < evicted_before

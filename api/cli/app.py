@@ -37,7 +37,7 @@ def _add(group: Group, name: str, help: str, *examples: str) -> None:
 _add(
     RUN,
     "up",
-    "Run everything on this machine: a Valkey of its own, the API, the scheduler and workers.",
+    "Run everything on this machine: a Valkey of its own, the API, the roles behind it, workers.",
     "ledgerq up --handlers shop.handlers --workers 4",
     "ledgerq up --redis redis://localhost:6379/0",
 )
@@ -58,6 +58,12 @@ _add(
     "scheduler",
     "Release tasks when their time has come, and end the attempts of lost workers.",
     "ledgerq scheduler --redis redis://localhost:6379/0",
+)
+_add(
+    RUN,
+    "projector",
+    "Keep the read models, which lists and statistics come from, level with the ledger.",
+    "ledgerq projector --redis redis://localhost:6379/0 --read-model-dir /var/lib/ledgerq",
 )
 _add(
     TASKS,
@@ -98,6 +104,13 @@ _add(
     "Show every event of a task, oldest first.",
     "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
     "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --data-dir .ledgerq",
+)
+_add(
+    AUDIT,
+    "rebuild",
+    "Make the read models anew from the ledger, or check that they are what it makes.",
+    "ledgerq rebuild",
+    "ledgerq rebuild stats --check",
 )
 _add(
     AUDIT,

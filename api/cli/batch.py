@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -10,6 +10,7 @@ import msgspec
 
 from api.cli.client import Refused, Service, Task
 from api.cli.failures import CliError
+from api.cli.progress import counting
 from ledger.settings import Settings
 
 PROGRESS_FROM_TASKS: Final = 2
@@ -37,7 +38,7 @@ def submit(
     Each request has a key of its own, `<key>/<number>`, since its items are numbered anew.
     """
     tasks: list[Task] = []
-    with _opened(source) as lines, _progress("submitting") as advance:
+    with _opened(source) as lines, counting("submitting") as advance:
         chunks = _chunks(
             _items(lines, defaults), settings.batch_items_max, settings.batch_body_bytes_max
         )
@@ -58,7 +59,7 @@ def finished(service: Service, tasks: list[Task]) -> list[Task]:
     if len(tasks) < PROGRESS_FROM_TASKS:
         return [service.finished(task.id, None) for task in tasks]
     ended: list[Task] = []
-    with _progress("waiting", len(tasks)) as advance:
+    with counting("waiting", len(tasks)) as advance:
         for task in tasks:
             ended.append(service.finished(task.id, None))
             advance(1)
@@ -123,26 +124,3 @@ def _opened(source: str) -> Generator[IO[bytes]]:
         raise CliError(f"--batch {source}: {error.strerror}") from error
     with opened:
         yield opened
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int | None = None) -> Generator[Callable[[int], None]]:
-    """A bar on standard error, for a person; gives a function that takes how many more are done."""
-    if not sys.stderr.isatty():
-        yield _nothing
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=total)
-
-        def advance(done: int) -> None:
-            progress.advance(bar, done)
-
-        yield advance
-
-
-def _nothing(_: int) -> None:
-    pass

@@ -16,6 +16,15 @@ def is_clear(error: Exception) -> bool:
     from ledger.redis_store import LedgerMismatch
     from ledger.rejections import Rejection
     from ledger.settings import SettingsError
+    from projections.check import CannotCheck
 
-    ours = (CliError, SettingsError, EmbeddedServerError, LedgerMismatch, ServerRefused, Rejection)
+    ours = (
+        CliError,
+        CannotCheck,
+        SettingsError,
+        EmbeddedServerError,
+        LedgerMismatch,
+        ServerRefused,
+        Rejection,
+    )
     return isinstance(error, (*ours, CannotRun, HandlersError, NoServer))

@@ -38,6 +38,7 @@ from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
 from consumers.programs import (
     child_env,
     drain_s,
+    projector_program,
     registered_types,
     scheduler_program,
     worker_program,
@@ -184,4 +185,5 @@ class Supervisor:
             worker_program(settings, self._env),
             Program("api", api_argv, self._env, 1, drain_s(settings), (descriptor,)),
             scheduler_program(self._env),
+            projector_program(self._env),
         ]

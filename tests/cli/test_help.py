@@ -13,6 +13,7 @@ COMMANDS = (
     "api",
     "worker",
     "scheduler",
+    "projector",
     "submit",
     "status",
     "cancel",

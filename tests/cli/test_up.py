@@ -131,6 +131,7 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
         assert {name: len(found) for name, found in running.children.items()} == {
             "api": 1,
             "scheduler": 1,
+            "projector": 1,
             "worker": 2,
             "valkey": 1,
         }

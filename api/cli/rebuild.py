@@ -1,0 +1,176 @@
+"""`ledgerq rebuild`"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from api.cli.failures import CliError
+from api.cli.flags import (
+    AsJson,
+    DataDir,
+    ReadModelDir,
+    RedisUrl,
+    SkipEvents,
+    load_settings,
+)
+from api.cli.open_ledger import open_ledger
+from api.cli.output import print_fields, print_json
+from api.cli.progress import counting
+from consumers.collector import collect_rarely
+from ledger.keys import PartitionKeys
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+from projections.check import Checked, check
+from projections.compare import Compared
+from projections.fold import GO_ON_HINT, Poison
+from projections.model_files import REBUILD_LOCK, ModelFiles
+from projections.read_model import VERSIONS, BrokenProjection
+from projections.rebuild import Rebuild
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild made."""
+
+    file: str
+    events: int
+    seconds: float
+    events_per_s: int
+
+
+def rebuild(
+    projection: Annotated[
+        Literal["tasks", "stats", "queues"] | None,
+        Parameter(help="the one to look at; a file holds all three, so all are made"),
+    ] = None,
+    /,
+    *,
+    check_only: Annotated[
+        bool,
+        Parameter(
+            name="--check",
+            help="compare one that is made beside it with the one that serves; exit code 1 when"
+            " they differ",
+        ),
+    ] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    read_model_dir: ReadModelDir = None,
+    skip_events: SkipEvents = None,
+    json: AsJson = False,
+) -> int:
+    """The one that serves does so until the other is level with it, and a running projector goes
+    on with that."""
+    settings = load_settings(
+        redis_url=redis_url,
+        data_dir=data_dir,
+        read_model_dir=read_model_dir,
+        skip_events=skip_events,
+    ).settings
+    collect_rarely()
+    try:
+        if check_only:
+            projections = list(VERSIONS) if projection is None else [projection]
+            found = asyncio.run(_check(settings, projections))
+            _print_checked(found, as_json=json)
+            return 0 if found.equal else 1
+        _print_rebuilt(asyncio.run(_rebuild(settings)), as_json=json)
+    except (Poison, BrokenProjection) as error:
+        raise CliError(f"{error}; {GO_ON_HINT}") from error
+    return 0
+
+
+async def _rebuild(settings: Settings) -> Rebuilt:
+    files, began_s = ModelFiles(settings.read_model_folder), time.monotonic()
+    with _alone(files):
+        async with open_ledger(settings) as store:
+            with counting("rebuilding", await _length(store)) as progress:
+                making = Rebuild(files, store, skipped=settings.skip_events, progress=progress)
+                try:
+                    await making.build()
+                    events = making.model.events
+                    path = await making.swap()
+                finally:
+                    making.discard()
+    seconds = time.monotonic() - began_s
+    return Rebuilt(str(path), events, round(seconds, 3), round(events / seconds))
+
+
+async def _check(settings: Settings, projections: Sequence[str]) -> Checked:
+    files = ModelFiles(settings.read_model_folder)
+    with _alone(files):
+        async with open_ledger(settings) as store:
+            with counting("checking", await _length(store)) as progress:
+                return await check(
+                    files,
+                    store,
+                    projections=projections,
+                    skipped=settings.skip_events,
+                    progress=progress,
+                )
+
+
+@contextlib.contextmanager
+def _alone(files: ModelFiles) -> Generator[None]:
+    with files.lock(REBUILD_LOCK) as alone:
+        if not alone:
+            raise CliError(f"another rebuild is under way in {files.folder}: wait for its end")
+        yield
+
+
+async def _length(store: RedisStore) -> int:
+    """Events in the ledger, for the progress bar."""
+    keys = [PartitionKeys(partition).events for partition in range(store.partitions)]
+    return sum([await store.client.xlen(key) for key in keys])
+
+
+def _print_rebuilt(found: Rebuilt, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("read model", str(Path(found.file).absolute())),
+            ("events", f"{found.events:,}"),
+            ("time", f"{found.seconds:.1f} s, {found.events_per_s:,} events/s"),
+        ]
+    )
+
+
+def _print_checked(found: Checked, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    rows = [("events", f"{found.events:,}, up to {', '.join(found.positions) or 'the beginning'}")]
+    rows += [(each.projection, _verdict(each)) for each in found.projections]
+    print_fields(rows)
+    for each in found.projections:
+        if each.difference is not None:
+            _print_difference(each)
+
+
+def _verdict(each: Compared) -> str:
+    if each.difference is None:
+        return f"equal: {each.rows:,} rows, SHA-256 {each.live_sha256}"
+    return f"differs: SHA-256 {each.live_sha256} serves, {each.rebuilt_sha256} is right"
+
+
+def _print_difference(each: Compared) -> None:
+    assert each.difference is not None  # noqa: S101 - the caller looked
+    nothing = "no further row"
+    print_fields(
+        [
+            ("first difference", f"{each.projection}, table {each.difference.table}"),
+            ("  serves", _row(each.difference.live) or nothing),
+            ("  is right", _row(each.difference.rebuilt) or nothing),
+        ]
+    )
+
+
+def _row(values: Sequence[object] | None) -> str:
+    return "" if values is None else msgspec.json.encode(values).decode()

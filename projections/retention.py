@@ -1,0 +1,66 @@
+"""Finished tasks leave the read model when they are old: in small steps, so that nobody waits.
+
+The statistics keep counting them, and the ledger keeps their history. One that is retried later
+comes back whole.
+"""
+
+import sqlite3
+from typing import Final
+
+from projections import counting
+
+STEP_TASKS: Final = 500
+"""Tasks that leave in one transaction: about 20 ms."""
+
+_OLDEST: Final = """
+SELECT id, kb, created_at, task_type, priority, status, completed_at
+FROM tasks INDEXED BY tasks_completed WHERE completed_at < ? ORDER BY completed_at LIMIT ?
+"""
+
+
+def evict(db: sqlite3.Connection, before_ms: int, tasks_max: int = STEP_TASKS) -> int:
+    """Let the oldest of the tasks go that were finished before `before_ms`, about `tasks_max` of
+    them, in the transaction that is open; returns how many went.
+
+    Afterwards none is left that was finished before the fact `evicted_before`.
+    """
+    rows = db.execute(_OLDEST, (before_ms, tasks_max)).fetchall()
+    reached = before_ms
+    if len(rows) == tasks_max:
+        # Others may have been finished in the same ms as the last one: leave those for the next
+        # step, unless there is nothing else.
+        reached = rows[-1][-1]
+        rows = [row for row in rows if row[-1] < reached]
+        if not rows:
+            reached += 1
+            rows = db.execute(_OLDEST, (reached, -1)).fetchall()
+    _delete(db, rows)
+    set_evicted_before(db, reached)
+    return len(rows)
+
+
+def evicted_before(db: sqlite3.Connection) -> int:
+    """No task is in the read model that was finished before this time (ms)."""
+    row = db.execute("SELECT value FROM facts WHERE name = 'evicted_before'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def set_evicted_before(db: sqlite3.Connection, at_ms: int) -> None:
+    """It never moves back."""
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES ('evicted_before', ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        " WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
+        (str(at_ms),),
+    )
+
+
+def _delete(db: sqlite3.Connection, rows: list[tuple[bytes, int, int, int, int, int, int]]) -> None:
+    ids = [(row[0],) for row in rows]
+    for table in ("tasks", "submissions", "errors"):
+        db.executemany(f"DELETE FROM {table} WHERE id = ?", ids)  # noqa: S608 - a name of ours
+    deltas: counting.Deltas = {}
+    for _, kb, created_at, task_type, priority, status, _ in rows:
+        hour = created_at // counting.HOUR_MS
+        counting.add(deltas, (kb, hour, task_type, priority, status), -1)
+    counting.write_counts(db, deltas)
