@@ -1,0 +1,106 @@
+"""Estimates for whoever asks: what they rest on is kept in the process, and read again aside.
+
+It is read once a second while somebody asks, and not at all while nobody does.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+from redis.exceptions import RedisError
+
+from api.estimate import Load, completion_ms
+from api.loads import Sample, keep, loads
+from ledger.redis_store import ForeignKey
+from ledger.rejections import Rejection
+from ledger.store import Store
+from ledger.task import Task
+from projections.figures import Figures
+
+log = structlog.get_logger("estimates")
+
+REFRESH_S: Final = 1.0
+IDLE_S: Final = 5.0
+"""So long after the last question nothing is read any more."""
+
+STALE_S: Final = 3.0
+"""What is older is not used."""
+
+FIRST_WAIT_S: Final = 0.25
+"""How long the first question waits for what it needs; then there is no estimate."""
+
+
+class Estimates:
+    """`of` a task; `close` in the end."""
+
+    def __init__(
+        self, store: Store, read_figures: Callable[[], Awaitable[Mapping[str, Figures]]]
+    ) -> None:
+        """`read_figures` may raise what goes wrong with the read model (sqlite3.Error, OSError)."""
+        self._store = store
+        self._read_figures = read_figures
+        self._samples: list[Sample] = []
+        self._loads: Mapping[str, Load] = {}
+        self._loaded_at = self._asked_at = float("-inf")
+        self._loaded = asyncio.Event()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._failing = False
+        self._closed = False
+
+    async def of(self, task: Task, position: int) -> int | None:
+        """When the task is likely to be completed (ms); None when that cannot be told."""
+        if task.finished:
+            return None
+        load = (await self._current()).get(task.submission.task_type)
+        if load is None:
+            return None
+        return completion_ms(task, position, load, self._store.now_ms())
+
+    async def close(self) -> None:
+        """Read no more."""
+        self._closed = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
+    async def _current(self) -> Mapping[str, Load]:
+        loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
+        if self._refreshing is None and not self._closed:
+            self._loaded.clear()
+            self._refreshing = loop.create_task(self._refresh(), name="estimates")
+        if self._closed or self._asked_at - self._loaded_at <= STALE_S:
+            return self._loads
+        try:
+            async with asyncio.timeout(FIRST_WAIT_S):
+                await self._loaded.wait()
+        except TimeoutError:
+            return {}
+        return self._loads
+
+    async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while loop.time() - self._asked_at <= IDLE_S:
+                self._loads = await self._load()
+                self._loaded_at = loop.time()
+                self._loaded.set()
+                await asyncio.sleep(REFRESH_S)
+        finally:
+            self._refreshing = None
+
+    async def _load(self) -> Mapping[str, Load]:
+        """What is known now; nothing while the ledger or the read model cannot be read."""
+        try:
+            workers = await self._store.workers()
+            sample = Sample(asyncio.get_running_loop().time(), await self._read_figures())
+        except (Rejection, ForeignKey, RedisError, sqlite3.Error, OSError) as error:
+            if not self._failing:
+                log.warning("no_estimates", reason=str(error))
+            self._failing, self._samples = True, []
+            return {}
+        self._failing = False
+        self._samples = keep(self._samples, sample)
+        return loads(self._samples, workers)
