@@ -57,27 +57,27 @@ def write(
     db.executemany(INSERT, new)
     db.executemany(UPDATE, moved)
     db.executemany("INSERT INTO submissions (id, submission) VALUES (?, ?)", submissions)
-    _write_errors(db, changes)
+    _write_errors(db, changes, number)
     _count(db, changes)
 
 
-def _write_errors(db: sqlite3.Connection, changes: Sequence[Change]) -> None:
+def _write_errors(
+    db: sqlite3.Connection, changes: Sequence[Change], number: Callable[[str], int]
+) -> None:
     gone: list[tuple[bytes]] = []
-    said: list[tuple[bytes, str]] = []
+    said: list[tuple[object, ...]] = []
     for change in changes:
-        before = change.before.error_message if change.before and change.stored else ""
-        after = change.after.error_message
-        if after != before:
-            if after:
-                said.append((change.id, after))
-            else:
-                gone.append((change.id,))
+        state = change.after
+        if state.error_message:
+            worker = 0 if state.worker_id is None else number(state.worker_id)
+            fixed = (change.id, change.kb, change.task_type, change.priority)
+            moving = (STATUS_NO[state.status], worker, state.created_at, state.updated_at)
+            ends = (state.started_at, state.completed_at)
+            said.append((*fixed, *moving, *ends, state.error_message.casefold()))
+        elif change.stored and change.before is not None and change.before.error_message:
+            gone.append((change.id,))
     db.executemany("DELETE FROM errors WHERE id = ?", gone)
-    db.executemany(
-        "INSERT INTO errors (id, message) VALUES (?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET message = excluded.message",
-        said,
-    )
+    db.executemany(f"INSERT OR REPLACE INTO errors VALUES ({', '.join('?' * 11)})", said)  # noqa: S608 - question marks only
 
 
 def _count(db: sqlite3.Connection, changes: Sequence[Change]) -> None:

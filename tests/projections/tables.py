@@ -30,7 +30,11 @@ QUERIES = {
         FROM tasks t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
         LEFT JOIN names worker ON worker.no = t.worker""",
     "submissions": "SELECT id, submission FROM submissions",
-    "errors": "SELECT id, message FROM errors",
+    "errors": """
+        SELECT t.id, kb.name, kind.name, priority, status, coalesce(worker.name, ''),
+               created_at, updated_at, started_at, completed_at, message
+        FROM errors t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
+        LEFT JOIN names worker ON worker.no = t.worker""",
     "counts": """
         SELECT coalesce(kb.name, ''), hour, kind.name, priority, status, n FROM counts t
         LEFT JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type""",
@@ -109,12 +113,11 @@ def _add_rows(found: dict[str, Rows], tasks: dict[str, Task]) -> None:
         blob = encode(state)
         times = (state.created_at, state.updated_at, state.started_at, state.completed_at)
         status, worker = STATUSES.index(state.status), state.worker_id or ""
-        found["tasks"].append(
-            (id, task.version, submitted.kb_id, kind, priority, status, worker, *times, blob)
-        )
+        columns = (submitted.kb_id, kind, priority, status, worker, *times)
+        found["tasks"].append((id, task.version, *columns, blob))
         found["submissions"].append((id, encode(submitted)))
         if state.error_message:
-            found["errors"].append((id, state.error_message))
+            found["errors"].append((id, *columns, state.error_message.casefold()))
         match placement(task):
             case Ready():
                 places[kind, priority][0] += 1
