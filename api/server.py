@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator
@@ -21,14 +20,12 @@ from api.bind import BACKLOG, bind
 from api.entrance import Entrance
 from api.errors import ApiError, ErrorCode, answer
 from api.exchange import ABORT, new_request_id
+from consumers.collector import rarely_collecting
 from consumers.roles import open_store
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 
 KEEP_ALIVE_S: Final = 20
-GC_OBJECTS: Final = 20_000
-"""New objects between two looks for cycles."""
-
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers; the parser itself knows no bound."""
 
@@ -96,7 +93,7 @@ async def _serve(
     app = create_app(store, settings)
     server = Server(uvicorn_config(app, settings), app.stop_waiting, stop, on_started)
     try:
-        with _rarely_collecting():
+        with rarely_collecting():
             await server.serve([listener])
     finally:
         await app.close()
@@ -125,7 +122,7 @@ async def _serve_while_opening(
     opening = asyncio.get_running_loop().create_task(open_store(settings))
     opening.add_done_callback(opened)
     try:
-        with _rarely_collecting():
+        with rarely_collecting():
             await server.serve([listener])
     finally:
         opening.cancel()
@@ -133,24 +130,6 @@ async def _serve_while_opening(
         await entrance.close()
         if not opening.cancelled():
             await opening.result().close()
-
-
-@contextlib.contextmanager
-def _rarely_collecting() -> Generator[None]:
-    """Look for cycles seldom, and never among what was there before.
-
-    A request leaves none, but makes enough objects for a collection every few requests: a
-    twentieth of the time.
-    """
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_OBJECTS, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 class Server(uvicorn.Server):

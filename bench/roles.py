@@ -5,7 +5,6 @@ its outcome as another line; servers end when stdin does.
 """
 
 import asyncio
-import gc
 import logging
 import sys
 from collections.abc import Callable, Coroutine
@@ -97,7 +96,8 @@ async def bare(_: Options) -> None:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from api.server import GC_OBJECTS, Server, bind, uvicorn_config
+    from api.server import Server, bind, uvicorn_config
+    from consumers.collector import collect_rarely
 
     async def answer(request: Request) -> Response:
         await request.body()
@@ -108,10 +108,7 @@ async def bare(_: Options) -> None:
 
     app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"])])
     settings = Settings(port=0)
-    # Whatever our API gains by collecting seldom, its floor gains too.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_OBJECTS)
+    collect_rarely()  # whatever our API gains by it, its floor gains too
 
     async def serve(stop: asyncio.Event) -> None:
         with bind(settings.host, settings.port) as listener:

@@ -1,12 +1,15 @@
 """Python's cycle collector, set for a process that runs one loop for as long as it lives."""
 
+import contextlib
 import gc
+from collections.abc import Generator
 from typing import Final
 
 NEW_OBJECTS: Final = 10_000
-"""More containers made than freed between two looks for cycles; Python's default is 700. An attempt
-leaves no cycle behind, but a hundred attempts in flight are enough objects to set off look after
-look among them: a twelfth of a worker's CPU time. Handlers may make cycles, hence not much higher.
+"""More containers made than freed between two looks for cycles; Python's default is 700. Neither an
+attempt nor a request leaves a cycle behind, but a hundred in flight are enough objects to set off
+look after look among them: a twelfth of a worker's CPU time, a twentieth of an API's. Handlers may
+make cycles, hence not much higher.
 """
 
 
@@ -15,3 +18,15 @@ def collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
+
+
+@contextlib.contextmanager
+def rarely_collecting() -> Generator[None]:
+    """`collect_rarely` for a while."""
+    thresholds = gc.get_threshold()
+    collect_rarely()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
