@@ -29,15 +29,16 @@ class App:
         self.streams = EventStreams(store, self.live)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self._health = HealthChecks(store.client, self._memory, settings)
-        table = routes(
+        self.table = routes(
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live),
             Explain(store),
             self.streams,
             self._health,
+            settings,
         )
-        router = Router(table, redirect_slashes=False, default=not_found)
-        self._gate = Gate(router, {r.path: r.app for r in table if not r.param_convertors})
+        router = Router(self.table, redirect_slashes=False, default=not_found)
+        self._gate = Gate(router, {r.path: r.app for r in self.table if not r.param_convertors})
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         return self._gate(scope, receive, send)

@@ -4,18 +4,33 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import uuid_utils
 
+from api.describe import (
+    ETAG,
+    IDEMPOTENCY_KEY_HEADER,
+    IF_MATCH_HEADER,
+    LEDGER_POSITION,
+    LEDGER_POSITION_IF_WRITTEN,
+    LOCATION,
+    READING,
+    REPLAYED,
+    WRITER_HEADERS,
+    Answer,
+    Group,
+    operation,
+)
 from api.errors import ApiError, Header, of_rejection, task_not_found
 from api.exchange import Exchange
-from api.intake import PROGRESS_BODY_BYTES_MAX, Intake
+from api.intake import PROGRESS_BODY_BYTES_MAX, Batch, Intake, ProgressBody, SubmissionBody
 from api.overload import MemoryGuard
 from api.preconditions import expected_versions
+from api.scalars import TaskId
 from api.waiting import position_after
-from api.wire import TaskList, task_json, task_view
+from api.wire import TaskList, TaskView, task_json, task_view
 from ledger.codec import Meta, encode
 from ledger.commands import CancelTask, Command, ReportProgress, RetryTask, SubmitTask
 from ledger.events import TaskSubmitted
@@ -31,15 +46,15 @@ BATCHES_MAX: Final = 8
 BATCH_WAVE: Final = 128
 """Items of a batch that are submitted together; between waves, others get their turn."""
 
-REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
+REPLAYED_HEADER: Final[Header] = (b"idempotent-replayed", b"true")
 CANCELED_MESSAGE: Final = "Task canceled successfully"
 
 
 class Canceled(msgspec.Struct, frozen=True):
-    """The answer to DELETE."""
+    """That a task is canceled."""
 
-    message: str
-    task_id: str
+    message: Annotated[str, msgspec.Meta(extra_json_schema={"const": CANCELED_MESSAGE})]
+    task_id: TaskId
 
 
 class Commands:
@@ -54,8 +69,23 @@ class Commands:
 
     # -- one ----------------------------------------------------------------------------------
 
+    @operation(
+        "submitTask",
+        Group.TASKS,
+        {
+            201: Answer("The new task.", TaskView, (LOCATION, ETAG, LEDGER_POSITION)),
+            200: Answer("The task that the key made before.", TaskView, (LOCATION, ETAG, REPLAYED)),
+        },
+        body=SubmissionBody,
+        headers=(IDEMPOTENCY_KEY_HEADER, *WRITER_HEADERS),
+        refusals=(RejectionCode.IDEMPOTENCY_CONFLICT, RejectionCode.QUEUE_FULL),
+    )
     async def submit(self, exchange: Exchange) -> None:
-        """POST /api/v1/tasks"""
+        """Submit a task.
+
+        With an `Idempotency-Key`, the same body again gives the same task as it is now, and another
+        body is a conflict.
+        """
         exchange.parameters()
         key = exchange.text_header("Idempotency-Key")
         body = await exchange.json_body(self._intake.body_bytes_max)
@@ -72,7 +102,7 @@ class Commands:
         status = 201
         if committed.position is None:
             status = 200
-            headers.append(REPLAYED)
+            headers.append(REPLAYED_HEADER)
         position = await position_after(self._store, committed)
         await exchange.respond(status, task_json(task, position), headers)
 
@@ -94,8 +124,24 @@ class Commands:
 
     # -- many ---------------------------------------------------------------------------------
 
+    @operation(
+        "submitBatch",
+        Group.TASKS,
+        {
+            201: Answer("The tasks, in the order of the batch.", TaskList, (LEDGER_POSITION,)),
+            200: Answer("The tasks that the key made before.", TaskList, (REPLAYED,)),
+        },
+        body=Batch,
+        headers=(IDEMPOTENCY_KEY_HEADER, *WRITER_HEADERS),
+        refusals=(RejectionCode.IDEMPOTENCY_CONFLICT, RejectionCode.QUEUE_FULL),
+    )
     async def submit_batch(self, exchange: Exchange) -> None:
-        """POST /api/v1/tasks/batch"""
+        """Submit many tasks at once.
+
+        When one item is invalid, the error names its `index` and field, and nothing is created. The
+        `Idempotency-Key` holds for the whole batch: one that was cut off half-way (503, whose
+        details list what exists) is sent again safely.
+        """
         exchange.parameters()
         key = exchange.text_header("Idempotency-Key")
         if self._batches >= BATCHES_MAX:
@@ -124,7 +170,7 @@ class Commands:
         if any(done.position for done in committed):
             await exchange.respond(201, body, _batch_position(committed))
         else:
-            await exchange.respond(200, body, [REPLAYED])
+            await exchange.respond(200, body, [REPLAYED_HEADER])
 
     async def _task_list(self, committed: Sequence[Committed]) -> TaskList:
         positions = await asyncio.gather(*(position_after(self._store, done) for done in committed))
@@ -168,23 +214,63 @@ class Commands:
 
     # -- a task's life ------------------------------------------------------------------------
 
+    @operation(
+        "cancelTask",
+        Group.TASKS,
+        {200: Answer("It is canceled.", Canceled, (ETAG, LEDGER_POSITION_IF_WRITTEN))},
+        headers=(IF_MATCH_HEADER, *WRITER_HEADERS),
+        refusals=(
+            RejectionCode.TASK_NOT_FOUND,
+            RejectionCode.TASK_NOT_CANCELABLE,
+            RejectionCode.VERSION_CONFLICT,
+            *READING,
+        ),
+    )
     async def cancel(self, exchange: Exchange) -> None:
-        """DELETE /api/v1/tasks/{id}"""
+        """Cancel a task.
+
+        A running handler is stopped. A task that is canceled already stays so; one that finished in
+        another way cannot be canceled.
+        """
         exchange.parameters()
         await exchange.no_body()
         committed = await self._change(exchange, CancelTask())
         body = encode(Canceled(CANCELED_MESSAGE, committed.task.id))
         await exchange.respond(200, body, _marks(committed))
 
+    @operation(
+        "retryTask",
+        Group.TASKS,
+        {200: Answer("The task, queued again.", TaskView, (ETAG, LEDGER_POSITION_IF_WRITTEN))},
+        headers=(IF_MATCH_HEADER, *WRITER_HEADERS),
+        refusals=(
+            RejectionCode.TASK_NOT_FOUND,
+            RejectionCode.TASK_NOT_RETRYABLE,
+            RejectionCode.VERSION_CONFLICT,
+            *READING,
+        ),
+    )
     async def retry(self, exchange: Exchange) -> None:
-        """POST /api/v1/tasks/{id}/retry"""
+        """Queue a failed or canceled task again, with `retry_count` 0."""
         exchange.parameters()
         await exchange.no_body()
         committed = await self._change(exchange, RetryTask())
         await self._answer_task(exchange, committed)
 
+    @operation(
+        "reportProgress",
+        Group.TASKS,
+        {200: Answer("The task.", TaskView, (ETAG, LEDGER_POSITION_IF_WRITTEN))},
+        body=ProgressBody,
+        headers=(IF_MATCH_HEADER, *WRITER_HEADERS),
+        refusals=(
+            RejectionCode.TASK_NOT_FOUND,
+            RejectionCode.TASK_NOT_PROCESSING,
+            RejectionCode.VERSION_CONFLICT,
+        ),
+    )
     async def progress(self, exchange: Exchange) -> None:
-        """PUT /api/v1/tasks/{id}/progress"""
+        """Report how far a running task is."""
         exchange.parameters()
         body = await exchange.json_body(PROGRESS_BODY_BYTES_MAX)
         report = self._intake.progress(body)

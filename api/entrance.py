@@ -7,7 +7,7 @@ from api.app import App
 from api.errors import ApiError
 from api.gate import Gate
 from api.health import live
-from api.routes import Resource
+from api.resource import Resource
 from ledger.rejections import RejectionCode
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ programs branch on, and what they may need to mend it (the field and what was ex
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from ledger.rejections import Rejection, RejectionCode
 
@@ -74,12 +75,20 @@ class ApiError(Exception):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of every answer that is not a success."""
+    """Why a request was refused: the body of every answer that is not a success."""
 
-    error: str
-    message: str
-    code: ErrorCode | RejectionCode
-    details: Mapping[str, Any] = {}
+    error: Annotated[str, Meta(description="The code in words, always the same.")]
+    message: Annotated[str, Meta(description="What went wrong this time.")]
+    code: Annotated[
+        str,
+        Meta(
+            description="What programs branch on.", extra_json_schema={"enum": [*map(str, ANSWERS)]}
+        ),
+    ]
+    details: Annotated[
+        Mapping[str, Any],
+        Meta(description="What may help to mend it: `field` and `expected`, the `task_id`, …"),
+    ]
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):

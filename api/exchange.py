@@ -182,11 +182,17 @@ class Exchange:
 
     # -- the answer ---------------------------------------------------------------------------
 
-    async def respond(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
-        """The whole answer, as JSON. Called once."""
+    async def respond(
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[Header] = (),
+        content_type: Header = JSON_TYPE,
+    ) -> None:
+        """The whole answer, as JSON unless told otherwise. Called once."""
         self.started = True
         start = [
-            JSON_TYPE,
+            content_type,
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self.request_id.encode()),
             *headers,

@@ -4,25 +4,28 @@ import asyncio
 
 import msgspec
 
+from api.describe import Answer, Group, operation
 from api.errors import task_not_found
 from api.exchange import Exchange
 from api.reasons import Reason
+from api.scalars import Count, Moment, TaskId
 from api.waiting import queue_position
 from api.why import Facts, reasons
 from api.wire import moment_text
 from ledger.codec import encode
 from ledger.identity import is_task_id
+from ledger.rejections import RejectionCode
 from ledger.store import Store
 from ledger.task import Status, Task
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The answer; `at` is when the ledger was looked at."""
+    """Why a task is where it is; `at` is when the ledger was looked at."""
 
-    task_id: str
+    task_id: TaskId
     status: Status
-    at: str
-    queue_position: int
+    at: Moment
+    queue_position: Count
     reasons: list[Reason]
 
 
@@ -32,8 +35,14 @@ class Explain:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @operation(
+        "explainTask",
+        Group.TASKS,
+        {200: Answer("What is the matter with it.", Explanation)},
+        refusals=(RejectionCode.TASK_NOT_FOUND,),
+    )
     async def task(self, exchange: Exchange) -> None:
-        """GET /api/v1/tasks/{id}/explain"""
+        """Why a task waits, or what else is the matter with it."""
         exchange.parameters()
         task_id = exchange.task_id
         task = await self._store.load(task_id) if is_task_id(task_id) else None

@@ -7,6 +7,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.describe import Answer, Group, operation
 from api.errors import RETRY_AFTER
 from api.exchange import Exchange
 from api.overload import MemoryGuard
@@ -23,7 +24,7 @@ UNHEALTHY: Final = "unhealthy"
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that the service stands on. `size` counts keys."""
+    """The state of one thing that the service stands on; `size` counts keys."""
 
     status: str
     size: int | None = None
@@ -51,8 +52,9 @@ NO_DATABASE: Final = Part("not_used", message="tasks are read from the ledger it
 """There is no read model yet, and claiming that one is healthy would say nothing."""
 
 
+@operation("getLiveness", Group.OPERATIONS, {200: Answer("It runs.", Part)})
 async def live(exchange: Exchange) -> None:
-    """GET /livez: 200 as long as the event loop turns."""
+    """Whether the process runs: 200 as long as it answers at all."""
     exchange.parameters()
     await exchange.respond(200, encode(Part(HEALTHY)))
 
@@ -67,16 +69,32 @@ class HealthChecks:
         self._timeout_s = min(CHECK_TIMEOUT_S, settings.redis_timeout_ms / 1000)
         self.stopping = False
 
+    @operation(
+        "getHealth",
+        Group.OPERATIONS,
+        {
+            200: Answer("All parts do their work.", Health),
+            503: Answer("A part does not; which one stands in the details.", Health),
+        },
+    )
     async def health(self, exchange: Exchange) -> None:
-        """GET /health: 200 or 503, and which part is at fault."""
+        """Whether the service can do its work, and else which part is at fault."""
         exchange.parameters()
         redis, queue = await self._parts()
         status = HEALTHY if redis.status == queue.status == HEALTHY else UNHEALTHY
         details = Details(NO_DATABASE, redis, queue)
         await self._answer(exchange, Health(status, "task-manager", __version__, details))
 
+    @operation(
+        "getReadiness",
+        Group.OPERATIONS,
+        {
+            200: Answer("It takes requests.", Part),
+            503: Answer("It does not: `message` says why.", Part),
+        },
+    )
     async def ready(self, exchange: Exchange) -> None:
-        """GET /readyz: 200 while this process takes and can write tasks."""
+        """Whether this process takes requests, and can write tasks."""
         exchange.parameters()
         if self.stopping:
             await self._answer(exchange, Part(UNHEALTHY, message="the process is stopping"))

@@ -14,6 +14,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from api.refusals import UNREADABLE, Refusals
+from api.scalars import (
+    KbId,
+    MaxRetries,
+    Metadata,
+    Payload,
+    Percent,
+    TaskTypeName,
+    TimeoutSeconds,
+    of_setting,
+)
 from api.wire import moment_ms
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
@@ -34,24 +44,53 @@ _URL = re.compile(
 
 
 class SubmissionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The body of POST /api/v1/tasks, and one item of a batch."""
+    """What a caller hands over: the body of a submission, and one item of a batch."""
 
-    task_type: str
-    kb_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    payload: msgspec.Raw
+    task_type: TaskTypeName
+    kb_id: KbId
+    payload: Payload
     priority: Priority = Priority.NORMAL
-    max_retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
-    timeout: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 300
-    schedule_for: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    callback_url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS_MAX)] | None = None
-    metadata: msgspec.Raw = NO_JSON
+    max_retries: MaxRetries = 3
+    timeout: TimeoutSeconds = 300
+    schedule_for: Annotated[
+        Annotated[datetime, msgspec.Meta(tz=True)] | None,
+        msgspec.Meta(description="Not taken before this time.", examples=["2030-01-31T09:30:00Z"]),
+    ] = None
+    callback_url: Annotated[
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=URL_CHARACTERS_MAX, extra_json_schema=of_setting("callback_hosts")
+            ),
+        ]
+        | None,
+        msgspec.Meta(
+            description="Called when the task has finished; its host must be on the allow-list. "
+            "`{task_id}` in it is filled in.",
+            examples=["http://localhost:8082/api/v1/tasks/{task_id}/callback"],
+        ),
+    ] = None
+    metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
+
+
+Batch = Annotated[
+    list[SubmissionBody],
+    msgspec.Meta(min_length=1, extra_json_schema=of_setting("batch_items_max")),
+]
+"""The body of a batch, for its description: the items are decoded one by one."""
 
 
 class ProgressBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of PUT /api/v1/tasks/{id}/progress."""
+    """How far a handler outside this service has come."""
 
-    progress: Annotated[int, msgspec.Meta(ge=0, le=100)]
-    message: Annotated[str, msgspec.Meta(max_length=4_096)] | msgspec.UnsetType = msgspec.UNSET
+    progress: Percent
+    message: (
+        Annotated[
+            str,
+            msgspec.Meta(max_length=4_096, description="For people; left out, the last one stays."),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class Intake:
@@ -117,11 +156,10 @@ class Intake:
             raise self._refusals.wrong("kb_id", index)
         self._check_object("payload", sent.payload, index)
         metadata = sent.metadata
-        if len(metadata):
-            if bytes(metadata) == b"null":
-                metadata = NO_JSON
-            else:
-                self._check_object("metadata", metadata, index)
+        if metadata is msgspec.UNSET or bytes(metadata) == b"null":
+            metadata = NO_JSON
+        else:
+            self._check_object("metadata", metadata, index)
         if sent.callback_url is not None and not self._may_call(sent.callback_url):
             raise self._refusals.wrong("callback_url", index)
         return TaskSubmitted(

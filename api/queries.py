@@ -2,61 +2,113 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from api.describe import ETAG, Answer, Group, operation
 from api.errors import ApiError, ErrorCode, invalid, task_not_found
 from api.exchange import ClientGone, Exchange
 from api.live import Live, Watch
+from api.query import QueryReader
+from api.scalars import TimeOrAge, of_setting
 from api.waiting import queue_position
-from api.wire import History, event_view, moment_text, parse_as_of, task_json
+from api.wire import History, TaskView, event_view, moment_text, parse_as_of, task_json
 from ledger.codec import encode
 from ledger.evolve import fold
 from ledger.identity import is_task_id
+from ledger.rejections import RejectionCode
 from ledger.settings import Settings
 from ledger.store import Recorded, Store
 from ledger.task import Task
 
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
-AS_OF_EXPECTED: Final = (
-    "an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z, "
-    "or an age such as 90s, 15m, 1h, 7d"
-)
+
+class TaskQuery(msgspec.Struct, frozen=True):
+    """Which state of the task is asked for: at most one of these."""
+
+    version: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=999_999_999,
+                description="The task as it was at this version.",
+                extra={"expected": "a whole number from 1 to the task's version"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    as_of: (
+        Annotated[TimeOrAge, Meta(description="The task as it was at this time, or this long ago.")]
+        | UnsetType
+    ) = UNSET
+    wait: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                description="Seconds to wait for the task to finish; then its present state.",
+                examples=[20],
+                extra_json_schema=of_setting("wait_seconds_max"),
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Queries:
     """The reading endpoints; each takes an Exchange and answers it, or raises."""
+
+    _task_query: Final = QueryReader(TaskQuery)
 
     def __init__(self, store: Store, settings: Settings, live: Live) -> None:
         self._store = store
         self._live = live
         self._wait_seconds_max = settings.wait_seconds_max
 
+    @operation(
+        "getTask",
+        Group.TASKS,
+        {200: Answer("The task.", TaskView, (ETAG,))},
+        query=TaskQuery,
+        refusals=(RejectionCode.TASK_NOT_FOUND, ErrorCode.NOT_FOUND),
+    )
     async def task(self, exchange: Exchange) -> None:
-        """GET /api/v1/tasks/{id}, with at most one of `version`, `as_of` and `wait`."""
-        asked = exchange.parameters("version", "as_of", "wait")
-        if len(asked) > 1:
+        """Read a task.
+
+        As it is, as it was at a version or a time, or as it is once it has finished. A version that
+        is not there yet, and a time at which there was no task, are `NOT_FOUND`.
+        """
+        asked = self._task_query.read(exchange)
+        given = [name for name in asked.__struct_fields__ if getattr(asked, name) is not UNSET]
+        if len(given) > 1:
             raise invalid(
-                " and ".join(asked),
+                " and ".join(given),
                 "at most one of version, as_of and wait: they exclude each other",
             )
         task_id = _task_id(exchange)
-        if "version" in asked:
-            await self._answer(exchange, await self._at_version(task_id, asked["version"]), 0)
-        elif "as_of" in asked:
-            await self._answer(exchange, await self._as_of(task_id, asked["as_of"]), 0)
+        if asked.version is not UNSET:
+            await self._answer(exchange, await self._at_version(task_id, asked.version), 0)
+        elif asked.as_of is not UNSET:
+            await self._answer(exchange, await self._as_of(task_id, asked.as_of), 0)
         else:
             task = (
-                await self._when_finished(exchange, task_id, asked["wait"])
-                if "wait" in asked
-                else await self._load(task_id)
+                await self._load(task_id)
+                if asked.wait is UNSET
+                else await self._when_finished(exchange, task_id, asked.wait)
             )
             await self._answer(exchange, task, await queue_position(self._store, task))
 
+    @operation(
+        "getTaskEvents",
+        Group.TASKS,
+        {200: Answer("Its whole history.", History)},
+        refusals=(RejectionCode.TASK_NOT_FOUND,),
+    )
     async def events(self, exchange: Exchange) -> None:
-        """GET /api/v1/tasks/{id}/events"""
+        """Read a task's events, oldest first."""
         exchange.parameters()
         task_id = _task_id(exchange)
         history = await self._history(task_id)
@@ -70,9 +122,8 @@ class Queries:
             raise task_not_found(task_id)
         return task
 
-    async def _when_finished(self, exchange: Exchange, task_id: str, wait: str) -> Task:
-        seconds = float(wait) if _SECONDS.fullmatch(wait) else -1
-        if not 0 <= seconds <= self._wait_seconds_max:
+    async def _when_finished(self, exchange: Exchange, task_id: str, seconds: float) -> Task:
+        if seconds > self._wait_seconds_max:
             raise invalid("wait", f"seconds from 0 to {self._wait_seconds_max}, such as 20 or 0.5")
         task = await self._load(task_id)
         if seconds == 0 or task.finished:
@@ -94,10 +145,7 @@ class Queries:
             raise task_not_found(task_id)
         return history
 
-    async def _at_version(self, task_id: str, text: str) -> Task:
-        version = int(text) if _NUMBER.fullmatch(text) else 0
-        if version < 1:
-            raise invalid("version", "a whole number from 1 to the task's version")
+    async def _at_version(self, task_id: str, version: int) -> Task:
         history = await self._history(task_id)
         if version > history[-1].version:
             raise ApiError(
@@ -111,7 +159,7 @@ class Queries:
         try:
             at = parse_as_of(text, self._store.now_ms())
         except ValueError:
-            raise invalid("as_of", AS_OF_EXPECTED) from None
+            raise self._task_query.wrong("as_of") from None
         history = await self._history(task_id)
         if at < history[0].at:
             created_at = moment_text(history[0].at)

@@ -1,54 +1,15 @@
 """Every path of the API and what it answers: one table."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
-
 from starlette.routing import Route
 
 from api.commands import Commands
-from api.errors import ApiError, ErrorCode, Header
 from api.event_stream import EventStreams
-from api.exchange import Exchange
 from api.explain import Explain
-from api.gate import EXCHANGE
 from api.health import HealthChecks, live
+from api.pages import Pages
 from api.queries import Queries
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-Handler = Callable[[Exchange], Awaitable[None]]
-
-
-class Resource:
-    """What a path answers, by method: HEAD as GET, OPTIONS with what there is, others with 405.
-
-    An object, not a function, so that Starlette calls it as an ASGI application directly.
-    """
-
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = dict(handlers)
-        if "GET" in handlers:
-            self._handlers["HEAD"] = handlers["GET"]
-        self._handlers["OPTIONS"] = self._options
-        allow = ", ".join(sorted(self._handlers)).encode()
-        self._allow: Header = (b"allow", allow)
-
-    def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
-        handler = self._handlers.get(scope["method"], self._refuse)
-        return handler(scope[EXCHANGE])
-
-    async def _options(self, exchange: Exchange) -> None:
-        await exchange.respond_empty(204, [self._allow])
-
-    async def _refuse(self, exchange: Exchange) -> None:
-        allowed = self._allow[1].decode()
-        raise ApiError(
-            ErrorCode.METHOD_NOT_ALLOWED,
-            f"{exchange.scope['method']} is not possible here, only {allowed}",
-            {"allowed": allowed.split(", ")},
-            [self._allow],
-        )
+from api.resource import Resource
+from ledger.settings import Settings
 
 
 def routes(
@@ -57,10 +18,16 @@ def routes(
     explain: Explain,
     streams: EventStreams,
     health: HealthChecks,
+    settings: Settings,
 ) -> list[Route]:
-    """The table, from path and method to endpoint; the busiest first."""
+    """The table, from path and method to endpoint; the busiest first.
+
+    Each endpoint is described where it is written (`api.describe`), and so is in the API's
+    document, which is made from this table.
+    """
     task = "/api/v1/tasks/{task_id}"
-    return [
+    pages = Pages(settings)
+    pages.table = [
         Route("/api/v1/tasks", Resource({"POST": commands.submit})),
         Route("/api/v1/tasks/batch", Resource({"POST": commands.submit_batch})),
         Route(task, Resource({"GET": queries.task, "DELETE": commands.cancel})),
@@ -72,4 +39,6 @@ def routes(
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),
+        Route("/openapi.json", Resource({"GET": pages.openapi})),
     ]
+    return pages.table

@@ -6,10 +6,25 @@
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from api.scalars import (
+    AnyJson,
+    Count,
+    JsonObject,
+    KbId,
+    LedgerPosition,
+    MaxRetries,
+    Metadata,
+    Moment,
+    Payload,
+    Percent,
+    TaskId,
+    TimeoutSeconds,
+    Version,
+)
 from ledger.codec import encode
 from ledger.events import ErrorKind, Priority
 from ledger.store import Recorded
@@ -26,58 +41,74 @@ _decode_time = msgspec.json.Decoder(datetime).decode
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task as the contract has it; the fields in its order."""
+    """A task, from its submission to its end."""
 
-    id: str
-    task_type: str
-    kb_id: str
+    # The fields stand in the contract's order.
+    id: TaskId
+    task_type: Annotated[str, msgspec.Meta(description="What kind of work it is.")]
+    kb_id: KbId
     status: Status
     priority: Priority
-    payload: msgspec.Raw
-    result: msgspec.Raw
-    progress: int
-    message: str
-    retry_count: int
-    max_retries: int
-    timeout: int
-    error_message: str
+    payload: Payload
+    result: Annotated[AnyJson, msgspec.Meta(description="What the handler returned; else null.")]
+    progress: Percent
+    message: Annotated[str, msgspec.Meta(description="The last progress message.")]
+    retry_count: Annotated[Count, msgspec.Meta(description="Retries made so far.")]
+    max_retries: MaxRetries
+    timeout: TimeoutSeconds
+    error_message: Annotated[
+        str, msgspec.Meta(description="The last attempt's error; empty when there was none.")
+    ]
     error_kind: ErrorKind | None
-    worker_id: str | None
-    schedule_for: str | None
-    retry_at: str | None
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    completed_at: str | None
-    estimated_completion: str | None
-    queue_position: int
-    version: int
-    callback_url: str | None
-    metadata: msgspec.Raw
+    worker_id: Annotated[str | None, msgspec.Meta(description="Who has it, or had it last.")]
+    schedule_for: Annotated[Moment | None, msgspec.Meta(description="Not taken before this time.")]
+    retry_at: Annotated[
+        Moment | None, msgspec.Meta(description="While retrying: not taken before this time.")
+    ]
+    created_at: Moment
+    updated_at: Moment
+    started_at: Annotated[Moment | None, msgspec.Meta(description="When the last attempt began.")]
+    completed_at: Annotated[Moment | None, msgspec.Meta(description="When the task finished.")]
+    estimated_completion: Annotated[
+        Moment | None, msgspec.Meta(description="When it should be finished; null: not known.")
+    ]
+    queue_position: Annotated[
+        Count,
+        msgspec.Meta(description="1: the next of its type to be taken; 0: not waiting."),
+    ]
+    version: Version
+    callback_url: Annotated[
+        str | None, msgspec.Meta(description="Called when the task has finished.")
+    ]
+    metadata: Metadata
 
 
 class TaskList(msgspec.Struct, frozen=True):
-    """What a batch created."""
+    """The tasks of a batch, in its order."""
 
     tasks: list[TaskView]
-    count: int
+    count: Count
 
 
 class EventView(msgspec.Struct, frozen=True):
     """An event as it stands in the ledger."""
 
-    position: str
-    type: str
-    version: int
-    at: str
-    data: msgspec.Raw
-    meta: msgspec.Raw
+    position: LedgerPosition
+    type: Annotated[
+        str, msgspec.Meta(description="What happened.", examples=["TaskSubmitted", "TaskStarted"])
+    ]
+    version: Annotated[
+        int, msgspec.Meta(ge=1, description="The task's version from this event on.")
+    ]
+    at: Moment
+    data: Annotated[JsonObject, msgspec.Meta(description="The event's own fields.")]
+    meta: Annotated[JsonObject, msgspec.Meta(description="Who wrote it: actor, request id, trace.")]
 
 
 class History(msgspec.Struct, frozen=True):
     """All events of a task, oldest first."""
 
-    task_id: str
+    task_id: TaskId
     events: list[EventView]
 
 

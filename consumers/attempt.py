@@ -1,10 +1,11 @@
 """One attempt at one task: start it, run its handler, write what became of it."""
 
 import asyncio
+import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import msgspec
 import structlog
 
 from consumers.context import Context
+from consumers.deadlines import Deadlines
 from consumers.executors import Call
 from consumers.handlers import Handler
 from consumers.outcome import HandlerFailed, decode_metadata, failure
@@ -45,10 +47,11 @@ WRITE_PAUSE_CAP_S: Final = 5.0
 
 
 class StopReason(StrEnum):
-    """Why a running handler is stopped from outside."""
+    """Why a running handler is stopped."""
 
     LEASE_GONE = "the task was canceled, or given to another worker"
     DRAINING = "the worker was stopped"
+    TIMEOUT = "its time was up"
 
 
 class Attempt:
@@ -60,6 +63,8 @@ class Attempt:
         task: Task,
         handler: Handler,
         run_handler: Callable[[Call], Coroutine[Any, Any, bytes]],
+        deadlines: Deadlines,
+        on_left_behind: Callable[["Attempt", asyncio.Task[Any]], None],
         *,
         worker_id: str,
         lease_ms: int,
@@ -70,16 +75,23 @@ class Attempt:
         self._task = task
         self._handler = handler
         self._run_handler = run_handler
+        self._deadlines = deadlines
+        self._on_left_behind = on_left_behind
         self._worker_id = worker_id
         self._lease_ms = lease_ms
         self._retry = retry
         self._result_bytes_max = result_bytes_max
         self._meta = Meta(actor=worker_id)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._stop_reason: StopReason | None = None
         self._context: Context | None = None
-        self._woken: asyncio.Future[None] | None = None
+        self._handling: asyncio.Task[Any] | None = None
+        """The task that runs the handler, while it does."""
         self._reporter: ProgressReporter | None = None
         self.number = task.state.attempt + 1
+        self.left_behind = False
+        """The handler did not end when it was stopped; the attempt ends without it."""
         self.started = False
         self.holds_lease = False
         """Between the start's write and the end's: what heartbeats are for."""
@@ -97,14 +109,39 @@ class Attempt:
     def task_id(self) -> str:
         return self._task.id
 
-    async def run(self) -> None:
-        """Work on the task until its outcome is written, or is somebody else's. Raises Rejection:
-        before `started`, since the task is not to be had; after, when no outcome could be written.
-        """
-        await self._write_patiently(StartTask(self.number, self._worker_id, self._lease_ms))
+    @property
+    def key(self) -> tuple[str, int]:
+        """As leases name it."""
+        return self._task.id, self.number
+
+    @property
+    def start(self) -> tuple[Task, StartTask]:
+        """The task as it was claimed, and the command that begins the attempt."""
+        return self._task, StartTask(self.number, self._worker_id, self._lease_ms)
+
+    def begin(self, task: Task) -> None:
+        """Take note that the start was written, and made `task`."""
+        self._task = task
         self.started = self.holds_lease = True
+
+    async def run(self) -> None:
+        """Work on the task until its outcome is written, or is somebody else's. Writes the start
+        first, unless that was done. Raises Rejection: before `started`, since the task is not to be
+        had; after, when no outcome could be written.
+        """
+        if not self.started:
+            await self._write_patiently(self.start[1])
+            self.begin(self._task)
+        command = await self._handle()
+        if not self.left_behind:
+            await self._finish(command)
+
+    async def finish_left_behind(self) -> None:
+        """Write the outcome of an attempt whose handler was left behind. Raises as `run`."""
+        await self._finish(self._stopped(None))
+
+    async def _finish(self, command: Command | None) -> None:
         try:
-            command = await self._handle()
             if self._reporter is not None:
                 await self._reporter.close()
             if command is not None:
@@ -115,46 +152,66 @@ class Attempt:
 
     def stop(self, reason: StopReason) -> None:
         """Stop the handler; what it was doing is not wanted any more."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
-            if self._context is not None:
-                self._context.canceled.set()
-            self._wake()
+        if self._stop_reason is not None:
+            return
+        self._stop_reason = reason
+        if self._context is not None:
+            self._context.canceled.set()
+        if self._handling is not None:
+            self._handling.cancel()
+            self._loop.call_later(STOP_GRACE_S, self._leave_behind)
+
+    def _time_out(self) -> None:
+        self.stop(StopReason.TIMEOUT)
+
+    def _leave_behind(self) -> None:
+        """Go on without a handler that does not end."""
+        if self._handling is not None:
+            log.error("handler_ignores_its_end", task_id=self.task_id, attempt=self.number)
+            self.left_behind = True
+            self._on_left_behind(self, self._handling)
 
     async def _handle(self) -> Command | None:
-        """Run the handler; the command that says how it ended, None when nobody wants to know."""
-        timeout_s = self._task.submission.timeout_s
+        """Run the handler; the command that says how it ended, None when nobody wants to know.
+
+        It runs in this very task: one of its own would cost as much again as the rest of a short
+        attempt. So a cancellation of this task is the handler's while `_handling` holds, and what
+        is left of one is cleared away afterwards.
+        """
         try:
-            call = self._call(timeout_s)
+            call = self._call(self._task.submission.timeout_s)
         except HandlerFailed as error:
             return self._failed(error.kind, error.message)
-        running = asyncio.get_running_loop().create_task(self._run_handler(call))
-        if self._stop_reason is None:
-            await self._wait_for_end(running, timeout_s)
-        timed_out = not running.done() and self._stop_reason is None
-        if not running.done():
-            call.context.canceled.set()
-            running.cancel()
-            await self._wait_for_end(running, STOP_GRACE_S)
-        if not running.done():
-            log.error("handler_ignores_its_end", task_id=self.task_id, attempt=self.number)
-            running.add_done_callback(_forget)
-        if timed_out:
-            return self._failed(ErrorKind.TIMEOUT, f"the attempt took longer than {timeout_s} s")
-        match self._stop_reason:
-            case StopReason.LEASE_GONE:
-                return None
-            case StopReason.DRAINING if not running.done() or running.cancelled():
-                return AbandonAttempt(self.number, str(StopReason.DRAINING))
-            case _:
-                return self._ended(running)
+        if self._stop_reason is not None:
+            return self._stopped(None)
+        self._handling = asyncio.current_task()
+        slot = self._deadlines.add(self._task.submission.timeout_s, self._time_out)
+        try:
+            ended = CompleteTask(self.number, msgspec.Raw(await self._run_handler(call)))
+        except asyncio.CancelledError:
+            ended = None
+        except BaseException as error:
+            ended = self._raised(error)
+        self._deadlines.drop(slot, self._time_out)
+        handling, self._handling = self._handling, None
+        if handling is not None and handling.cancelling():
+            await _clear_cancellation(handling)
+        if self._stop_reason is not None:
+            return self._stopped(ended)
+        return ended or self._failed(ErrorKind.RETRYABLE, "the handler cancelled itself")
 
-    def _ended(self, running: asyncio.Future[bytes]) -> Command:
-        if running.cancelled():
-            return self._failed(ErrorKind.RETRYABLE, "the handler cancelled itself")
-        error = running.exception()
-        if error is None:
-            return CompleteTask(self.number, msgspec.Raw(running.result()))
+    def _stopped(self, ended: Command | None) -> Command | None:
+        """What to say of a handler that was stopped, and ended by itself all the same or not."""
+        match self._stop_reason:
+            case StopReason.TIMEOUT:
+                limit = f"the attempt took longer than {self._task.submission.timeout_s} s"
+                return self._failed(ErrorKind.TIMEOUT, limit)
+            case StopReason.DRAINING:
+                return ended or AbandonAttempt(self.number, str(StopReason.DRAINING))
+            case _:
+                return None
+
+    def _raised(self, error: BaseException) -> FailAttempt:
         if not isinstance(error, HandlerFailed):
             # The handler was not even called, or its answer got lost: no thread, no process.
             log.error("executor_failed", task_id=self.task_id, exc_info=error)
@@ -167,20 +224,14 @@ class Attempt:
 
     def _call(self, timeout_s: int) -> Call:
         submission = self._task.submission
-        loop, on_loop = asyncio.get_running_loop(), self._report
-
-        def report(percent: int, message: str) -> None:
-            # From any thread: an async handler may have some of its own too.
-            loop.call_soon_threadsafe(on_loop, percent, message)
-
         self._context = Context(
             task_id=self._task.id,
             task_type=submission.task_type,
             attempt=self.number,
             kb_id=submission.kb_id,
             metadata=decode_metadata(submission.metadata),
-            deadline=datetime.fromtimestamp(time.time() + timeout_s, UTC),
-            report=report,
+            deadline_s=time.time() + timeout_s,
+            report=self._report_from_anywhere,
         )
         return Call(
             self._handler,
@@ -190,22 +241,12 @@ class Attempt:
             self._result_bytes_max,
         )
 
-    async def _wait_for_end(self, running: "asyncio.Future[bytes]", timeout_s: float) -> None:
-        """Until the handler ends, `stop` is called, or time is up. What `asyncio.wait` does, for
-        one future alone, at a third of its cost."""
-        loop = asyncio.get_running_loop()
-        self._woken = loop.create_future()
-        timer = loop.call_later(timeout_s, self._wake)
-        running.add_done_callback(self._wake)
-        try:
-            await self._woken
-        finally:
-            timer.cancel()
-            running.remove_done_callback(self._wake)
-
-    def _wake(self, _: object = None) -> None:
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+    def _report_from_anywhere(self, percent: int, message: str) -> None:
+        # A handler's own threads may report too, even those of an async one.
+        if threading.get_ident() == self._thread:
+            self._report(percent, message)
+        else:
+            self._loop.call_soon_threadsafe(self._report, percent, message)
 
     def _report(self, percent: int, message: str) -> None:
         if not self.holds_lease:
@@ -271,7 +312,10 @@ class Attempt:
             pause_s = min(pause_s * 2, WRITE_PAUSE_CAP_S)
 
 
-def _forget(running: "asyncio.Future[bytes]") -> None:
-    """Take note of how an abandoned handler ended after all, so that asyncio does not complain."""
-    if not running.cancelled():
-        running.exception()
+async def _clear_cancellation(task: asyncio.Task[Any]) -> None:
+    """Let what was asked of a handler not reach what its own task does next."""
+    while task.cancelling():
+        task.uncancel()
+    # One that was asked for as the handler ended is raised where the task waits next: here.
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._set = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     def __bool__(self) -> bool:
         return self._set
@@ -29,16 +29,15 @@ class Cancellation:
         if self._set:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            yield from waiter
-        finally:
-            self._waiters.discard(waiter)
+        if self._waiters is None:  # most handlers never ask
+            self._waiters = []
+        self._waiters.append(waiter)
+        yield from waiter
 
     def set(self) -> None:
         """Called on the event loop that the waiters are on."""
         self._set = True
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -73,17 +72,22 @@ class Context:
         attempt: int,
         kb_id: str,
         metadata: dict[str, Any] | None,
-        deadline: datetime,
+        deadline_s: float,
         report: Callable[[int, str], None],
     ) -> None:
+        """`deadline_s` is in s since the epoch. `report` is called from any thread."""
         self.task_id = task_id
         self.task_type = task_type
         self.attempt = attempt
         self.kb_id = kb_id
         self.metadata = metadata
-        self.deadline = deadline
+        self.deadline_s = deadline_s
         self.canceled = Cancellation()
         self._report = report
+
+    @cached_property
+    def deadline(self) -> datetime:
+        return datetime.fromtimestamp(self.deadline_s, UTC)
 
     @cached_property
     def log(self) -> Any:

@@ -209,7 +209,7 @@ class ProcessExecutor:
                     context.attempt,
                     context.kb_id,
                     bytes(call.metadata),
-                    int(context.deadline.timestamp() * 1000),
+                    context.deadline_s,
                     bytes(call.payload),
                     call.result_bytes_max,
                 ),

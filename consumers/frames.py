@@ -14,14 +14,14 @@ LENGTH_BYTES: Final = 4
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Run the handler of `task_type`. `payload` is JSON; `deadline_ms` since the epoch."""
+    """Run the handler of `task_type`. `payload` is JSON; `deadline_s` since the epoch."""
 
     task_type: str
     task_id: str
     attempt: int
     kb_id: str
     metadata: bytes
-    deadline_ms: int
+    deadline_s: float
     payload: bytes
     result_bytes_max: int
 

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 
 from consumers.context import Context
@@ -67,7 +66,7 @@ def _context(run: Run, report: Callable[[int, str], None]) -> Context:
         attempt=run.attempt,
         kb_id=run.kb_id,
         metadata=decode_metadata(run.metadata),
-        deadline=datetime.fromtimestamp(run.deadline_ms / 1000, UTC),
+        deadline_s=run.deadline_s,
         report=report,
     )
 

@@ -5,27 +5,31 @@ one that renews leases; one that looks for claims which other workers never star
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from consumers.attempt import Attempt, StopReason
+from consumers.deadlines import Deadlines
 from consumers.executors import Call, ProcessExecutor, ThreadExecutor, run_on_loop
 from consumers.handlers import ExecutorKind, Handler
 from consumers.presence import Presence
 from consumers.service import Outage, Service
+from ledger.codec import Meta
 from ledger.events import Priority
 from ledger.placement import Queue
 from ledger.rejections import Rejection
 from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ledger.store import Claimed, Delivery, Store
 from ledger.task import Task
+from ledger.transact import transact_known
 
 log = structlog.get_logger("worker")
 
@@ -75,13 +79,17 @@ class Worker:
         worker_id: str | None = None,
     ) -> None:
         self.id = worker_id or new_worker_id()
+        self._meta = Meta(actor=self.id)
         self._store = store
         self._handlers = handlers
         self._options = options or WorkerOptions()
         self._processes = ProcessExecutor(module)
         self._threads = ThreadExecutor(self._on_abandoned_threads)
+        self._deadlines = Deadlines()
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stuck: set[asyncio.Task[None]] = set()
+        """Those whose handlers were left behind."""
         self._reserved = 0
         self._kept_for_stale = 0
         self._slot_freed = asyncio.Event()
@@ -187,7 +195,7 @@ class Worker:
         return 0
 
     def _reserve_free(self, slots_max: int, kept: int) -> int:
-        free = self._options.concurrency - len(self._tasks) - self._reserved - kept
+        free = self._options.concurrency - len(self._attempts) - self._reserved - kept
         room = max(0, min(free, slots_max))
         self._reserved += room
         return room
@@ -227,10 +235,50 @@ class Worker:
     # -- attempts -----------------------------------------------------------------------------
 
     def _begin_all(self, claimed: Sequence[Claimed]) -> None:
+        """Work on what was claimed; the starts are written together."""
+        begun: list[tuple[Delivery, Attempt]] = []
         for claim in claimed:
-            task = asyncio.get_running_loop().create_task(self._work_on(claim))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            fault = self._fault(claim)
+            if claim.task is None or fault:
+                self._spawn(self._set_aside(claim.delivery, fault))
+                continue
+            attempt = self._attempt(claim.task)
+            if attempt.key in self._attempts:
+                continue  # an old claim of our own was taken for stale: it is on its way
+            self._attempts[attempt.key] = attempt
+            begun.append((claim.delivery, attempt))
+        if begun:
+            self._spawn(self._start_all(begun))
+
+    def _fault(self, claim: Claimed) -> str:
+        """Why a claim cannot be served; empty when it can."""
+        if claim.task is None:
+            return claim.fault
+        task_type = claim.task.submission.task_type
+        if task_type != claim.delivery.queue.task_type:
+            return f"the task is of another type, {task_type}"
+        return ""
+
+    async def _start_all(self, begun: Sequence[tuple[Delivery, Attempt]]) -> None:
+        starts = [attempt.start for _, attempt in begun]
+        try:
+            started = await transact_known(self._store, starts, self._meta)
+        except Rejection:
+            started = [None] * len(begun)
+        except BaseException:
+            for _, attempt in begun:
+                del self._attempts[attempt.key]
+            raise
+        for (delivery, attempt), task in zip(begun, started, strict=True):
+            if task is not None:
+                attempt.begin(task)
+            # An attempt that did not begin tries by itself, and learns why.
+            self._spawn(self._work_on(delivery, attempt))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -239,27 +287,36 @@ class Worker:
             # The lease runs out, and the task is retried; the worker goes on with its others.
             log.error("attempt_broken", worker_id=self.id, exc_info=error)
 
-    async def _work_on(self, claim: Claimed) -> None:
-        if claim.task is None:
-            await self._set_aside(claim.delivery, claim.fault)
-            return
-        task_type = claim.task.submission.task_type
-        if task_type != claim.delivery.queue.task_type:
-            await self._set_aside(claim.delivery, f"the task is of another type, {task_type}")
-            return
-        attempt = self._attempt(claim.task)
-        key = (attempt.task_id, attempt.number)
-        if key in self._attempts:
-            return  # an old claim of our own was taken for stale: it is on its way
-        self._attempts[key] = attempt
+    async def _work_on(self, delivery: Delivery, attempt: Attempt) -> None:
         try:
             await attempt.run()
-            self.tasks_taken += 1
-            self._presence.count(attempt)
+            if not attempt.left_behind:
+                self._count(attempt)
         except Rejection as rejection:
-            await self._rejected(claim.delivery, attempt, rejection)
+            await self._rejected(delivery, attempt, rejection)
         finally:
-            del self._attempts[key]
+            if not attempt.left_behind:
+                del self._attempts[attempt.key]
+
+    def _on_left_behind(self, attempt: Attempt, stuck: asyncio.Task[None]) -> None:
+        """A handler ignores its end: its slot is given to others, its task waits for it alone."""
+        self._tasks.discard(stuck)
+        self._stuck.add(stuck)
+        stuck.add_done_callback(self._stuck.discard)
+        self._spawn(self._finish_left_behind(attempt))
+
+    async def _finish_left_behind(self, attempt: Attempt) -> None:
+        try:
+            await attempt.finish_left_behind()
+            self._count(attempt)
+        except Rejection as rejection:
+            self._log_unwritten(attempt, rejection)
+        finally:
+            del self._attempts[attempt.key]
+
+    def _count(self, attempt: Attempt) -> None:
+        self.tasks_taken += 1
+        self._presence.count(attempt)
 
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         log.error(
@@ -274,8 +331,7 @@ class Worker:
     async def _rejected(self, delivery: Delivery, attempt: Attempt, rejection: Rejection) -> None:
         told = {"task_id": attempt.task_id, "attempt": attempt.number, "reason": rejection.message}
         if attempt.started:
-            # Its lease runs out, and it is tried again.
-            log.error("outcome_not_written", **told)
+            self._log_unwritten(attempt, rejection)
         elif rejection.retryable:
             # The claim stays where it is until it is stale, and is taken again.
             log.info("start_not_written", **told)
@@ -284,6 +340,15 @@ class Worker:
             log.info("claim_dropped", **told)
             await self._store.drop(delivery)
 
+    def _log_unwritten(self, attempt: Attempt, rejection: Rejection) -> None:
+        # Its lease runs out, and it is tried again.
+        log.error(
+            "outcome_not_written",
+            task_id=attempt.task_id,
+            attempt=attempt.number,
+            reason=rejection.message,
+        )
+
     def _attempt(self, task: Task) -> Attempt:
         handler = self._handlers[task.submission.task_type]
         return Attempt(
@@ -291,20 +356,22 @@ class Worker:
             task,
             handler,
             self._run_handler,
+            self._deadlines,
+            self._on_left_behind,
             worker_id=self.id,
             lease_ms=self._options.lease_ms,
             retry=handler.retry or self._options.retry,
             result_bytes_max=self._options.result_bytes_max,
         )
 
-    async def _run_handler(self, call: Call) -> bytes:
+    def _run_handler(self, call: Call) -> Coroutine[Any, Any, bytes]:
         match call.handler.executor:
             case ExecutorKind.ASYNC:
-                return await run_on_loop(call)
+                return run_on_loop(call)
             case ExecutorKind.THREAD:
-                return await self._threads.run(call)
+                return self._threads.run(call)
             case ExecutorKind.PROCESS:
-                return await self._processes.run(call)
+                return self._processes.run(call)
 
     def _on_abandoned_threads(self, count: int) -> None:
         if count >= ABANDONED_THREADS_MAX and not self.stopping:
@@ -331,12 +398,18 @@ class Worker:
 
     async def _drain(self) -> None:
         if self._tasks:
-            log.info("draining", worker_id=self.id, running=len(self._tasks))
-            await asyncio.wait(self._tasks, timeout=self._options.drain_timeout_ms / 1000)
+            log.info("draining", worker_id=self.id, running=len(self._attempts))
+            await self._wait_for_tasks(self._options.drain_timeout_ms / 1000)
         for attempt in self._attempts.values():
             attempt.stop(StopReason.DRAINING)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FINAL_WRITES_TIMEOUT_S)
+        await self._wait_for_tasks(FINAL_WRITES_TIMEOUT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _wait_for_tasks(self, timeout_s: float) -> None:
+        """Until none is left, those included that others begin meanwhile, or time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)

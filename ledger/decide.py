@@ -47,15 +47,15 @@ def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
         return _submit(command, task)
     if task is None:
         raise Rejection(RejectionCode.TASK_NOT_FOUND, "Task not found")
-    match command:
-        case ReleaseTask():
-            return _release(task, now)
+    match command:  # the most frequent first
         case StartTask():
             return _start(command, task)
-        case ReportProgress():
-            return _progress(command, task)
         case CompleteTask():
             return _complete(command, task)
+        case ReportProgress():
+            return _progress(command, task)
+        case ReleaseTask():
+            return _release(task, now)
         case FailAttempt():
             return _fail(command, task, now)
         case AbandonAttempt():

@@ -52,11 +52,7 @@ def fold(task_id: str, history: Iterable[tuple[Event, int]]) -> Task | None:
 def state_after(state: State, event: Event, at: int) -> State:
     """As `evolve`, for whoever has the state alone."""
     status = next_status(state.status, type(event))
-    match event:
-        case TaskSubmitted():
-            raise AssertionError("the transition table lets no task be submitted twice")
-        case TaskReleased():
-            return replace(state, status=status, updated_at=at, waiting_until=None)
+    match event:  # the most frequent first
         case TaskStarted(attempt, worker_id, lease_ms):
             return replace(
                 state,
@@ -82,6 +78,8 @@ def state_after(state: State, event: Event, at: int) -> State:
                 error_message="",
                 error_kind=None,
             )
+        case TaskReleased():
+            return replace(state, status=status, updated_at=at, waiting_until=None)
         case AttemptFailed(_, error_message, error_kind):
             return replace(
                 state,
@@ -112,5 +110,7 @@ def state_after(state: State, event: Event, at: int) -> State:
             return replace(state, status=status, updated_at=at, completed_at=at, waiting_until=None)
         case TaskRetried():
             return State(status, created_at=state.created_at, updated_at=at, attempt=state.attempt)
+        case TaskSubmitted():
+            raise AssertionError("the transition table lets no task be submitted twice")
         case _:
             assert_never(event)

@@ -137,6 +137,9 @@ class MemoryStore:
                 queue_position = await self.queue_position(task)
         return Written(Position(number, kept.last), queue_position)
 
+    async def append_all(self, steps: Sequence[Append]) -> list[Outcome | None]:
+        return [await self.append(step) for step in steps]
+
     def _leave(self, partition: Partition, task: Task, kept: Snapshot) -> None:
         match kept.place:
             case Ready(queue):

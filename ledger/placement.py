@@ -1,5 +1,7 @@
 """Where a task waits: a pure function of its state, carried out by `append.lua`."""
 
+from typing import Final
+
 import msgspec
 
 from ledger.events import Priority
@@ -36,6 +38,8 @@ class Nowhere(msgspec.Struct, frozen=True):
     """Finished: nothing is to be done."""
 
 
+NOWHERE: Final = Nowhere()
+
 Place = Ready | Due | Leased | Nowhere
 
 
@@ -48,11 +52,11 @@ def placement(task: Task) -> Place:
     """Where the task belongs now."""
     state = task.state
     match state.status:
+        case Status.PROCESSING:
+            return Leased(state.attempt, state.lease_ms)
+        case Status.COMPLETED | Status.FAILED | Status.CANCELED:
+            return NOWHERE
         case Status.QUEUED | Status.RETRYING:
             if state.waiting_until is not None:
                 return Due(state.waiting_until)
             return Ready(queue_of(task))
-        case Status.PROCESSING:
-            return Leased(state.attempt, state.lease_ms)
-        case Status.COMPLETED | Status.FAILED | Status.CANCELED:
-            return Nowhere()

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -177,7 +177,8 @@ class RedisStore:
         return self._options.partitions
 
     def partition_of(self, task_id: str) -> int:
-        return partition_of(task_id, self._options.partitions)
+        partitions = self._options.partitions
+        return 0 if partitions == 1 else partition_of(task_id, partitions)
 
     def now_ms(self) -> int:
         """The server's clock as this process knows it, so that hosts' clocks need not agree."""
@@ -186,10 +187,8 @@ class RedisStore:
     # -- appends ------------------------------------------------------------------------------
 
     async def append(self, step: Append) -> Outcome:
-        self._commits += 1
         partition = self.partition_of(step.after.id)
-        commit = f"{self._commit_prefix}-{self._commits:x}"
-        encoded = encode_append(self._keys[partition], step, commit)
+        encoded = self._encode(partition, step)
         outcome = await self._appends[partition].submit(encoded, encoded.size_bytes)
         if outcome is None:
             raise ForeignKey(encoded.keys[:2])
@@ -197,6 +196,38 @@ class RedisStore:
             told = outcome.queue_position + await self._waiting_elsewhere(step.after)
             return msgspec.structs.replace(outcome, queue_position=told)
         return outcome
+
+    async def append_all(self, steps: Sequence[Append]) -> list[Outcome | None]:
+        homes = [self.partition_of(step.after.id) for step in steps]
+        encoded = [self._encode(home, step) for home, step in zip(homes, steps, strict=True)]
+        outcomes: list[Outcome | None] = [None] * len(steps)
+        for partition in dict.fromkeys(homes):
+            mine = [i for i, home in enumerate(homes) if home == partition]
+            for batch in self._batches(mine, encoded):
+                sent = [encoded[i] for i in batch]
+                replies = await self._send_appends(self._keys[partition], sent)
+                for i, outcome in zip(batch, replies, strict=True):
+                    outcomes[i] = outcome
+        return outcomes
+
+    def _encode(self, partition: int, step: Append) -> EncodedAppend:
+        self._commits += 1
+        commit = f"{self._commit_prefix}-{self._commits:x}"
+        return encode_append(self._keys[partition], step, commit)
+
+    def _batches(
+        self, indices: Sequence[int], encoded: Sequence[EncodedAppend]
+    ) -> Iterator[Sequence[int]]:
+        """As many for one call as its bounds allow, the same that group commits keep."""
+        first, size = 0, 0
+        for at, index in enumerate(indices):
+            size += encoded[index].size_bytes
+            is_full = at - first >= self._options.batch_items_max
+            if at > first and (is_full or size > self._options.batch_bytes_max):
+                yield indices[first:at]
+                first, size = at, encoded[index].size_bytes
+        if first < len(indices):
+            yield indices[first:]
 
     async def _send_appends(
         self, partition: PartitionKeys, batch: list[EncodedAppend]

@@ -58,7 +58,7 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         0 if before is None else before.version,
         commit,
         after.state.updated_at,
-        encode(msgspec.structs.replace(step.meta, commit=commit)),
+        _with_commit(encode(step.meta), commit),
         submission,
         state,
         kind,
@@ -71,6 +71,11 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         size_bytes += len(data)
         arguments += (type(event).__name__, data)
     return EncodedAppend(step, commit, script_keys, arguments, size_bytes)
+
+
+def _with_commit(meta: bytes, commit: str) -> bytes:
+    """The JSON of a Meta that names a commit, from that of one that names none."""
+    return b'%b%b"commit":"%b"}' % (meta[:-1], b"," if len(meta) > 2 else b"", commit.encode())
 
 
 def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
@@ -94,14 +99,14 @@ def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[
     if before is not None and before.status is after.status and placement(before) == place:
         return "keep", 0, ""
     match place:
+        case Nowhere():
+            return "none", 0, ""
+        case Leased():
+            return "lease", place.lease_ms, str(place.attempt)
         case Ready():
             return "ready", queue_max, queue_name(place.queue)
         case Due():
             return "due", place.at_ms, ""
-        case Leased():
-            return "lease", place.lease_ms, str(place.attempt)
-        case Nowhere():
-            return "none", 0, ""
 
 
 def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:

@@ -10,7 +10,7 @@ __all__ = ["FINISHED", "ErrorKind", "Priority", "State", "Status", "Task"]
 
 
 class Status(StrEnum):
-    """Where a task stands in its life; the contract's `status`."""
+    """Where a task stands in its life."""
 
     QUEUED = "queued"
     PROCESSING = "processing"

@@ -10,6 +10,7 @@ from api.app import App, create_app
 from api.server import serve
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
+from tests.api.conformance import conformance
 
 
 @pytest.fixture
@@ -27,10 +28,14 @@ async def app(store: RedisStore, settings: Settings) -> AsyncIterator[App]:
 
 
 @pytest.fixture
-async def api(app: App) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client that calls the application without a network."""
+async def api(app: App, settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client that calls the application without a network, and holds each answer to what
+    `/openapi.json` says of it."""
     transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+    hooks = {"response": [conformance(app, settings).check]}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://api", event_hooks=hooks
+    ) as client:
         yield client
 
 

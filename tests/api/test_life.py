@@ -176,6 +176,17 @@ async def test_a_large_report_is_too_large(api: httpx2.AsyncClient, store: Redis
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/retry")])
+async def test_a_large_body_is_too_large_even_where_none_is_needed(
+    api: httpx2.AsyncClient, method: str, path: str
+):
+    task = await submitted(api)
+
+    answer = await api.request(method, f"{TASKS}/{task['id']}{path}", content=b" " * 2_048)
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/retry")])
 async def test_what_needs_no_body_takes_none(api: httpx2.AsyncClient, method: str, path: str):
     task = await submitted(api)
 

@@ -233,3 +233,34 @@ async def test_a_handler_that_cancels_itself_failed(store: RedisStore) -> None:
 
     assert task.state.error_message == "the handler cancelled itself"
     assert task.state.error_kind is ErrorKind.RETRYABLE
+
+
+async def test_a_cancellation_that_a_handler_leaves_behind_does_not_reach_the_outcome(
+    store: RedisStore,
+) -> None:
+    async def cancel_later(context: Context, _: Any) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # raised where the task waits next, which this handler does not
+        return "done"
+
+    async with working(store, handles("cancel_later", cancel_later)):
+        task = await until(store, await submit(store, "cancel_later"), Status.COMPLETED)
+
+    assert bytes(task.state.result) == b'"done"'
+    assert task.state.attempt == 1
+
+
+async def test_a_time_out_within_a_handler_is_its_own(store: RedisStore) -> None:
+    async def wait_in_vain(context: Context, _: Any) -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "in vain"
+        return "never"
+
+    async with working(store, handles("wait_in_vain", wait_in_vain)):
+        task = await until(store, await submit(store, "wait_in_vain"), Status.COMPLETED)
+
+    assert bytes(task.state.result) == b'"in vain"'

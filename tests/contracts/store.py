@@ -21,7 +21,7 @@ from ledger.commands import (
     SubmitTask,
 )
 from ledger.decide import decide
-from ledger.events import ErrorKind, Priority
+from ledger.events import ErrorKind, Priority, TaskCanceled
 from ledger.evolve import fold
 from ledger.identity import derived_id
 from ledger.memory_store import MemoryStore
@@ -42,7 +42,7 @@ from ledger.store import (
 from ledger.task import Task
 from ledger.transact import apply, transact
 from ledger.workers import WorkerReport, WorkerState
-from tests.given import a_submission
+from tests.given import T0, a_submission
 from tests.places import assert_quiescent, place_of, places_of
 
 AnyStore = MemoryStore | RedisStore
@@ -50,6 +50,7 @@ OpenStore = Callable[[int], Awaitable[AnyStore]]
 
 QUEUES = [Queue("document_processing", priority) for priority in Priority]
 NORMAL = Queue("document_processing", Priority.NORMAL)
+META = Meta()
 RESULT = msgspec.Raw(b'{"chunks": 12}')
 AT_ONCE = RetryPolicy(base_ms=0)
 LONG_MS = 600_000
@@ -196,6 +197,28 @@ class StoreContract:
         written = [o for o in outcomes if isinstance(o, Written)]
         assert len(written) == len(set(written)) == 4
         assert [r.version for i in ids for r in await store.history(i)] == [1, 1, 1, 1]
+
+    async def test_steps_that_are_appended_together_each_have_their_outcome(
+        self, open_store: OpenStore
+    ):
+        store = await open_store(3)
+        tasks = [await submit(store) for _ in range(300)]
+        moved_on = await send(store, tasks[7], CancelTask())
+        steps = [
+            Append(
+                task, apply(task.id, task, (TaskCanceled("all"),), T0), (TaskCanceled("all"),), META
+            )
+            for task in tasks
+        ]
+
+        outcomes = await store.append_all(steps)
+
+        assert outcomes[7] == Conflict(2)
+        assert await store.load(moved_on.id) == moved_on
+        for index in (0, 8, 299):
+            [*_, last] = await store.history(tasks[index].id)
+            assert (outcomes[index], last.data) == (Written(last.position), b'{"reason":"all"}')
+        assert await store.append_all([]) == []
 
     async def test_of_many_appends_upon_one_version_one_is_written(self, store: AnyStore):
         task = await submit(store)

@@ -8,7 +8,8 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.exceptions import ResponseError
 
-from ledger.commands import CancelTask, ReportProgress
+from ledger.codec import Meta
+from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.placement import Queue
@@ -24,6 +25,7 @@ from ledger.redis_store import (
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Extent, Position
 from ledger.task import Task
+from ledger.transact import transact_known
 from tests.contracts.store import (
     LONG_MS,
     NORMAL,
@@ -458,6 +460,17 @@ async def test_a_version_that_is_no_number_refuses_the_task_and_spoils_no_others
 
     assert isinstance(refused, ForeignKey)
     assert isinstance(well, Task)
+
+
+async def test_of_steps_appended_together_a_spoiled_one_spoils_no_others(store: RedisStore):
+    spoiled, well = [await submit(store) for _ in range(2)]
+    await raw(store).hset(KEYS.task(spoiled.id), "version", "many")
+    wishes = [(spoiled, StartTask(1, "w1", LONG_MS)), (well, StartTask(1, "w1", LONG_MS))]
+
+    [refused, started] = await transact_known(store, wishes, Meta())
+
+    assert refused is None
+    assert started == await store.load(well.id)
 
 
 async def test_a_counters_key_of_another_kind_changes_nothing(store: RedisStore):

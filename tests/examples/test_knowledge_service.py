@@ -9,7 +9,6 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +36,7 @@ from examples.knowledge_service.store import open_store
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
+FAR_S = 4_102_444_800.0  # the year 2100
 STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
@@ -331,7 +331,7 @@ def context(kb_id: str = "kb", reports: Reports | None = None) -> Context:
         attempt=1,
         kb_id=kb_id,
         metadata=None,
-        deadline=datetime.max.replace(tzinfo=UTC),
+        deadline_s=FAR_S,
         report=lambda percent, message: kept.append((percent, message)),
     )
 

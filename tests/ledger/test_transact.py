@@ -10,7 +10,7 @@ from ledger.rejections import Rejection, RejectionCode
 from ledger.retry_policy import RetryPolicy
 from ledger.store import Append, Conflict, Outcome
 from ledger.task import Status, Task
-from ledger.transact import CONFLICTS_MAX, transact
+from ledger.transact import CONFLICTS_MAX, transact, transact_known
 from tests.given import T0, TASK_ID, a_submission
 
 SUBMITTED = a_submission(body_sha256="a1")
@@ -132,6 +132,43 @@ async def test_a_known_task_that_is_out_of_date_is_loaded(store: BusyStore):
         await transact(store, TASK_ID, StartTask(1, "w1", 9), known=old)
 
     assert raised.value.code is RejectionCode.TASK_NOT_WAITING
+
+
+async def test_commands_on_several_known_tasks_take_no_load(store: BusyStore):
+    ids = [TASK_ID, TASK_ID[:-1] + "8"]
+    tasks = [(await transact(store, i, SubmitTask(SUBMITTED))).task for i in ids]
+
+    started = await transact_known(store, [(t, StartTask(1, "w1", 9)) for t in tasks], Meta("w1"))
+
+    assert [await store.load(i) for i in ids] == started
+    assert [t is not None and t.status for t in started] == [Status.PROCESSING] * 2
+    assert decode_meta((await store.history(TASK_ID))[-1].meta).actor == "w1"
+
+
+async def test_of_several_commands_those_that_cannot_be_leave_the_others_alone(store: BusyStore):
+    ids = [TASK_ID[:-1] + digit for digit in "678"]
+    moved_on, unfit, fit = [(await transact(store, i, SubmitTask(SUBMITTED))).task for i in ids]
+    await transact(store, moved_on.id, CancelTask())
+    wishes = [
+        (moved_on, StartTask(1, "w1", 9)),
+        (unfit, ReportProgress(5)),
+        (fit, StartTask(1, "w1", 9)),
+    ]
+
+    changed = await transact_known(store, wishes, Meta())
+
+    assert [task and task.id for task in changed] == [None, None, fit.id]
+    assert [len(await store.history(i)) for i in ids] == [2, 1, 2]
+
+
+async def test_of_several_commands_a_wish_that_holds_gives_the_task_as_it_is(store: BusyStore):
+    task = (await transact(store, TASK_ID, SubmitTask(SUBMITTED))).task
+    start = StartTask(1, "w1", 9)
+    [running] = await transact_known(store, [(task, start)], Meta())
+    assert running is not None
+
+    assert await transact_known(store, [(running, start)], Meta()) == [running]
+    assert len(await store.history(TASK_ID)) == 2
 
 
 async def test_time_never_runs_backwards_within_a_task(store: BusyStore):

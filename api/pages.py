@@ -1,0 +1,88 @@
+"""What the API says of itself: `/openapi.json`.
+
+Made at the first request for it, and then kept: neither start-up nor the other endpoints pay.
+"""
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from api.describe import (
+    CACHE_CONTROL,
+    DOCUMENT_ETAG,
+    IF_NONE_MATCH_HEADER,
+    NOT_MODIFIED,
+    Answer,
+    Group,
+    operation,
+)
+from api.errors import Header
+from api.exchange import JSON_TYPE, Exchange
+from api.openapi import Schema, document
+from api.preconditions import is_known
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import Route
+
+CACHE: Final[Header] = (b"cache-control", b"no-cache")
+"""Ask each time whether it has changed: it may after every restart."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A document, ready to be sent."""
+
+    body: bytes
+    content_type: Header
+    etag: bytes
+    headers: tuple[Header, ...] = ()
+
+    @classmethod
+    def of(cls, body: bytes, content_type: Header, *headers: Header) -> "Page":
+        """`body` with an ETag that changes with it."""
+        etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
+        return cls(body, content_type, etag, headers)
+
+
+class Pages:
+    """The endpoints that serve documents. `table` is set once the table of routes is made."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.table: Sequence[Route] = ()
+
+    @operation(
+        "getOpenApi",
+        Group.OPERATIONS,
+        {
+            200: Answer(
+                "The document.", headers=(DOCUMENT_ETAG, CACHE_CONTROL), schema={"type": "object"}
+            ),
+            304: NOT_MODIFIED,
+        },
+        headers=(IF_NONE_MATCH_HEADER,),
+    )
+    async def openapi(self, exchange: Exchange) -> None:
+        """This document: OpenAPI 3.1."""
+        exchange.parameters()
+        await _send(exchange, self._openapi)
+
+    @cached_property
+    def _document(self) -> Schema:
+        return document(self.table, self._settings)
+
+    @cached_property
+    def _openapi(self) -> Page:
+        return Page.of(msgspec.json.encode(self._document), JSON_TYPE)
+
+
+async def _send(exchange: Exchange, page: Page) -> None:
+    headers = [(b"etag", page.etag), CACHE]
+    if is_known(exchange.list_header(b"if-none-match"), page.etag):
+        await exchange.respond_empty(304, headers)
+        return
+    await exchange.respond(200, page.body, [*headers, *page.headers], page.content_type)

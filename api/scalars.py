@@ -1,0 +1,112 @@
+"""The scalars of the API, each described once: its JSON type, its bounds, what it means.
+
+The structs that parse requests and shape answers are made of these, and `/openapi.json` is made of
+those structs. A bound that msgspec is to check stands in `Meta` itself; one that is checked by hand
+(because of its error, or its cost) stands in `extra_json_schema`. What depends on the settings is
+marked with `of_setting`, and filled in by `api.openapi`.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+SETTING_MARK: Final = "x-setting"
+"""In a schema: the rest of it comes from the setting of this name."""
+
+AGE_PATTERN: Final = "[0-9]{1,9}[smhd]"
+TIME_EXAMPLE: Final = "2026-11-22T09:30:00.123Z"
+ID_EXAMPLE: Final = "019ab9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
+
+
+def of_setting(name: str, **schema: Any) -> dict[str, Any]:
+    """A piece of schema that the setting `name` completes."""
+    return {SETTING_MARK: name, **schema}
+
+
+TaskId = Annotated[
+    str,
+    Meta(
+        description="The task's id: a lower-case UUID, version 7, or version 8 where an "
+        "`Idempotency-Key` made it.",
+        extra_json_schema={"format": "uuid"},
+        examples=[ID_EXAMPLE],
+    ),
+]
+Moment = Annotated[
+    str,
+    Meta(
+        description="A time in UTC, to the millisecond.",
+        extra_json_schema={"format": "date-time"},
+        examples=[TIME_EXAMPLE],
+    ),
+]
+TimeOrAge = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "anyOf": [{"format": "date-time"}, {"pattern": f"^{AGE_PATTERN}$"}],
+        },
+        examples=["2026-11-22T09:30:00Z", "15m"],
+        extra={
+            "expected": "an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z, "
+            "or an age such as 90s, 15m, 1h, 7d"
+        },
+    ),
+]
+TaskTypeName = Annotated[
+    str,
+    Meta(
+        description="What kind of work it is. The types that are known stand in the settings.",
+        extra_json_schema=of_setting("task_types"),
+        examples=["document_processing"],
+    ),
+]
+KbId = Annotated[
+    str,
+    Meta(
+        description="The knowledge base (the tenant) that the task belongs to; no control "
+        "characters.",
+        min_length=1,
+        max_length=255,
+        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
+        examples=["kb-1"],
+    ),
+]
+Payload = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="The caller's data, given back byte for byte.",
+        extra_json_schema={"type": "object"},
+        examples=[{"file_path": "s3://docs/report.pdf"}],
+    ),
+]
+Metadata = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Further data of the caller's, given back byte for byte.",
+        extra_json_schema={"type": ["object", "null"]},
+        examples=[{"source": "crawler"}],
+    ),
+]
+AnyJson = Annotated[msgspec.Raw, Meta(description="Any JSON value.")]
+JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+MaxRetries = Annotated[
+    int, Meta(ge=0, le=100, description="How often a failed attempt is tried again.")
+]
+TimeoutSeconds = Annotated[
+    int, Meta(ge=1, le=86_400, description="Seconds that one attempt may take.")
+]
+Percent = Annotated[int, Meta(ge=0, le=100, description="How far the work is, in percent.")]
+Count = Annotated[int, Meta(ge=0)]
+Version = Annotated[
+    int, Meta(ge=1, description="Number of the task's events so far; also its `ETag`.")
+]
+LedgerPosition = Annotated[
+    str,
+    Meta(
+        description="Where an event stands in the ledger: `partition:entry`.",
+        extra_json_schema={"pattern": r"^[0-9]+:[0-9]+-[0-9]+$"},
+        examples=["0:1763803800123-0"],
+    ),
+]
