@@ -1,21 +1,43 @@
 """Which events a caller wants to hear of: the filters of the live feed."""
 
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Final
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from api.errors import invalid
+from api.scalars import KbId, TaskId, TaskTypeName
 from api.task_facts import Occurrence
 from ledger.events import Priority
 from ledger.identity import is_task_id
 from ledger.task import Status
 
-FILTERS: Final = ("task_id", "kb_id", "task_type", "status", "priority", "worker_id")
-"""Query parameters; each may be a comma-separated list."""
+WorkerId = Annotated[str, Meta(min_length=1, max_length=255)]
 
-VALUE_CHARACTERS_MAX: Final = 255
+
+class EventsQuery(msgspec.Struct, frozen=True):
+    """Where to begin, and what to leave out."""
+
+    after: Annotated[
+        str,
+        Meta(
+            description="The position after which to begin: that of an event, or the "
+            "`Ledger-Position` of a write; several for several partitions, separated by commas (one "
+            "that is not named begins now). Or `beginning`, or `now`. `Last-Event-ID` outranks it.",
+            examples=["0:1763803800123-0"],
+        ),
+    ] = "now"
+    task_id: Annotated[tuple[TaskId, ...], Meta(description="Events of these tasks.")] = ()
+    kb_id: Annotated[tuple[KbId, ...], Meta(description="Of tasks of these.")] = ()
+    task_type: Annotated[tuple[TaskTypeName, ...], Meta(description="Of tasks of these.")] = ()
+    status: Annotated[
+        tuple[Status, ...], Meta(description="Events that lead to one of these.")
+    ] = ()
+    priority: Annotated[tuple[Priority, ...], Meta(description="Of tasks of these.")] = ()
+    worker_id: Annotated[
+        tuple[WorkerId, ...], Meta(description="Events that these workers wrote.")
+    ] = ()
+
 
 Wanted = frozenset[str] | None
 """Values, one of which is wanted; None: any."""
@@ -50,25 +72,19 @@ class EventFilter(msgspec.Struct, frozen=True):
         )
 
 
-def parse_filter(asked: Mapping[str, str]) -> EventFilter:
-    """The filter that these query parameters are. Raises ApiError (400), naming the parameter."""
-    wanted = {name: _values(name, asked[name]) for name in FILTERS if name in asked}
-    _check_members("status", wanted.get("status"), Status)
-    _check_members("priority", wanted.get("priority"), Priority)
-    for task_id in wanted.get("task_id", ()):
-        if not is_task_id(task_id):
-            raise invalid("task_id", "lower-case UUIDs, separated by commas")
-    return EventFilter(**wanted)
+def _any_of(values: tuple[str, ...]) -> Wanted:
+    return frozenset(values) or None
 
 
-def _values(name: str, text: str) -> frozenset[str]:
-    values = frozenset(text.split(","))
-    if not all(1 <= len(value) <= VALUE_CHARACTERS_MAX for value in values):
-        raise invalid(name, f"values of 1 to {VALUE_CHARACTERS_MAX} characters between commas")
-    return values
-
-
-def _check_members(name: str, values: Wanted, members: type[StrEnum]) -> None:
-    known = frozenset(member.value for member in members)
-    if values is not None and not values <= known:
-        raise invalid(name, f"of {', '.join(members)}, one or several separated by commas")
+def filter_of(query: EventsQuery) -> EventFilter:
+    """The filter that is asked for. Raises ApiError (400) for what cannot be a task's id."""
+    if not all(map(is_task_id, query.task_id)):
+        raise invalid("task_id", "lower-case UUIDs, several separated by commas")
+    return EventFilter(
+        _any_of(query.task_id),
+        _any_of(query.kb_id),
+        _any_of(query.task_type),
+        _any_of(query.status),
+        _any_of(query.priority),
+        _any_of(query.worker_id),
+    )

@@ -13,10 +13,12 @@ from typing import Final
 import structlog
 
 from api.broadcast import CATCH_UP_READS_MAX, Broadcast, Follower, LedgerWentBack
+from api.describe import Answer, Group, HeaderInfo, operation
 from api.errors import ApiError, ErrorCode, Header, invalid
-from api.event_filter import FILTERS, EventFilter, parse_filter
+from api.event_filter import EventFilter, EventsQuery, filter_of
 from api.exchange import Exchange
 from api.live import Live
+from api.query import QueryReader
 from api.task_facts import Occurrence, TaskFacts
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Position, Store, parse_positions, positions_text
@@ -43,6 +45,14 @@ RECONNECT_MS: Final = 1_000
 HEADERS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
+)
+NO_STORE: Final = HeaderInfo("Cache-Control", "For caches.", {"const": "no-store"})
+NOT_BUFFERED: Final = HeaderInfo("X-Accel-Buffering", "For proxies.", {"const": "no"})
+LAST_EVENT_ID: Final = HeaderInfo(
+    "Last-Event-ID",
+    "The last `id` that was received: the stream goes on after it.",
+    {"type": "string", "examples": ["0:1763803800123-0"]},
+    always=False,
 )
 AFTER_EXPECTED: Final = (
     "a position such as 0:1763811000123-0, several for several partitions separated by commas, "
@@ -120,6 +130,8 @@ def occurrence_lines(occurrence: Occurrence) -> bytes:
 class EventStreams:
     """The endpoint, and who is connected to it in this process."""
 
+    _query: Final = QueryReader(EventsQuery)
+
     def __init__(self, store: Store, live: Live) -> None:
         self._store = store
         self._facts = TaskFacts(store)
@@ -130,11 +142,34 @@ class EventStreams:
         self.clients = 0
         self.dropped = 0
 
+    @operation(
+        "followEvents",
+        Group.FEED,
+        {
+            200: Answer(
+                "What happens.",
+                headers=(NO_STORE, NOT_BUFFERED),
+                media_type="text/event-stream",
+                schema={"type": "string"},
+            )
+        },
+        refusals=(ErrorCode.POSITION_GONE,),
+        query=EventsQuery,
+        headers=(LAST_EVENT_ID,),
+    )
     async def events(self, exchange: Exchange) -> None:
-        """GET /api/v1/events"""
-        asked = exchange.parameters("after", *FILTERS)
-        wanted = parse_filter(asked)
-        positions = await self._beginning(exchange, asked.get("after"))
+        """Follow what happens, as it happens.
+
+        Server-Sent Events, one for each event of the ledger that all given filters match. `id` is
+        its position, `event` its type, and `data` JSON with `position`, `type`, `task_id`,
+        `version`, `at`, `data`, `meta`, `kb_id`, `task_type` and `status` (the one it leads to).
+
+        An `id` without data moves `Last-Event-ID` on, and a comment shows that the stream lives. A
+        client that does not read what it is sent is dropped, and resumes from there.
+        """
+        query = self._query.read(exchange)
+        wanted = filter_of(query)
+        positions = await self._beginning(exchange, query.after)
         if self.clients >= CLIENTS_MAX:
             raise ApiError(
                 RejectionCode.SERVICE_UNAVAILABLE,
@@ -161,11 +196,11 @@ class EventStreams:
 
     # -- from where ---------------------------------------------------------------------------
 
-    async def _beginning(self, exchange: Exchange, after: str | None) -> list[Position]:
+    async def _beginning(self, exchange: Exchange, after: str) -> list[Position]:
         """A position for each partition. A client that comes back sends the address that it came
         with, so its Last-Event-ID counts."""
         last_id = exchange.headers.get(b"last-event-id", b"").decode("latin-1")
-        field, text = ("Last-Event-ID", last_id) if last_id else ("after", after or "now")
+        field, text = ("Last-Event-ID", last_id) if last_id else ("after", after)
         partitions = range(self._store.partitions)
         if text == "beginning":
             return [Position(partition, "0-0") for partition in partitions]
