@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from api.errors import ErrorCode
+from api.scalars import POSITIONS_PATTERN
 from ledger.rejections import RejectionCode
 
 Code = ErrorCode | RejectionCode
@@ -49,8 +50,8 @@ class HeaderInfo(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer that is no refusal. `shape`: the type of its JSON, or None where `schema` says more
-    about a body of another kind. Without `media_type` there is no body."""
+    """An answer that is no refusal. `shape`: the type of its JSON (of a stream: of each event), or
+    None where `schema` says more. Without `media_type` there is no body."""
 
     description: str
     shape: Any = None
@@ -117,7 +118,6 @@ def _unwrapped(text: str) -> str:
 
 # -- headers of requests --------------------------------------------------------------------------
 
-_NUMBERS: Final = r"[0-9]+:[0-9]+-[0-9]+"
 _TAG: Final = r'(W/)?"[!#-~]*"'
 _TAGS: Final = {"type": "string", "pattern": rf"^(\*|{_TAG}(, *{_TAG})*)$", "examples": ['"3"']}
 
@@ -192,7 +192,7 @@ LEDGER_POSITION: Final = HeaderInfo(
     "Ledger-Position",
     "Where the last event stands that this request wrote (one for each partition, separated by "
     "commas); send it with a read to see at least that.",
-    {"type": "string", "pattern": rf"^{_NUMBERS}(,{_NUMBERS})*$"},
+    {"type": "string", "pattern": f"^{POSITIONS_PATTERN}$"},
 )
 LEDGER_POSITION_IF_WRITTEN: Final = msgspec.structs.replace(LEDGER_POSITION, always=False)
 """Where the request may find that its wish holds already, and write nothing."""

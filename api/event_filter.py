@@ -6,11 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from api.errors import invalid
-from api.scalars import KbId, TaskId, TaskTypeName
+from api.scalars import POSITIONS_PATTERN, KbId, TaskId
 from api.task_facts import Occurrence
 from ledger.events import Priority
 from ledger.identity import is_task_id
 from ledger.task import Status
+
+StoredTaskType = Annotated[str, Meta(min_length=1, max_length=255)]
+"""Not only those of the settings: a ledger may hold tasks of types that are no longer known."""
 
 WorkerId = Annotated[str, Meta(min_length=1, max_length=255)]
 
@@ -22,14 +25,17 @@ class EventsQuery(msgspec.Struct, frozen=True):
         str,
         Meta(
             description="The position after which to begin: that of an event, or the "
-            "`Ledger-Position` of a write; several for several partitions, separated by commas (one "
-            "that is not named begins now). Or `beginning`, or `now`. `Last-Event-ID` outranks it.",
-            examples=["0:1763803800123-0"],
+            "`Ledger-Position` of a write; several for several partitions, separated by commas "
+            "(one that is not named begins now). Or `beginning`, or `now`. `Last-Event-ID` outranks it.",
+            extra_json_schema={"pattern": f"^(now|beginning|{POSITIONS_PATTERN})$"},
+            examples=["now"],
         ),
     ] = "now"
     task_id: Annotated[tuple[TaskId, ...], Meta(description="Events of these tasks.")] = ()
     kb_id: Annotated[tuple[KbId, ...], Meta(description="Of tasks of these.")] = ()
-    task_type: Annotated[tuple[TaskTypeName, ...], Meta(description="Of tasks of these.")] = ()
+    task_type: Annotated[
+        tuple[StoredTaskType, ...], Meta(description="Of tasks of these types.")
+    ] = ()
     status: Annotated[
         tuple[Status, ...], Meta(description="Events that lead to one of these.")
     ] = ()

@@ -19,7 +19,7 @@ from api.event_filter import EventFilter, EventsQuery, filter_of
 from api.exchange import Exchange
 from api.live import Live
 from api.query import QueryReader
-from api.task_facts import Occurrence, TaskFacts
+from api.task_facts import Message, Occurrence, TaskFacts
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Position, Store, parse_positions, positions_text
 
@@ -148,9 +148,9 @@ class EventStreams:
         {
             200: Answer(
                 "What happens.",
-                headers=(NO_STORE, NOT_BUFFERED),
+                Message,
+                (NO_STORE, NOT_BUFFERED),
                 media_type="text/event-stream",
-                schema={"type": "string"},
             )
         },
         refusals=(ErrorCode.POSITION_GONE,),
@@ -161,8 +161,7 @@ class EventStreams:
         """Follow what happens, as it happens.
 
         Server-Sent Events, one for each event of the ledger that all given filters match. `id` is
-        its position, `event` its type, and `data` JSON with `position`, `type`, `task_id`,
-        `version`, `at`, `data`, `meta`, `kb_id`, `task_type` and `status` (the one it leads to).
+        its position, `event` its type, and `data` a `Message` as JSON.
 
         An `id` without data moves `Last-Event-ID` on, and a comment shows that the stream lives. A
         client that does not read what it is sent is dropped, and resumes from there.

@@ -24,6 +24,7 @@ from api.scalars import (
     TimeoutSeconds,
     of_setting,
 )
+from api.whole_numbers import REFUSED, with_whole_numbers
 from api.wire import moment_ms
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
@@ -113,7 +114,7 @@ class Intake:
         """The one submission in `body`. Raises ApiError: 400, or 413 for too large a payload."""
         try:
             body.decode()
-            sent = self._decode_one(body)
+            sent = self._decoded(body)
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, body) from None
         return self._checked(sent, body_sha256, None)
@@ -134,7 +135,7 @@ class Intake:
 
     def _item(self, item: msgspec.Raw, body_sha256: str, index: int) -> TaskSubmitted:
         try:
-            sent = self._decode_one(item)
+            sent = self._decoded(item)
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, bytes(item), index) from None
         return self._checked(sent, body_sha256, index)
@@ -143,9 +144,22 @@ class Intake:
         """The progress report in `body`. Raises ApiError (400)."""
         try:
             body.decode()
-            return self._decode_progress(body)
+            try:
+                return self._decode_progress(body)
+            except msgspec.ValidationError as error:
+                if REFUSED not in str(error):
+                    raise
+                return self._decode_progress(with_whole_numbers(body))
         except UNREADABLE as error:
             raise self._progress_refusals.unreadable(error, body) from None
+
+    def _decoded(self, document: bytes | msgspec.Raw) -> SubmissionBody:
+        try:
+            return self._decode_one(document)
+        except msgspec.ValidationError as error:
+            if REFUSED not in str(error):
+                raise
+            return self._decode_one(with_whole_numbers(document))
 
     # -- what the decode does not check -------------------------------------------------------
 

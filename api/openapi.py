@@ -34,6 +34,7 @@ from ledger.settings import Settings
 if TYPE_CHECKING:
     from api.resource import Resource
 
+JSON: Final = "application/json"
 PATH_PARAMETERS: Final[Mapping[str, Any]] = {"task_id": TaskId}
 ANYWHERE: Final = (
     ErrorCode.INVALID_REQUEST,
@@ -151,7 +152,7 @@ def _operation(endpoint: Described, parts: Parts, all_of_them: list[Described]) 
         schema = parts.shape(operation.body)
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schema}},
+            "content": {JSON: {"schema": schema}},
         }
     described["responses"] = _responses(endpoint, parts)
     _add_links(described["responses"], endpoint, all_of_them)
@@ -229,11 +230,10 @@ def _response(status: int, answer: Answer | None, codes: Sequence[Code], parts: 
         descriptions.append(answer.description)
         headers += answer.headers
         if answer.media_type:
-            schema = dict(answer.schema) if answer.shape is None else parts.shape(answer.shape)
-            content[answer.media_type] = [schema]
+            content[answer.media_type] = [_body(answer, parts)]
     if codes:
         descriptions += [f"`{code}`: {ANSWERS[code][1]}." for code in codes]
-        content.setdefault("application/json", []).append(_error(codes))
+        content.setdefault(JSON, []).append(_error(codes))
         examples = {code.value: {"value": _example(code)} for code in codes}
         if status == 503:
             headers.append(RETRY_AFTER)
@@ -247,10 +247,19 @@ def _response(status: int, answer: Answer | None, codes: Sequence[Code], parts: 
             for kind, schemas in content.items()
         }
         if examples:
-            response["content"]["application/json"]["examples"] = examples
+            response["content"][JSON]["examples"] = examples
     if answer is None:
         return parts.shared("responses", "-".join(codes), response)
     return response
+
+
+def _body(answer: Answer, parts: Parts) -> Schema:
+    if answer.shape is None:
+        return dict(answer.schema)
+    shape = parts.shape(answer.shape)
+    if answer.media_type == JSON:
+        return shape
+    return {"type": "string", "contentMediaType": JSON, "contentSchema": shape}
 
 
 def _answer_header(header: HeaderInfo) -> Schema:

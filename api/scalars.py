@@ -14,6 +14,8 @@ from msgspec import Meta
 SETTING_MARK: Final = "x-setting"
 """In a schema: the rest of it comes from the setting of this name."""
 
+POSITION_PATTERN: Final = "[0-9]+:[0-9]+-[0-9]+"
+POSITIONS_PATTERN: Final = f"{POSITION_PATTERN}(,{POSITION_PATTERN})*"
 AGE_PATTERN: Final = "[0-9]{1,9}[smhd]"
 TIME_EXAMPLE: Final = "2026-11-22T09:30:00.123Z"
 ID_EXAMPLE: Final = "019ab9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
@@ -106,7 +108,7 @@ LedgerPosition = Annotated[
     str,
     Meta(
         description="Where an event stands in the ledger: `partition:entry`.",
-        extra_json_schema={"pattern": r"^[0-9]+:[0-9]+-[0-9]+$"},
+        extra_json_schema={"pattern": f"^{POSITION_PATTERN}$"},
         examples=["0:1763803800123-0"],
     ),
 ]

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from api.scalars import JsonObject, LedgerPosition, Moment, TaskId, Version
 from api.wire import moment_text
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.events import Priority, TaskSubmitted
@@ -36,16 +37,17 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """An event as the live feed tells it; the fields in the contract's order. `kb_id` and
-    `task_type` are null when the task is no longer known, `status` for an unknown type of event."""
+    """An event as the live feed tells it. `kb_id` and `task_type` are null when the task is no
+    longer known, `status` for an unknown type of event."""
 
-    position: str
+    # The fields stand in the contract's order.
+    position: LedgerPosition
     type: str
-    task_id: str
-    version: int
-    at: str
-    data: msgspec.Raw
-    meta: msgspec.Raw
+    task_id: TaskId
+    version: Version
+    at: Moment
+    data: JsonObject
+    meta: JsonObject
     kb_id: str | None
     task_type: str | None
     status: Status | None

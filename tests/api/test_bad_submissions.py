@@ -44,7 +44,7 @@ EVERYWHERE = {
     "deep_object": DEEP_OBJECT,
     "long_text": LONG_TEXT,
 }
-NUMBERS = {"number": b"3.5", "huge": b"1" * 5_000, "negative": b"-1", "exponent": b"1e2"}
+NUMBERS = {"number": b"3.5", "huge": b"1" * 5_000, "negative": b"-1", "exponent": b"1e-2"}
 TEXTS = {"text": b'"a"', "empty": b'""', "digits": b'"3"'}
 NULL = {"null": b"null"}
 OBJECT = {"object": b'{"a":1}', "empty_object": b"{}"}
@@ -69,7 +69,7 @@ WRONG: dict[str, dict[str, bytes | None]] = {
     },
     "payload": {"missing": None, **(NULL | NUMBERS | TEXTS)},
     "priority": {**(NULL | NUMBERS | OBJECT | TEXTS), "case": b'"HIGH"'},
-    "max_retries": {**(NULL | NUMBERS | OBJECT | TEXTS), "above": b"101", "float": b"3.0"},
+    "max_retries": {**(NULL | NUMBERS | OBJECT | TEXTS), "above": b"101", "float": b"101.0"},
     "timeout": {**(NULL | NUMBERS | OBJECT | TEXTS), "zero": b"0", "above": b"86401"},
     "schedule_for": {
         **(NUMBERS | OBJECT | TEXTS),

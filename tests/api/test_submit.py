@@ -8,7 +8,16 @@ import pytest
 
 from ledger.redis_store import RedisStore
 from ledger.settings import BUILT_IN_TASK_TYPES
-from tests.api.requests import TASKS, body, complete, post_raw, state_of, submitted
+from tests.api.requests import (
+    BATCH,
+    TASKS,
+    body,
+    complete,
+    post_raw,
+    raw_body,
+    state_of,
+    submitted,
+)
 
 NOW = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 VERSION_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -63,6 +72,16 @@ async def test_every_field_is_taken_over(api: httpx2.AsyncClient):
     task = await submitted(api, **sent)
 
     assert task | sent | {"schedule_for": "2100-01-31T07:30:00.500Z"} == task
+
+
+@pytest.mark.parametrize("number", [b"30.0", b"3e1", b"300E-1"])
+async def test_a_whole_number_may_be_written_in_any_way(api: httpx2.AsyncClient, number: bytes):
+    one = await post_raw(api, TASKS, raw_body("max_retries", number))
+    many = await post_raw(api, BATCH, b"[" + raw_body("timeout", number) + b"]")
+
+    assert one.json()["max_retries"] == 30
+    assert one.json()["payload"] == body()["payload"]
+    assert many.json()["tasks"][0]["timeout"] == 30
 
 
 @pytest.mark.parametrize("task_type", BUILT_IN_TASK_TYPES)
