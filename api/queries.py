@@ -8,10 +8,11 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from api.describe import ETAG, Answer, Group, operation
+from api.describe import ETAG, IF_NONE_MATCH_HEADER, Answer, Group, operation
 from api.errors import ApiError, ErrorCode, invalid, task_not_found
 from api.exchange import ClientGone, Exchange
 from api.live import Live, Watch
+from api.preconditions import is_known
 from api.query import QueryReader
 from api.scalars import TimeOrAge, of_setting
 from api.waiting import queue_position
@@ -71,8 +72,12 @@ class Queries:
     @operation(
         "getTask",
         Group.TASKS,
-        {200: Answer("The task.", TaskView, (ETAG,))},
+        {
+            200: Answer("The task.", TaskView, (ETAG,)),
+            304: Answer("It is at a version that the caller has.", headers=(ETAG,), media_type=""),
+        },
         query=TaskQuery,
+        headers=(IF_NONE_MATCH_HEADER,),
         refusals=(RejectionCode.TASK_NOT_FOUND, ErrorCode.NOT_FOUND),
     )
     async def task(self, exchange: Exchange) -> None:
@@ -80,6 +85,9 @@ class Queries:
 
         As it is, as it was at a version or a time, or as it is once it has finished. A version that
         is not there yet, and a time at which there was no task, are `NOT_FOUND`.
+
+        A version that the caller has (`If-None-Match`) is not sent again, except while the task
+        waits in a queue: its `queue_position` changes without it. So does `estimated_completion`.
         """
         asked = self._task_query.read(exchange)
         given = [name for name in asked.__struct_fields__ if getattr(asked, name) is not UNSET]
@@ -171,7 +179,12 @@ class Queries:
         return _folded(task_id, [e for e in history if e.at <= at])
 
     async def _answer(self, exchange: Exchange, task: Task, position: int) -> None:
-        await exchange.respond(200, task_json(task, position), [(b"etag", b'"%d"' % task.version)])
+        etag = b'"%d"' % task.version
+        # What waits in a queue moves up there while its version stays.
+        if position == 0 and is_known(exchange.list_header(b"if-none-match"), etag):
+            await exchange.respond_empty(304, [(b"etag", etag)])
+        else:
+            await exchange.respond(200, task_json(task, position), [(b"etag", etag)])
 
 
 @contextlib.asynccontextmanager
