@@ -93,7 +93,8 @@ class Worker:
         self._reserved = 0
         self._kept_for_stale = 0
         self._slot_freed = asyncio.Event()
-        self._turn = 0
+        self._types = list(handlers)
+        """In turn: those that were served last come last."""
         self._full_claims = [0] * store.partitions
         self._delivered: dict[int, list[Delivery]] = {}
         self.tasks_taken = 0
@@ -155,6 +156,7 @@ class Worker:
             claimed = await self._store.claim(partition, queues, room, delivered)
             self._delivered[partition] = []
             self._begin_all(claimed)
+            self._pass_turn(claimed)
         finally:
             self._free(room)
         if fair or len(claimed) < room:
@@ -206,13 +208,14 @@ class Worker:
         self._slot_freed.set()
 
     def _queues_in_turn(self, *, least_urgent_first: bool = False) -> list[Queue]:
-        """Priorities in order; within one, a different task type first each time."""
-        self._turn += 1
-        types = list(self._handlers)
-        first = self._turn % len(types)
-        ordered = types[first:] + types[:first]
+        """Priorities in order; within one, the task types in turn."""
         priorities = reversed(Priority) if least_urgent_first else Priority
-        return [Queue(kind, priority) for priority in priorities for kind in ordered]
+        return [Queue(kind, priority) for priority in priorities for kind in self._types]
+
+    def _pass_turn(self, claimed: Sequence[Claimed]) -> None:
+        """Types without work pass their turns on to all others alike, not to the next in line."""
+        served = {claim.delivery.queue.task_type for claim in claimed}
+        self._types.sort(key=served.__contains__)
 
     async def _take_stale(self) -> float:
         """Claims that their worker never started; it died, or was stopped, in between."""

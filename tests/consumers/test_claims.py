@@ -115,6 +115,22 @@ async def test_task_types_take_turns(store: RedisStore) -> None:
     assert rounds == [{"a", "b", "c"}] * 4
 
 
+async def test_types_without_work_give_their_turns_to_nobody_in_particular(
+    store: RedisStore,
+) -> None:
+    ran: list[str] = []
+
+    async def note(context: Context, _: Any) -> None:
+        ran.append(context.task_type)
+
+    task_ids = [await submit(store, kind) for kind in ("c", "d") for _ in range(6)]
+    async with working(store, *(handles(kind, note) for kind in "abcd"), concurrency=1):
+        await all_done(store, *task_ids)
+
+    rounds = [set(ran[i : i + 2]) for i in range(0, 12, 2)]
+    assert rounds == [{"c", "d"}] * 6
+
+
 async def test_a_less_urgent_task_is_not_starved_by_others_without_end(store: RedisStore) -> None:
     ran: list[Priority] = []
 
@@ -316,7 +332,7 @@ async def test_an_idle_worker_waits_and_does_not_poll(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted over three blocking reads, which take their whole time: each may be accompanied by
-    one script, which looks into each of the four queues."""
+    one script, which looks into each of the four queues, and by a heartbeat, which is another one."""
     monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 1_000)
     waits = Counted(store.wait_ready)
     monkeypatch.setattr(store, "wait_ready", waits)
@@ -336,4 +352,5 @@ async def test_an_idle_worker_waits_and_does_not_poll(
 
     sent = {name: count - before.get(name, 0) for name, count in after.items()}
     assert sent["xreadgroup"] >= 3
-    assert sum(sent.values()) <= 4 * (2 + len(Priority)), sent
+    heartbeat = ("evalsha", "time", "zadd", "hget", "zrangebyscore")
+    assert sum(sent.values()) <= 4 * (2 + len(Priority) + len(heartbeat)), sent
