@@ -13,7 +13,11 @@ from api.health import HealthChecks
 from api.live import Live
 from api.overload import MemoryGuard
 from api.queries import Queries
+from api.queue_info import QueueInfos
+from api.read_model import ReadModel
 from api.routes import routes
+from api.task_list import TaskLists
+from api.task_stats import TaskStatistics
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 
@@ -29,9 +33,13 @@ class App:
         self.streams = EventStreams(store, self.live)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self._health = HealthChecks(store.client, self._memory, settings)
+        self.read_model = ReadModel(store, settings)
         self.table = routes(
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live),
+            TaskLists(store, self.read_model, settings),
+            TaskStatistics(store, self.read_model, settings),
+            QueueInfos(store, self.read_model, settings),
             Explain(store),
             self.streams,
             self._health,
@@ -48,10 +56,12 @@ class App:
         self._health.stopping = True
         await self.streams.stop()
         await self.live.close()
+        await self.read_model.models.stop_waiting()
 
     async def close(self) -> None:
         """End what runs beside the requests."""
         await self.stop_waiting()
+        await self.read_model.models.close()
         await self._memory.close()
 
 

@@ -196,6 +196,25 @@ LEDGER_POSITION: Final = HeaderInfo(
 )
 LEDGER_POSITION_IF_WRITTEN: Final = msgspec.structs.replace(LEDGER_POSITION, always=False)
 """Where the request may find that its wish holds already, and write nothing."""
+LEDGER_POSITION_WANTED: Final = HeaderInfo(
+    "Ledger-Position",
+    "See at least this: what a write answered with. Not seen in time, the answer is 503.",
+    {"type": "string", "pattern": f"^{POSITIONS_PATTERN}$"},
+    always=False,
+)
+LEDGER_POSITION_SEEN: Final = HeaderInfo(
+    "Ledger-Position",
+    "How far the read model had seen the ledger: one position for each partition, separated by "
+    "commas.",
+    {"type": "string", "pattern": f"^{POSITIONS_PATTERN}$"},
+)
+PROJECTION_LAG: Final = HeaderInfo(
+    "Projection-Lag",
+    "The read model did not catch up with the ledger in time: by how many ms the answer is older "
+    "than the ledger's last event. Absent when all was seen.",
+    {"type": "string", "pattern": "^[0-9]+$"},
+    always=False,
+)
 REPLAYED: Final = HeaderInfo(
     "Idempotent-Replayed",
     "The key was used before, with this very body.",

@@ -24,6 +24,11 @@ Query = TypeVar("Query", bound=msgspec.Struct)
 _AT_FIELD = re.compile(r"at `\$\.(\w+)")
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
+# A list's values are separated by commas, also where the commas were percent-encoded, as many
+# clients do. A comma that belongs to a value therefore stands behind a backslash.
+_COMMA: Final = re.compile(r"(?<!\\),")
+_ESCAPED: Final = re.compile(r"\\([,])")
+
 
 class QueryReader(Generic[Query]):
     """Reads the parameters of one kind of request."""
@@ -45,7 +50,7 @@ class QueryReader(Generic[Query]):
         if not found and self._nothing_given is not None:
             return self._nothing_given
         for name in self._lists & found.keys():
-            found[name] = found[name].split(",")
+            found[name] = [_ESCAPED.sub(r"\1", value) for value in _COMMA.split(found[name])]
         for name in self._numbers & found.keys():
             # Read as JSON, 1.0 and 1e2 would be whole numbers too.
             if not _WHOLE.fullmatch(found[name]):
@@ -56,9 +61,10 @@ class QueryReader(Generic[Query]):
             named = _AT_FIELD.search(str(error))
             raise self.wrong(named[1] if named else self._names[0]) from None
 
-    def wrong(self, name: str) -> ApiError:
+    def wrong(self, name: str, reason: str = "") -> ApiError:
         """400: the parameter is not what it must be."""
-        return invalid(name, self._expected[name])
+        expected = self._expected[name]
+        return invalid(name, expected, f"{name}: expected {expected} ({reason})" if reason else "")
 
 
 def expected_of(kind: inspect.Type) -> str:

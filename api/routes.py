@@ -8,13 +8,19 @@ from api.explain import Explain
 from api.health import HealthChecks, live
 from api.pages import Pages
 from api.queries import Queries
+from api.queue_info import QueueInfos
 from api.resource import Resource
+from api.task_list import TaskLists
+from api.task_stats import TaskStatistics
 from ledger.settings import Settings
 
 
 def routes(
     commands: Commands,
     queries: Queries,
+    lists: TaskLists,
+    statistics: TaskStatistics,
+    queues: QueueInfos,
     explain: Explain,
     streams: EventStreams,
     health: HealthChecks,
@@ -28,13 +34,15 @@ def routes(
     task = "/api/v1/tasks/{task_id}"
     pages = Pages(settings)
     pages.table = [
-        Route("/api/v1/tasks", Resource({"POST": commands.submit})),
+        Route("/api/v1/tasks", Resource({"POST": commands.submit, "GET": lists.tasks})),
         Route("/api/v1/tasks/batch", Resource({"POST": commands.submit_batch})),
         Route(task, Resource({"GET": queries.task, "DELETE": commands.cancel})),
         Route(f"{task}/events", Resource({"GET": queries.events})),
         Route(f"{task}/explain", Resource({"GET": explain.task})),
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),
+        Route("/api/v1/stats/tasks", Resource({"GET": statistics.tasks})),
+        Route("/api/v1/queues/info", Resource({"GET": queues.info})),
         Route("/api/v1/events", Resource({"GET": streams.events})),
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),

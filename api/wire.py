@@ -190,20 +190,27 @@ def moment_ms(moment: datetime) -> int:
 
 
 def parse_as_of(text: str, now_ms: int) -> int:
-    """A moment in ms, from RFC 3339 with an offset, or an age such as `90s`, `15m`, `1h`, `7d`.
+    """The ms in which a moment lies: RFC 3339 with an offset, or an age such as `90s`, `15m`, `1h`,
+    `7d`. What happened in the same ms has happened by then.
 
     Raises ValueError for anything else.
     """
+    return parse_moment(text, now_ms)[0]
+
+
+def parse_moment(text: str, now_ms: int) -> tuple[int, int]:
+    """The last ms that is not after a moment, and the first one that is not before it: the same,
+    unless the moment lies within one. Given and raises as `parse_as_of`."""
     age = _AGE.fullmatch(text)
     if age:
-        return now_ms - int(age[1]) * _AGE_UNITS_MS[age[2]]
+        ms = now_ms - int(age[1]) * _AGE_UNITS_MS[age[2]]
+        return ms, ms
     # A `+` that was not percent-encoded arrives as a space.
     quoted = encode(_BARE_OFFSET.sub(r"+\1", text))
     try:
         moment = _decode_time(quoted)
         if moment.tzinfo is None:
             raise ValueError("no offset")
-        # An event of the same millisecond has happened by then, hence rounded down.
-        return (moment - EPOCH) // MILLISECOND
+        return (moment - EPOCH) // MILLISECOND, -((EPOCH - moment) // MILLISECOND)
     except (msgspec.ValidationError, OverflowError) as error:
         raise ValueError(str(error)) from error

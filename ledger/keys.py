@@ -12,7 +12,7 @@ on Redis Cluster too.
     {ledgerq:p}:counters                  hash     entered:<type>:<priority>, taken:…, numbers that
                                                    queue positions are told from
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
-    {ledgerq:0}:ledger                    hash     format, partitions, epoch
+    {ledgerq:0}:ledger                    hash     format, partitions, epoch, secret
     {ledgerq:0}:workers                   hash     <worker id>: what it last said of itself
     {ledgerq:0}:heartbeats                zset     <worker id> by the time (ms) it was last heard
 """

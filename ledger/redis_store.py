@@ -366,6 +366,10 @@ class RedisStore:
         events, _ = read_events(position.partition, entries)
         return events[0] if events else None
 
+    async def secret(self) -> bytes:
+        """What this ledger's processes sign with; as old as the ledger, and told to nobody."""
+        return await self._caller.command("HGET", keys.LEDGER, "secret")
+
     async def epoch(self) -> str:
         return (await self._caller.command("HGET", keys.LEDGER, "epoch")).decode()
 
@@ -546,7 +550,8 @@ class RedisStore:
 
     async def _check_ledger(self) -> None:
         wanted = {"format": LEDGER_FORMAT, "partitions": str(self._options.partitions)}
-        for field, value in (*wanted.items(), ("epoch", os.urandom(16).hex())):
+        made = {"epoch": os.urandom(16).hex(), "secret": os.urandom(32).hex()}
+        for field, value in (*wanted.items(), *made.items()):
             await self._caller.command("HSETNX", keys.LEDGER, field, value)
         for field, value in wanted.items():
             stored = (await self._caller.command("HGET", keys.LEDGER, field)).decode()

@@ -206,6 +206,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[PositionText, ...],
         Meta(description="positions of events that the read models leave out"),
     ] = ()
+    read_wait_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="how long a list waits for the read model to see what was written before",
+        ),
+    ] = 2_000
 
     handlers: Annotated[
         ModuleName | None, Meta(description="module whose @handler functions the workers run")

@@ -1,0 +1,148 @@
+"""GET /api/v1/queues/info: what waits and what runs."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from api.describe import (
+    LEDGER_POSITION_SEEN,
+    LEDGER_POSITION_WANTED,
+    PROJECTION_LAG,
+    Answer,
+    Group,
+    operation,
+)
+from api.exchange import Exchange
+from api.known_types import check_types
+from api.query import QueryReader
+from api.read_model import ReadModel
+from api.scalars import Count, TaskTypeName
+from ledger.codec import encode
+from ledger.events import Priority
+from ledger.placement import Queue
+from ledger.settings import Settings
+from ledger.store import Store
+from projections.queue_sizes import QueueSize
+
+
+class QueueQuery(msgspec.Struct, frozen=True):
+    """Which queues are meant: all, those of a type or of a priority, or one."""
+
+    task_type: Annotated[TaskTypeName, Meta(description="Of this type.")] | UnsetType = UNSET
+    priority: Annotated[Priority, Meta(description="Of this priority.")] | UnsetType = UNSET
+
+
+Size = Annotated[Count, Meta(description="Tasks that wait to be taken.")]
+Delayed = Annotated[
+    Count, Meta(description="Tasks that wait for their time: scheduled, or to be tried again.")
+]
+Processing = Annotated[Count, Meta(description="Tasks that workers have.")]
+OldestAge = Annotated[
+    Annotated[float, Meta(ge=0)] | None,
+    Meta(description="For how long the oldest of those that wait has; null when none does."),
+]
+
+
+class QueueRow(msgspec.Struct, frozen=True):
+    """One queue."""
+
+    task_type: str
+    priority: Priority
+    size: Size
+    delayed: Delayed
+    processing: Processing
+    oldest_age_seconds: OldestAge
+
+
+class QueueInfo(msgspec.Struct, frozen=True):
+    """The queues that were asked for, taken together."""
+
+    queue_size: Size
+    queue_key: Annotated[
+        str,
+        Meta(
+            description="What was asked for: `task_queue`, then the type and the priority, where "
+            "they were named.",
+            examples=["task_queue:high"],
+        ),
+    ]
+    delayed: Delayed
+    processing: Processing
+    oldest_age_seconds: OldestAge
+    queues: Annotated[
+        list[QueueRow] | UnsetType,
+        Meta(description="Each queue, when neither a type nor a priority was named."),
+    ] = UNSET
+
+
+class QueueInfos:
+    """The endpoint; takes an Exchange and answers it, or raises."""
+
+    _reader: Final = QueryReader(QueueQuery)
+
+    def __init__(self, store: Store, read_model: ReadModel, settings: Settings) -> None:
+        self._store = store
+        self._read_model = read_model
+        self._task_types = settings.known_task_types
+
+    @operation(
+        "queuesInfo",
+        Group.STATISTICS,
+        {200: Answer("What waits and runs.", QueueInfo, (LEDGER_POSITION_SEEN, PROJECTION_LAG))},
+        query=QueueQuery,
+        headers=(LEDGER_POSITION_WANTED,),
+    )
+    async def info(self, exchange: Exchange) -> None:
+        """Tell what waits and what runs, by type and priority."""
+        asked = self._reader.read(exchange)
+        if asked.task_type is not UNSET:
+            check_types((asked.task_type,), self._task_types)
+        sizes, headers = await self._read_model.ask(
+            exchange, lambda models, wanted: models.queues(wanted)
+        )
+        info = self._info(asked, sizes)
+        await exchange.respond(200, encode(info), headers)
+
+    def _info(self, asked: QueueQuery, sizes: Sequence[QueueSize]) -> QueueInfo:
+        now_ms = self._store.now_ms()
+        matching = [
+            size
+            for size in sizes
+            if asked.task_type in (UNSET, size.queue.task_type)
+            and asked.priority in (UNSET, size.queue.priority)
+        ]
+        named = [name for name in (asked.task_type, asked.priority) if name is not UNSET]
+        return QueueInfo(
+            sum(size.ready for size in matching),
+            ":".join(("task_queue", *named)),
+            sum(size.delayed for size in matching),
+            sum(size.processing for size in matching),
+            _age_s(now_ms, (size.oldest_since for size in matching)),
+            UNSET if named else self._rows(now_ms, sizes),
+        )
+
+    def _rows(self, now_ms: int, sizes: Sequence[QueueSize]) -> list[QueueRow]:
+        """One row for each type and priority, those of known types that are empty too."""
+        found = {size.queue: size for size in sizes}
+        types = dict.fromkeys((*self._task_types, *sorted(q.task_type for q in found)))
+        rows: list[QueueRow] = []
+        for queue in (Queue(task_type, priority) for task_type in types for priority in Priority):
+            size = found.get(queue) or QueueSize(queue, 0, 0, 0, None)
+            rows.append(
+                QueueRow(
+                    queue.task_type,
+                    queue.priority,
+                    size.ready,
+                    size.delayed,
+                    size.processing,
+                    _age_s(now_ms, (size.oldest_since,)),
+                )
+            )
+        return rows
+
+
+def _age_s(now_ms: int, since: Iterable[int | None]) -> float | None:
+    oldest = min((ms for ms in since if ms is not None), default=None)
+    return None if oldest is None else max(0, now_ms - oldest) / 1000

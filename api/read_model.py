@@ -1,0 +1,70 @@
+"""The read model as requests use it: how far it must be, and what its answers say of that."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from api.errors import ApiError, Header, invalid
+from api.exchange import Exchange
+from ledger.rejections import RejectionCode
+from ledger.settings import Settings
+from ledger.store import Position, Store, parse_positions, positions_text
+from projections.queries import Answer, ReadModels, Wanted
+from projections.readers import Unavailable
+
+Found = TypeVar("Found")
+
+POSITION_HEADER: Final = b"ledger-position"
+
+
+class ReadModel:
+    """Asks the read model on behalf of requests. Made before anything of it is there."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self.models = ReadModels(settings.read_model_folder, settings.read_wait_ms)
+        self._epoch = ""
+
+    async def ask(
+        self,
+        exchange: Exchange,
+        question: Callable[[ReadModels, Wanted], Awaitable[Answer[Found]]],
+    ) -> tuple[Found, list[Header]]:
+        """What was found, and the headers that go with it.
+
+        Raises ApiError: 400 for a malformed Ledger-Position, 503 when the read model cannot answer.
+        """
+        wanted = await self._wanted(exchange)
+        try:
+            answer = await question(self.models, wanted)
+        except Unavailable as error:
+            raise ApiError(RejectionCode.SERVICE_UNAVAILABLE, str(error)) from error
+        headers = [(POSITION_HEADER, positions_text(answer.seen).encode())]
+        if answer.behind_ms is not None:
+            headers.append((b"projection-lag", b"%d" % answer.behind_ms))
+        return answer.found, headers
+
+    async def _wanted(self, exchange: Exchange) -> Wanted:
+        sent = exchange.list_header(POSITION_HEADER)
+        insisted: dict[int, Position] = {}
+        if sent is not None:
+            try:
+                insisted = parse_positions(sent.decode("latin-1"), self._store.partitions)
+            except ValueError as error:
+                raise invalid("Ledger-Position", str(error)) from None
+        ends = await self._ends()
+        if not insisted:
+            return Wanted(ends)
+        # The answer tells the position of every partition, those that nobody insists on too.
+        beginnings = {p: Position(p, "0-0") for p in range(self._store.partitions)}
+        return Wanted({**beginnings, **insisted}, insists=True)
+
+    async def _ends(self) -> dict[int, Position]:
+        if not self._epoch:
+            self._epoch = await self._store.epoch()
+            self.models.expect(self._epoch)
+        partitions = range(self._store.partitions)
+        found: Sequence[Position] = await asyncio.gather(
+            *map(self._store.last_position, partitions)
+        )
+        return {position.partition: position for position in found}

@@ -1,0 +1,264 @@
+"""GET /api/v1/tasks: the list, with every filter and order, by page or by cursor."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from api.describe import (
+    LEDGER_POSITION_SEEN,
+    LEDGER_POSITION_WANTED,
+    PROJECTION_LAG,
+    Answer,
+    Group,
+    operation,
+)
+from api.errors import invalid
+from api.exchange import Exchange
+from api.known_types import check_types
+from api.query import QueryReader
+from api.read_model import ReadModel
+from api.scalars import Count, KbId, TaskTypeName, TimeOrAge
+from api.waiting import queue_position
+from api.wire import TaskView, parse_moment, task_view
+from ledger.codec import decode_task, encode
+from ledger.events import Priority
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+from ledger.task import Status
+from projections.cursor import (
+    CURSOR_CHARACTERS_MAX,
+    BadCursor,
+    query_digest,
+    read_cursor,
+    write_cursor,
+)
+from projections.list_query import Filters, Listed, ListQuery, Page, Row, SortBy, SortOrder
+
+VALUES_MAX: Final = 50
+"""In one comma list."""
+
+TEXT_MAX: Final = 200
+PAGE_MAX: Final = 1_000_000_000
+
+Value = TypeVar("Value")
+_Created = tuple[int | None, int | None]
+"""The bounds on created_at, in ms."""
+
+WorkerId = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+def several(description: str) -> Meta:
+    """Of a filter that names alternatives."""
+    return Meta(min_length=1, max_length=VALUES_MAX, description=description)
+
+
+class TaskListQuery(msgspec.Struct, frozen=True):
+    """Which tasks are asked for, in which order, and which part of them."""
+
+    kb_id: Annotated[tuple[KbId, ...], several("Of these knowledge bases.")] | UnsetType = UNSET
+    status: Annotated[tuple[Status, ...], several("In these statuses.")] | UnsetType = UNSET
+    task_type: Annotated[tuple[TaskTypeName, ...], several("Of these types.")] | UnsetType = UNSET
+    priority: Annotated[tuple[Priority, ...], several("Of these priorities.")] | UnsetType = UNSET
+    worker_id: (
+        Annotated[tuple[WorkerId, ...], several("That these workers have, or had last.")]
+        | UnsetType
+    ) = UNSET
+    created_after: (
+        Annotated[TimeOrAge, Meta(description="Created after this time, or less long ago.")]
+        | UnsetType
+    ) = UNSET
+    created_before: (
+        Annotated[TimeOrAge, Meta(description="Created before this time, or longer ago.")]
+        | UnsetType
+    ) = UNSET
+    q: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=TEXT_MAX,
+                description="Stands in the error message, whatever the case of the letters.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    page: (
+        Annotated[
+            int, Meta(ge=1, le=PAGE_MAX, description="Which page; 1 when neither it nor a cursor.")
+        ]
+        | UnsetType
+    ) = UNSET
+    page_size: Annotated[int, Meta(ge=1, le=100, description="Tasks on a page.")] = 20
+    sort_by: Annotated[SortBy, Meta(description="What the list is in order of.")] = (
+        SortBy.CREATED_AT
+    )
+    sort_order: Annotated[SortOrder, Meta(description="The greatest first, or the least.")] = (
+        SortOrder.DESC
+    )
+    cursor: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=CURSOR_CHARACTERS_MAX,
+                description="`next_cursor` of an answer to the same filters and order.",
+                extra={"expected": "a next_cursor of an answer to the same filters and order"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Pagination(msgspec.Struct, frozen=True):
+    """Where the page stands."""
+
+    page: Annotated[int | None, Meta(description="Its number; null behind a cursor.")]
+    page_size: Annotated[int, Meta(ge=1, le=100)]
+    total: Annotated[Count, Meta(description="Tasks that match.")]
+    total_pages: Count
+    next_cursor: Annotated[
+        str | None, Meta(description="Leads to the page behind this one; null on the last one.")
+    ]
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """Tasks in order, and how many there are in all."""
+
+    tasks: list[TaskView]
+    total: Annotated[Count, Meta(description="Tasks that match, on all pages.")]
+    pagination: Pagination
+
+
+class TaskLists:
+    """The endpoint; takes an Exchange and answers it, or raises."""
+
+    _reader: Final = QueryReader(TaskListQuery)
+
+    def __init__(self, store: RedisStore, read_model: ReadModel, settings: Settings) -> None:
+        self._store = store
+        self._read_model = read_model
+        self._task_types = settings.known_task_types
+        self._secret = b""
+
+    @operation(
+        "listTasks",
+        Group.TASKS,
+        {200: Answer("A page of tasks.", TaskPage, (LEDGER_POSITION_SEEN, PROJECTION_LAG))},
+        query=TaskListQuery,
+        headers=(LEDGER_POSITION_WANTED,),
+    )
+    async def tasks(self, exchange: Exchange) -> None:
+        """List tasks.
+
+        A filter that is a comma list is satisfied by each of its values; several filters have to be
+        satisfied all. A comma that belongs to a value is sent as `\\,`.
+
+        Tasks without a `started_at` or `completed_at` come last in either order of it, by
+        `created_at`. `priority` ascends from low to critical, `status` as in a task's life,
+        `task_type` by name; what is equal there is in order of `created_at`. The `id` breaks ties.
+
+        Pages are counted anew for each request. `cursor` goes on behind the last task that was
+        seen, however many came or left before it, and is quicker far down a long list.
+        """
+        asked = self._reader.read(exchange)
+        digest = _digest(asked)
+        created, page = await self._where(asked, digest)
+        query = ListQuery(self._filters(asked, *created), asked.sort_by, asked.sort_order, page)
+        listed, headers = await self._read_model.ask(
+            exchange, lambda models, wanted: models.tasks(query, wanted)
+        )
+        pagination = Pagination(
+            None if page.after else page.skip // page.size + 1,
+            page.size,
+            listed.total,
+            -(-listed.total // page.size),
+            await self._following(listed, digest, created),
+        )
+        tasks = await self._views(listed.rows)
+        await exchange.respond(200, encode(TaskPage(tasks, listed.total, pagination)), headers)
+
+    # -- the question -------------------------------------------------------------------------
+
+    async def _where(self, asked: TaskListQuery, digest: bytes) -> tuple[_Created, Page]:
+        """The bounds on created_at, and the part of the list. Raises ApiError (400)."""
+        if asked.cursor is UNSET:
+            number = 1 if asked.page is UNSET else asked.page
+            return self._created(asked), Page(asked.page_size, (number - 1) * asked.page_size)
+        if asked.page is not UNSET:
+            raise invalid("page", "no page beside cursor: they exclude each other")
+        try:
+            cursor = read_cursor(await self._signing_secret(), asked.cursor, digest)
+        except BadCursor as error:
+            raise self._reader.wrong("cursor", str(error)) from None
+        created = cursor.created_after, cursor.created_before
+        return created, Page(asked.page_size, after=cursor.anchor)
+
+    def _created(self, asked: TaskListQuery) -> _Created:
+        after = self._moment("created_after", asked.created_after)
+        before = self._moment("created_before", asked.created_before)
+        bounds = (None if after is None else after[0], None if before is None else before[1])
+        if bounds[0] is not None and bounds[1] is not None and bounds[0] >= bounds[1]:
+            raise invalid(
+                "created_after",
+                "a time before created_before",
+                "created_after: expected a time before created_before, since no task can be both",
+            )
+        return bounds
+
+    def _moment(self, name: str, text: str | UnsetType) -> tuple[int, int] | None:
+        if text is UNSET:
+            return None
+        try:
+            return parse_moment(text, self._store.now_ms())
+        except ValueError:
+            raise self._reader.wrong(name) from None
+
+    def _filters(
+        self, asked: TaskListQuery, created_after: int | None, created_before: int | None
+    ) -> Filters:
+        types = alternatives(asked.task_type)
+        check_types(types or (), self._task_types)
+        return Filters(
+            kb_ids=alternatives(asked.kb_id),
+            statuses=alternatives(asked.status),
+            task_types=types,
+            priorities=alternatives(asked.priority),
+            worker_ids=alternatives(asked.worker_id),
+            created_after=created_after,
+            created_before=created_before,
+            text=None if asked.q is UNSET else asked.q,
+        )
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    async def _following(self, listed: Listed, digest: bytes, created: _Created) -> str | None:
+        if listed.following is None:
+            return None
+        return write_cursor(await self._signing_secret(), digest, created, listed.following)
+
+    async def _signing_secret(self) -> bytes:
+        if not self._secret:
+            self._secret = await self._store.secret()
+        return self._secret
+
+    async def _views(self, rows: Sequence[Row]) -> list[TaskView]:
+        """The tasks as callers see them. Positions come from the store, all in one round trip."""
+        tasks = [decode_task(row.id, row.version, row.submission, row.state) for row in rows]
+        positions = await asyncio.gather(*(queue_position(self._store, task) for task in tasks))
+        return [task_view(task, n) for task, n in zip(tasks, positions, strict=True)]
+
+
+def alternatives(values: tuple[Value, ...] | UnsetType) -> tuple[Value, ...] | None:
+    """What a comma list names, once each; None when it was not sent."""
+    return None if isinstance(values, UnsetType) else tuple(dict.fromkeys(values))
+
+
+def _digest(asked: TaskListQuery) -> bytes:
+    """Of what a cursor depends on."""
+    fields = msgspec.structs.asdict(asked)
+    for name in ("page", "page_size", "cursor"):
+        del fields[name]
+    return query_digest([None if value is UNSET else value for value in fields.values()])
