@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Router
 
 from api.commands import Commands
+from api.estimates import Estimates
 from api.event_stream import EventStreams
 from api.explain import Explain
 from api.gate import Gate, not_found
@@ -16,10 +17,12 @@ from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
 from api.routes import routes
+from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
+from projections.figures import read_figures
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -34,13 +37,15 @@ class App:
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self._health = HealthChecks(store.client, self._memory, settings)
         self.read_model = ReadModel(store, settings)
+        self._estimates = Estimates(store, lambda: self.read_model.look(read_figures))
         self.table = routes(
             Commands(store, settings, self._memory),
-            Queries(store, settings, self.live),
-            TaskLists(store, self.read_model, settings),
+            Queries(store, settings, self.live, self._estimates),
+            TaskLists(store, self.read_model, self._estimates, settings),
             TaskStatistics(store, self.read_model, settings),
+            SystemStatistics(store, self.read_model),
             QueueInfos(store, self.read_model, settings),
-            Explain(store),
+            Explain(store, self._estimates),
             self.streams,
             self._health,
             settings,
@@ -56,6 +61,7 @@ class App:
         self._health.stopping = True
         await self.streams.stop()
         await self.live.close()
+        await self._estimates.close()
         await self.read_model.models.stop_waiting()
 
     async def close(self) -> None:

@@ -4,7 +4,6 @@ It is read once a second while somebody asks, and not at all while nobody does.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -18,6 +17,7 @@ from ledger.rejections import Rejection
 from ledger.store import Store
 from ledger.task import Task
 from projections.figures import Figures
+from projections.readers import Unavailable
 
 log = structlog.get_logger("estimates")
 
@@ -38,7 +38,7 @@ class Estimates:
     def __init__(
         self, store: Store, read_figures: Callable[[], Awaitable[Mapping[str, Figures]]]
     ) -> None:
-        """`read_figures` may raise what goes wrong with the read model (sqlite3.Error, OSError)."""
+        """`read_figures` may raise Unavailable."""
         self._store = store
         self._read_figures = read_figures
         self._samples: list[Sample] = []
@@ -83,11 +83,13 @@ class Estimates:
     async def _refresh(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while loop.time() - self._asked_at <= IDLE_S:
+            while True:
                 self._loads = await self._load()
                 self._loaded_at = loop.time()
                 self._loaded.set()
                 await asyncio.sleep(REFRESH_S)
+                if loop.time() - self._asked_at > IDLE_S:
+                    return
         finally:
             self._refreshing = None
 
@@ -96,7 +98,7 @@ class Estimates:
         try:
             workers = await self._store.workers()
             sample = Sample(asyncio.get_running_loop().time(), await self._read_figures())
-        except (Rejection, ForeignKey, RedisError, sqlite3.Error, OSError) as error:
+        except (Rejection, ForeignKey, RedisError, Unavailable) as error:
             if not self._failing:
                 log.warning("no_estimates", reason=str(error))
             self._failing, self._samples = True, []

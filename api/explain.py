@@ -6,12 +6,13 @@ import msgspec
 
 from api.describe import Answer, Group, operation
 from api.errors import task_not_found
+from api.estimates import Estimates
 from api.exchange import Exchange
 from api.reasons import Reason
 from api.scalars import Count, Moment, TaskId
 from api.waiting import queue_position
 from api.why import Facts, reasons
-from api.wire import moment_text
+from api.wire import moment_text, time_text
 from ledger.codec import encode
 from ledger.identity import is_task_id
 from ledger.rejections import RejectionCode
@@ -26,14 +27,16 @@ class Explanation(msgspec.Struct, frozen=True):
     status: Status
     at: Moment
     queue_position: Count
+    estimated_completion: Moment | None
     reasons: list[Reason]
 
 
 class Explain:
     """The endpoint: takes an Exchange and answers it, or raises."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, estimates: Estimates) -> None:
         self._store = store
+        self._estimates = estimates
 
     @operation(
         "explainTask",
@@ -54,6 +57,7 @@ class Explain:
             task.status,
             moment_text(facts.now_ms),
             facts.queue_position,
+            time_text(await self._estimates.of(task, facts.queue_position)),
             reasons(task, facts),
         )
         await exchange.respond(200, encode(explanation))

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.describe import ETAG, IF_NONE_MATCH_HEADER, Answer, Group, operation
 from api.errors import ApiError, ErrorCode, invalid, task_not_found
+from api.estimates import Estimates
 from api.exchange import ClientGone, Exchange
 from api.live import Live, Watch
 from api.preconditions import is_known
@@ -64,8 +65,9 @@ class Queries:
 
     _task_query: Final = QueryReader(TaskQuery)
 
-    def __init__(self, store: Store, settings: Settings, live: Live) -> None:
+    def __init__(self, store: Store, settings: Settings, live: Live, estimates: Estimates) -> None:
         self._store = store
+        self._estimates = estimates
         self._live = live
         self._wait_seconds_max = settings.wait_seconds_max
 
@@ -98,16 +100,18 @@ class Queries:
             )
         task_id = _task_id(exchange)
         if asked.version is not UNSET:
-            await self._answer(exchange, await self._at_version(task_id, asked.version), 0)
+            await self._answer(exchange, await self._at_version(task_id, asked.version))
         elif asked.as_of is not UNSET:
-            await self._answer(exchange, await self._as_of(task_id, asked.as_of), 0)
+            await self._answer(exchange, await self._as_of(task_id, asked.as_of))
         else:
             task = (
                 await self._load(task_id)
                 if asked.wait is UNSET
                 else await self._when_finished(exchange, task_id, asked.wait)
             )
-            await self._answer(exchange, task, await queue_position(self._store, task))
+            position = await queue_position(self._store, task)
+            estimate = await self._estimates.of(task, position)
+            await self._answer(exchange, task, position, estimate)
 
     @operation(
         "getTaskEvents",
@@ -178,13 +182,15 @@ class Queries:
             )
         return _folded(task_id, [e for e in history if e.at <= at])
 
-    async def _answer(self, exchange: Exchange, task: Task, position: int) -> None:
+    async def _answer(
+        self, exchange: Exchange, task: Task, position: int = 0, estimate: int | None = None
+    ) -> None:
         etag = b'"%d"' % task.version
         # What waits in a queue moves up there while its version stays.
         if position == 0 and is_known(exchange.list_header(b"if-none-match"), etag):
             await exchange.respond_empty(304, [(b"etag", etag)])
         else:
-            await exchange.respond(200, task_json(task, position), [(b"etag", etag)])
+            await exchange.respond(200, task_json(task, position, estimate), [(b"etag", etag)])
 
 
 @contextlib.asynccontextmanager

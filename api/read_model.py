@@ -1,6 +1,7 @@
 """The read model as requests use it: how far it must be, and what its answers say of that."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -44,6 +45,11 @@ class ReadModel:
             headers.append((b"projection-lag", b"%d" % answer.behind_ms))
         return answer.found, headers
 
+    async def look(self, question: Callable[[sqlite3.Connection], Found]) -> Found:
+        """What is found in the read model as it is now. Raises Unavailable, Rejection."""
+        await self._learn_epoch()
+        return await self.models.look(question)
+
     async def _wanted(self, exchange: Exchange) -> Wanted:
         sent = exchange.list_header(POSITION_HEADER)
         insisted: dict[int, Position] = {}
@@ -60,11 +66,15 @@ class ReadModel:
         return Wanted({**beginnings, **insisted}, insists=True)
 
     async def _ends(self) -> dict[int, Position]:
-        if not self._epoch:
-            self._epoch = await self._store.epoch()
-            self.models.expect(self._epoch)
+        await self._learn_epoch()
         partitions = range(self._store.partitions)
         found: Sequence[Position] = await asyncio.gather(
             *map(self._store.last_position, partitions)
         )
         return {position.partition: position for position in found}
+
+    async def _learn_epoch(self) -> None:
+        """A read model that was made from another ledger must not answer."""
+        if not self._epoch:
+            self._epoch = await self._store.epoch()
+            self.models.expect(self._epoch)

@@ -10,6 +10,7 @@ from api.pages import Pages
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.resource import Resource
+from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
 from ledger.settings import Settings
@@ -20,6 +21,7 @@ def routes(
     queries: Queries,
     lists: TaskLists,
     statistics: TaskStatistics,
+    system: SystemStatistics,
     queues: QueueInfos,
     explain: Explain,
     streams: EventStreams,
@@ -42,6 +44,7 @@ def routes(
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),
         Route("/api/v1/stats/tasks", Resource({"GET": statistics.tasks})),
+        Route("/api/v1/stats/system", Resource({"GET": system.system})),
         Route("/api/v1/queues/info", Resource({"GET": queues.info})),
         Route("/api/v1/events", Resource({"GET": streams.events})),
         Route("/health", Resource({"GET": health.health})),

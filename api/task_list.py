@@ -16,6 +16,7 @@ from api.describe import (
     operation,
 )
 from api.errors import invalid
+from api.estimates import Estimates
 from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
@@ -137,9 +138,16 @@ class TaskLists:
 
     _reader: Final = QueryReader(TaskListQuery)
 
-    def __init__(self, store: RedisStore, read_model: ReadModel, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: RedisStore,
+        read_model: ReadModel,
+        estimates: Estimates,
+        settings: Settings,
+    ) -> None:
         self._store = store
         self._read_model = read_model
+        self._estimates = estimates
         self._task_types = settings.known_task_types
         self._secret = b""
 
@@ -248,7 +256,9 @@ class TaskLists:
         """The tasks as callers see them. Positions come from the store, all in one round trip."""
         tasks = [decode_task(row.id, row.version, row.submission, row.state) for row in rows]
         positions = await asyncio.gather(*(queue_position(self._store, task) for task in tasks))
-        return [task_view(task, n) for task, n in zip(tasks, positions, strict=True)]
+        # What estimates rest on is in the process, but for the first time.
+        estimates = [await self._estimates.of(t, n) for t, n in zip(tasks, positions, strict=True)]
+        return list(map(task_view, tasks, positions, estimates))
 
 
 def alternatives(values: tuple[Value, ...] | UnsetType) -> tuple[Value, ...] | None:

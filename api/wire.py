@@ -112,8 +112,9 @@ class History(msgspec.Struct, frozen=True):
     events: list[EventView]
 
 
-def task_view(task: Task, queue_position: int) -> TaskView:
-    """The task for a caller; `queue_position` is known to the store alone."""
+def task_view(task: Task, queue_position: int, estimated_completion: int | None = None) -> TaskView:
+    """The task for a caller; `queue_position` is known to the store alone, and the estimate (ms) to
+    `api.estimates`."""
     submission, state = task.submission, task.state
     retrying = state.status is Status.RETRYING
     return TaskView(
@@ -138,8 +139,7 @@ def task_view(task: Task, queue_position: int) -> TaskView:
         moment_text(state.updated_at),
         time_text(state.started_at),
         time_text(state.completed_at),
-        # Nothing measures durations yet, and a guess would be made up.
-        None,
+        time_text(estimated_completion),
         queue_position,
         task.version,
         submission.callback_url,
@@ -159,9 +159,9 @@ def event_view(recorded: Recorded) -> EventView:
     )
 
 
-def task_json(task: Task, queue_position: int) -> bytes:
+def task_json(task: Task, queue_position: int, estimated_completion: int | None = None) -> bytes:
     """The task of the contract, as JSON."""
-    return encode(task_view(task, queue_position))
+    return encode(task_view(task, queue_position, estimated_completion))
 
 
 def time_text(ms: int | None) -> str | None:

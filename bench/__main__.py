@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from bench import drain, latency, memory, peers, rest, submit
+from bench import drain, estimate, latency, memory, peers, rest, submit
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
 from bench.scale import FULL, QUICK, Scale
@@ -24,6 +24,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "rest": rest.run,
     "latency": latency.run,
     "memory": memory.run,
+    "estimate": estimate.run,
     "peers": peers.run,
 }
 

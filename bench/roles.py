@@ -42,6 +42,7 @@ class Options(msgspec.Struct, frozen=True):
     redis_url: str = ""
     count: int = 0
     concurrency: int = 100
+    read_model_dir: str | None = None
 
 
 async def submitter(options: Options) -> None:
@@ -85,8 +86,26 @@ async def api(options: Options) -> None:
     """The API in one process, as `ledgerq api` serves it."""
     from api.server import serve
 
-    settings = Settings(redis_url=options.redis_url, port=0)
+    settings = Settings(redis_url=options.redis_url, port=0, read_model_dir=options.read_model_dir)
     await _serve_until_end(lambda stop: serve(settings, stop=stop, on_started=_listening))
+
+
+async def projector(options: Options) -> None:
+    """One projector process, as `ledgerq projector` runs it."""
+    from consumers.collector import collect_rarely
+    from consumers.roles import make_projector
+
+    server = BenchServer(options.redis_url)
+    async with server.store() as store:
+        settings = Settings(redis_url=options.redis_url, read_model_dir=options.read_model_dir)
+        role = make_projector(settings)(store)
+        collect_rarely()
+        await _begin()
+        running = asyncio.create_task(role.run())
+        await _line()
+        role.stop()
+        await running
+    await server.client.aclose()
 
 
 async def bare(_: Options) -> None:
@@ -167,6 +186,7 @@ def _tell(message: Message) -> None:
 ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "submitter": submitter,
     "worker": worker,
+    "projector": projector,
     "api": api,
     "bare": bare,
     "pinger": pinger,

@@ -16,6 +16,7 @@ class Scale(msgspec.Struct, frozen=True):
     paced_rounds: int = 2
     paced_tasks: int = 100
     done_tasks: int = 10_000
+    estimated_tasks: int = 800
     peer_tasks: int = 10_000
     peer_rounds: int = 2
 
@@ -32,6 +33,7 @@ QUICK = Scale(
     paced_rounds=1,
     paced_tasks=50,
     done_tasks=1_000,
+    estimated_tasks=300,
     peer_tasks=1_000,
     peer_rounds=1,
 )

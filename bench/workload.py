@@ -15,6 +15,7 @@ from ledger.store import Store
 from ledger.transact import transact
 
 TASK_TYPE: Final = "embedding_generation"
+SLOW_TYPES: Final = ("document_processing", "knowledge_indexing")
 KB_ID: Final = "bench"
 PAYLOAD_BYTES: Final = 214
 

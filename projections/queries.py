@@ -17,6 +17,7 @@ from projections.list_query import Filters, Listed, ListQuery
 from projections.queue_sizes import QueueSize, queue_sizes
 from projections.read_model import Stopped, read_stopped
 from projections.readers import Readers, Unavailable
+from projections.system import SystemFacts, system_facts
 from projections.task_list import list_tasks
 from projections.task_stats import Stats, task_stats
 
@@ -64,6 +65,10 @@ class ReadModels:
     async def queues(self, wanted: Wanted) -> Answer[list[QueueSize]]:
         """What waits and runs."""
         return await self._ask("queues", queue_sizes, wanted)
+
+    async def system(self, since_ms: int, wanted: Wanted) -> Answer[SystemFacts]:
+        """The system as a whole, with what finished at `since_ms` or later."""
+        return await self._ask("stats", lambda db: system_facts(db, since_ms), wanted)
 
     async def look(self, question: Callable[[sqlite3.Connection], Found]) -> Found:
         """What another question finds in the read model as it is now."""

@@ -99,6 +99,13 @@ _add(
     "ledgerq explain 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
 )
 _add(
+    TASKS,
+    "workers",
+    "Show the workers: what they serve, what they run, how much they have done.",
+    "ledgerq workers",
+    "ledgerq workers --json",
+)
+_add(
     AUDIT,
     "history",
     "Show every event of a task, oldest first.",

@@ -50,6 +50,31 @@ class Explanation(msgspec.Struct, frozen=True):
     json: msgspec.Raw = msgspec.Raw(b"")
 
 
+class Worker(msgspec.Struct, frozen=True):
+    """What commands show of a worker."""
+
+    id: str
+    status: str
+    running: int
+    concurrency: int
+    tasks_succeeded: int
+    tasks_failed: int
+    average_task_time: float | None
+    last_heartbeat: str
+    task_types: list[str]
+
+
+class Workers(msgspec.Struct, frozen=True):
+    """The workers that were heard of; `json` has all that the service said of them."""
+
+    workers: list[Worker]
+    json: msgspec.Raw
+
+
+class _System(msgspec.Struct, frozen=True):
+    workers: msgspec.Raw
+
+
 class _Refusal(msgspec.Struct, frozen=True):
     message: str
     code: str
@@ -122,6 +147,11 @@ class Service:
         """Why the task is where it is."""
         answer = self._call("GET", f"{_path(task_id)}/explain")
         return msgspec.structs.replace(_decode(answer, Explanation), json=msgspec.Raw(answer))
+
+    def workers(self) -> Workers:
+        """The workers that were heard of."""
+        raw = _decode(self._call("GET", "/api/v1/stats/system"), _System).workers
+        return Workers(_decode(bytes(raw), list[Worker]), raw)
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""

@@ -19,6 +19,7 @@ COMMANDS = (
     "cancel",
     "retry",
     "explain",
+    "workers",
     "history",
     "doctor",
     "settings",

@@ -332,7 +332,7 @@ async def test_an_idle_worker_waits_and_does_not_poll(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted over three blocking reads, which take their whole time: each may be accompanied by
-    one script, which looks into each of the four queues, and by a heartbeat, which is another one."""
+    one script, which looks into each of the four queues, and by a heartbeat, another script."""
     monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 1_000)
     waits = Counted(store.wait_ready)
     monkeypatch.setattr(store, "wait_ready", waits)
