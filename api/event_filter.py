@@ -6,16 +6,11 @@ import msgspec
 from msgspec import Meta
 
 from api.errors import invalid
-from api.scalars import POSITIONS_PATTERN, KbId, TaskId
+from api.scalars import AFTER_EXPECTED, POSITIONS_PATTERN, Listed, TaskId
 from api.task_facts import Occurrence
 from ledger.events import Priority
 from ledger.identity import is_task_id
 from ledger.task import Status
-
-StoredTaskType = Annotated[str, Meta(min_length=1, max_length=255)]
-"""Not only those of the settings: a ledger may hold tasks of types that are no longer known."""
-
-WorkerId = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class EventsQuery(msgspec.Struct, frozen=True):
@@ -26,22 +21,30 @@ class EventsQuery(msgspec.Struct, frozen=True):
         Meta(
             description="The position after which to begin: that of an event, or the "
             "`Ledger-Position` of a write; several for several partitions, separated by commas "
-            "(one that is not named begins now). Or `beginning`, or `now`. `Last-Event-ID` outranks it.",
-            extra_json_schema={"pattern": f"^(now|beginning|{POSITIONS_PATTERN})$"},
+            "(one that is not named begins now). Or `beginning`, or `now`. `Last-Event-ID` "
+            "outranks it.",
+            pattern=f"^(now|beginning|{POSITIONS_PATTERN})$",
             examples=["now"],
+            extra={"expected": AFTER_EXPECTED},
         ),
     ] = "now"
-    task_id: Annotated[tuple[TaskId, ...], Meta(description="Events of these tasks.")] = ()
-    kb_id: Annotated[tuple[KbId, ...], Meta(description="Of tasks of these.")] = ()
+    task_id: Annotated[
+        tuple[TaskId, ...], Meta(min_length=1, description="Events of these tasks.")
+    ] = ()
+    kb_id: Annotated[tuple[Listed, ...], Meta(min_length=1, description="Of tasks of these.")] = ()
     task_type: Annotated[
-        tuple[StoredTaskType, ...], Meta(description="Of tasks of these types.")
+        tuple[Listed, ...],
+        # Not only types of the settings: a ledger may hold tasks of others.
+        Meta(min_length=1, description="Of tasks of these types."),
     ] = ()
     status: Annotated[
-        tuple[Status, ...], Meta(description="Events that lead to one of these.")
+        tuple[Status, ...], Meta(min_length=1, description="Events that lead to one of these.")
     ] = ()
-    priority: Annotated[tuple[Priority, ...], Meta(description="Of tasks of these.")] = ()
+    priority: Annotated[
+        tuple[Priority, ...], Meta(min_length=1, description="Of tasks of these priorities.")
+    ] = ()
     worker_id: Annotated[
-        tuple[WorkerId, ...], Meta(description="Events that these workers wrote.")
+        tuple[Listed, ...], Meta(min_length=1, description="Events that these workers wrote.")
     ] = ()
 
 

@@ -19,6 +19,7 @@ from api.event_filter import EventFilter, EventsQuery, filter_of
 from api.exchange import Exchange
 from api.live import Live
 from api.query import QueryReader
+from api.scalars import AFTER_EXPECTED, POSITIONS_PATTERN
 from api.task_facts import Message, Occurrence, TaskFacts
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Position, Store, parse_positions, positions_text
@@ -51,12 +52,8 @@ NOT_BUFFERED: Final = HeaderInfo("X-Accel-Buffering", "For proxies.", {"const": 
 LAST_EVENT_ID: Final = HeaderInfo(
     "Last-Event-ID",
     "The last `id` that was received: the stream goes on after it.",
-    {"type": "string", "examples": ["0:1763803800123-0"]},
+    {"type": "string", "pattern": f"^(now|beginning|{POSITIONS_PATTERN})?$"},
     always=False,
-)
-AFTER_EXPECTED: Final = (
-    "a position such as 0:1763811000123-0, several for several partitions separated by commas, "
-    "or beginning, or now"
 )
 
 

@@ -184,8 +184,10 @@ def _query(operation: Operation, parts: Parts) -> Iterator[Schema]:
         if name in schema.get("required", ()):
             parameter["required"] = True
         if of.get("type") == "array":
-            # Values separated by commas, rather than the parameter many times.
+            # Values separated by commas, rather than the parameter many times. None of them is a
+            # default that cannot be sent.
             parameter |= {"style": "form", "explode": False}
+            of.pop("default", None)
         yield parameter | {"schema": of}
 
 
@@ -259,7 +261,17 @@ def _body(answer: Answer, parts: Parts) -> Schema:
     shape = parts.shape(answer.shape)
     if answer.media_type == JSON:
         return shape
-    return {"type": "string", "contentMediaType": JSON, "contentSchema": shape}
+    # Of a stream, a schema describes each event.
+    text: Schema = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            "id": text,
+            "event": text,
+            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": shape},
+        },
+        "required": ["id", "event", "data"],
+    }
 
 
 def _answer_header(header: HeaderInfo) -> Schema:

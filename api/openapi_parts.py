@@ -50,7 +50,10 @@ def _of_settings(settings: Settings) -> Mapping[str, Schema]:
     return {
         "task_types": {"enum": list(settings.known_task_types)},
         "callback_hosts": {"pattern": rf"^https?://({hosts})(:{_PORT})?([/?#][!-\[\]-~]*)?$"},
-        "wait_seconds_max": {"maximum": settings.wait_seconds_max},
+        "wait_seconds_max": {
+            "maximum": settings.wait_seconds_max,
+            "examples": [settings.wait_seconds_max],
+        },
         "batch_items_max": {"maxItems": settings.batch_items_max},
     }
 

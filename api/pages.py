@@ -1,10 +1,11 @@
-"""What the API says of itself: `/openapi.json`.
+"""What the API says of itself: `/openapi.json` for programs, `/docs` for people.
 
 Made at the first request for it, and then kept: neither start-up nor the other endpoints pay.
 """
 
 import hashlib
 from functools import cached_property
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,8 +17,10 @@ from api.describe import (
     NOT_MODIFIED,
     Answer,
     Group,
+    HeaderInfo,
     operation,
 )
+from api.docs_page import docs_page
 from api.errors import Header
 from api.exchange import JSON_TYPE, Exchange
 from api.openapi import Schema, document
@@ -29,8 +32,31 @@ if TYPE_CHECKING:
 
     from starlette.routing import Route
 
+STATIC: Final = files("api") / "static"
+
 CACHE: Final[Header] = (b"cache-control", b"no-cache")
 """Ask each time whether it has changed: it may after every restart."""
+
+
+HTML_TYPE: Final[Header] = (b"content-type", b"text/html; charset=utf-8")
+CSS_TYPE: Final[Header] = (b"content-type", b"text/css; charset=utf-8")
+
+POLICY: Final = (
+    b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'"
+)
+"""A page may load its stylesheet, and nothing else from anywhere."""
+
+SAFE: Final[tuple[Header, ...]] = (
+    (b"content-security-policy", POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+SAFE_HEADERS: Final = (
+    HeaderInfo("Content-Security-Policy", "Nothing is loaded but the style.", {"type": "string"}),
+    HeaderInfo("X-Content-Type-Options", "It is what it says.", {"const": "nosniff"}),
+    HeaderInfo("Referrer-Policy", "Links do not tell.", {"const": "no-referrer"}),
+)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -71,6 +97,30 @@ class Pages:
         exchange.parameters()
         await _send(exchange, self._openapi)
 
+    @operation(
+        "getDocs",
+        Group.OPERATIONS,
+        {
+            200: Answer(
+                "The page.",
+                headers=(DOCUMENT_ETAG, CACHE_CONTROL, *SAFE_HEADERS),
+                media_type="text/html",
+                schema={"type": "string"},
+            ),
+            304: NOT_MODIFIED,
+        },
+        headers=(IF_NONE_MATCH_HEADER,),
+    )
+    async def docs(self, exchange: Exchange) -> None:
+        """This document as a page for people."""
+        exchange.parameters()
+        await _send(exchange, self._docs)
+
+    async def stylesheet(self, exchange: Exchange) -> None:
+        """The style of the page; no part of the API."""
+        exchange.parameters()
+        await _send(exchange, self._stylesheet)
+
     @cached_property
     def _document(self) -> Schema:
         return document(self.table, self._settings)
@@ -78,6 +128,15 @@ class Pages:
     @cached_property
     def _openapi(self) -> Page:
         return Page.of(msgspec.json.encode(self._document), JSON_TYPE)
+
+    @cached_property
+    def _docs(self) -> Page:
+        html = docs_page(self._document, self._settings.url)
+        return Page.of(html.encode(), HTML_TYPE, *SAFE)
+
+    @cached_property
+    def _stylesheet(self) -> Page:
+        return Page.of(STATIC.joinpath("docs.css").read_bytes(), CSS_TYPE, *SAFE)
 
 
 async def _send(exchange: Exchange, page: Page) -> None:

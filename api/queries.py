@@ -52,7 +52,6 @@ class TaskQuery(msgspec.Struct, frozen=True):
             Meta(
                 ge=0,
                 description="Seconds to wait for the task to finish; then its present state.",
-                examples=[20],
                 extra_json_schema=of_setting("wait_seconds_max"),
             ),
         ]

@@ -3,6 +3,7 @@
 from starlette.routing import Route
 
 from api.commands import Commands
+from api.docs_page import STYLESHEET
 from api.event_stream import EventStreams
 from api.explain import Explain
 from api.health import HealthChecks, live
@@ -51,5 +52,7 @@ def routes(
         Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),
         Route("/openapi.json", Resource({"GET": pages.openapi})),
+        Route("/docs", Resource({"GET": pages.docs})),
+        Route(STYLESHEET, Resource({"GET": pages.stylesheet}), include_in_schema=False),
     ]
     return pages.table

@@ -16,6 +16,10 @@ SETTING_MARK: Final = "x-setting"
 
 POSITION_PATTERN: Final = "[0-9]+:[0-9]+-[0-9]+"
 POSITIONS_PATTERN: Final = f"{POSITION_PATTERN}(,{POSITION_PATTERN})*"
+AFTER_EXPECTED: Final = (
+    "a position such as 0:1763811000123-0, several for several partitions separated by commas, "
+    "or beginning, or now"
+)
 AGE_PATTERN: Final = "[0-9]{1,9}[smhd]"
 TIME_EXAMPLE: Final = "2026-11-22T09:30:00.123Z"
 ID_EXAMPLE: Final = "019ab9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
@@ -93,6 +97,16 @@ Metadata = Annotated[
 ]
 AnyJson = Annotated[msgspec.Raw, Meta(description="Any JSON value.")]
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+Listed = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        extra_json_schema={"pattern": r"^[^,\u0000-\u001f\u007f-\u009f]*$"},
+    ),
+]
+"""One of several texts that a query parameter names, separated by commas."""
+
 MaxRetries = Annotated[
     int, Meta(ge=0, le=100, description="How often a failed attempt is tried again.")
 ]

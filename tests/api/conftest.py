@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
+import msgspec
 import pytest
 
 from api.app import App, create_app
@@ -53,11 +54,17 @@ class Service:
 
 
 @pytest.fixture
-async def service(store: RedisStore) -> AsyncIterator[Service]:
+async def service(store: RedisStore, settings: Settings) -> AsyncIterator[Service]:
     """uvicorn on a free loopback port, over an empty ledger."""
     service = Service()
+    msgspec.structs.replace(settings, port=0)
     running = asyncio.create_task(
-        serve(Settings(port=0), store, stop=service.stop, on_started=service.on_started)
+        serve(
+            msgspec.structs.replace(settings, port=0),
+            store,
+            stop=service.stop,
+            on_started=service.on_started,
+        )
     )
     async with asyncio.timeout(20):
         await service.started.wait()

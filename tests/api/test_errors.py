@@ -41,7 +41,7 @@ async def test_where_nothing_is_nothing_is_found(api: httpx2.AsyncClient, method
 
 
 ALLOWED = {
-    TASKS: "OPTIONS, POST",
+    TASKS: "GET, HEAD, OPTIONS, POST",
     f"{TASKS}/batch": "OPTIONS, POST",
     f"{TASKS}/{UNKNOWN_ID}": "DELETE, GET, HEAD, OPTIONS",
     f"{TASKS}/{UNKNOWN_ID}/events": "GET, HEAD, OPTIONS",
@@ -50,6 +50,9 @@ ALLOWED = {
     "/health": "GET, HEAD, OPTIONS",
     "/livez": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+    "/docs": "GET, HEAD, OPTIONS",
+    "/static/docs.css": "GET, HEAD, OPTIONS",
 }
 
 
