@@ -67,6 +67,17 @@ def decode_event(name: str, data: bytes, upcasters: Mapping[str, Upcaster] = UPC
         raise Undecodable(f"the data of a {name} event cannot be read: {error}") from error
 
 
+def decoder_of(name: bytes) -> Callable[[bytes], Event]:
+    """`decode_event` for many events stored under one name; its errors are ValueErrors too, where
+    the data has another shape. Raises UnknownEventType."""
+    text = name.decode(errors="replace")
+    if text in UPCASTERS:
+        return lambda data: decode_event(text, data)
+    if text not in _decoders:
+        raise UnknownEventType(f"event type {text!r} is unknown to this version of ledgerq")
+    return _decoders[text]
+
+
 def decode_meta(data: bytes) -> Meta:
     """The meta of a stored event. Raises Undecodable for another shape."""
     try:

@@ -12,11 +12,13 @@ from ledger.codec import Undecodable, decode_task, encode
 from ledger.events import Priority, TaskSubmitted
 from ledger.identity import partition_of
 from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
+from ledger.script_format import EVENT_FIELDS
 from ledger.store import (
     Append,
     Claimed,
     Conflict,
     Delivery,
+    Entry,
     Extent,
     Full,
     Outcome,
@@ -318,6 +320,9 @@ class MemoryStore:
             await self._idle(wait_ms)
         return []
 
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        return [_as_entry(event) for event in await self.events_after(position, count, wait_ms)]
+
     async def event_at(self, position: Position) -> Recorded | None:
         events = self.contents[position.partition].events
         return next((event for event in events if event.position == position), None)
@@ -327,3 +332,10 @@ class MemoryStore:
 
     def _partition(self, task_id: str) -> Partition:
         return self.contents[self.partition_of(task_id)]
+
+
+def _as_entry(event: Recorded) -> Entry:
+    texts = (event.type, event.task_id, str(event.version), str(event.at))
+    values = [*map(str.encode, texts), event.data, event.meta, event.prev.encode()]
+    fields = [part for pair in zip(EVENT_FIELDS, values, strict=True) for part in pair]
+    return event.position.entry.encode(), fields

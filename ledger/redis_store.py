@@ -38,6 +38,7 @@ from ledger.store import (
     Claimed,
     Conflict,
     Delivery,
+    Entry,
     Extent,
     Outcome,
     Overdue,
@@ -342,23 +343,26 @@ class RedisStore:
         return Extent(first if told[b"length"] else last, last)
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
-        key, entry = self._keys[position.partition].events, position.entry
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_ms / 1000
         while True:
-            left_ms = self._block_ms(round((deadline - loop.time()) * 1000))
-            reply = await self._caller.command(
-                "XREAD", "COUNT", count, "BLOCK", left_ms, "STREAMS", key, entry
-            )
-            if not reply:
+            left_ms = round((deadline - loop.time()) * 1000)
+            entries = await self.entries_after(position, count, left_ms)
+            if not entries:
                 return []
-            entries = reply[0][1]
             events, foreign = read_events(position.partition, entries)
             for stranger in foreign:
                 self.foreign.met(stranger)
             if events:
                 return events
-            entry = entries[-1][0].decode()
+            position = Position(position.partition, entries[-1][0].decode())
+
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        key, block_ms = self._keys[position.partition].events, self._block_ms(wait_ms)
+        reply = await self._caller.command(
+            "XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", key, position.entry
+        )
+        return reply[0][1] if reply else []
 
     async def event_at(self, position: Position) -> Recorded | None:
         key = self._keys[position.partition].events

@@ -16,6 +16,7 @@ from ledger.store import (
     Claimed,
     Conflict,
     Delivery,
+    Entry,
     Full,
     Outcome,
     Position,
@@ -135,16 +136,16 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-_EVENT_FIELDS = [b"type", b"task", b"version", b"at", b"data", b"meta", b"prev"]
+EVENT_FIELDS = [b"type", b"task", b"version", b"at", b"data", b"meta", b"prev"]
 """As append.lua writes them, always in this order."""
 
 
-def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
+def read_recorded(partition: int, entry: Entry) -> Recorded:
     """An event from its stream entry. Raises ForeignEntry for an entry that is none."""
     position = Position(partition, entry[0].decode())
     flat = entry[1]
     try:
-        if flat[::2] != _EVENT_FIELDS:
+        if flat[::2] != EVENT_FIELDS:
             raise ValueError(f"its fields are {flat[::2]!r:.80}")
         kind, task, version, at, data, meta, prev = flat[1::2]
         task_id = task.decode()
@@ -165,7 +166,7 @@ def read_recorded(partition: int, entry: tuple[bytes, list[bytes]]) -> Recorded:
 
 
 def read_events(
-    partition: int, entries: Sequence[tuple[bytes, list[bytes]]]
+    partition: int, entries: Sequence[Entry]
 ) -> tuple[list[Recorded], list[ForeignEntry]]:
     """The events among stream entries, and what else there was, each in the entries' order."""
     events: list[Recorded] = []

@@ -138,6 +138,11 @@ class Extent(msgspec.Struct, frozen=True):
     last: Position
 
 
+Entry = tuple[bytes, list[bytes]]
+"""What lies in a partition's stream, as it lies there: the entry's id, then names and values of its
+fields in turn. `ledger.script_format.read_recorded` makes a Recorded of it."""
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """A ready entry handed out by a consumer group. `number` is its place in the queue's order."""
 
@@ -292,6 +297,11 @@ class Store(Protocol):
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         """The next events of a partition, oldest first, waiting for them up to `wait_ms`. What
         stands there and is no event of ledgerq is stepped over."""
+        ...
+
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        """As `events_after`, for whoever reads many: nothing is made of the entries, and those that
+        are no events are among them."""
         ...
 
     async def event_at(self, position: Position) -> Recorded | None:

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
-from ledger.store import Position, Recorded, Store
+from ledger.store import Entry, Position, Store
+from projections.fold import Missing
 from projections.read_model import BEGINNING, Checkpoint, ReadModel, digest
 
 READ_COUNT_FIRST: Final = 100
@@ -18,7 +19,7 @@ READ_BYTES: Final = 4 * 1024 * 1024
 """Entries are asked for in such numbers that a read should bring no more than this. Payloads of a
 MiB each may bring more, once: the next read asks for fewer."""
 
-COMMIT_TASKS: Final = 5_000
+COMMIT_TASKS: Final = 15_000
 COMMIT_BYTES: Final = 16 * 1024 * 1024
 """A commit is due when so much is gathered."""
 
@@ -47,7 +48,7 @@ async def bring_level(
             end = (await store.last_position(partition)).entry
         start = Position(partition, model.checkpoint(partition).entry)
         async for entries in read_ahead(store, start, end):
-            await take(model, store, entries)
+            await take(model, store, partition, entries)
             progress(len(entries))
             tasks, size_bytes = model.gathered
             if tasks >= COMMIT_TASKS or size_bytes >= COMMIT_BYTES:
@@ -55,10 +56,15 @@ async def bring_level(
     model.commit()
 
 
-async def take(model: ReadModel, store: Store, entries: Sequence[Recorded]) -> None:
+async def take(model: ReadModel, store: Store, partition: int, entries: Sequence[Entry]) -> None:
     """Fold entries of one partition into the model, with what it needs from the store for that."""
-    histories = {task_id: await store.history(task_id) for task_id in model.look_up(entries)}
-    model.take(entries, histories)
+    while True:
+        try:
+            model.take(partition, entries)
+            return
+        except Missing as missing:
+            model.remember(missing, await store.history(missing.task_id))
+            entries = _cut(entries, first=missing.position)
 
 
 async def still_there(store: Store, partition: int, checkpoint: Checkpoint) -> bool:
@@ -71,13 +77,13 @@ async def still_there(store: Store, partition: int, checkpoint: Checkpoint) -> b
     return event is not None and digest(event) == checkpoint.digest
 
 
-async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[Sequence[Recorded]]:
+async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[Sequence[Entry]]:
     """The entries behind `start`, up to and with `end`, in pieces."""
-    last, count = Position(start.partition, end).order, READ_COUNT_FIRST
+    last, count = Position(start.partition, end), READ_COUNT_FIRST
     position = start
-    if position.order >= last:
+    if position.order >= last.order:
         return
-    reading = asyncio.create_task(store.events_after(position, count, BEHIND_WAIT_MS))
+    reading = asyncio.create_task(store.entries_after(position, count, BEHIND_WAIT_MS))
     try:
         while True:
             entries = await reading
@@ -86,13 +92,13 @@ async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[
                     f"partition {start.partition} was to be read up to {end}, and has nothing"
                     f" behind {position.entry}"
                 )
-            position = entries[-1].position
-            over = position.order >= last
+            position = position_of(start.partition, entries[-1])
+            over = position.order >= last.order
             if over:
-                yield _cut(entries, last)
+                yield _cut(entries, last=last)
                 return
             count = next_count(entries, count)
-            reading = asyncio.create_task(store.events_after(position, count, BEHIND_WAIT_MS))
+            reading = asyncio.create_task(store.entries_after(position, count, BEHIND_WAIT_MS))
             await asyncio.sleep(0)  # lets the request out
             yield entries
     finally:
@@ -100,14 +106,27 @@ async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[
         await asyncio.wait([reading])
 
 
-def next_count(entries: Sequence[Recorded], count: int) -> int:
+def position_of(partition: int, entry: Entry) -> Position:
+    """Where an entry lies."""
+    return Position(partition, entry[0].decode())
+
+
+def next_count(entries: Sequence[Entry], count: int) -> int:
     """How many entries to ask for, after `count` were asked for and these came."""
-    size_bytes = sum(len(entry.data) for entry in entries)
+    size_bytes = sum([sum(map(len, fields)) for _, fields in entries])
     fitting = READ_BYTES * len(entries) // (size_bytes + 1)
     return max(1, min(fitting, 2 * count, READ_COUNT_MAX))
 
 
-def _cut(entries: Sequence[Recorded], last: tuple[int, int]) -> Sequence[Recorded]:
-    if entries[-1].position.order == last:
+def _cut(
+    entries: Sequence[Entry], *, first: Position | None = None, last: Position | None = None
+) -> Sequence[Entry]:
+    """Those from `first` on, up to and with `last`."""
+    if last is not None and entries[-1][0] == last.entry.encode():
         return entries
-    return [entry for entry in entries if entry.position.order <= last]
+    return [
+        entry
+        for entry in entries
+        if (first is None or position_of(first.partition, entry).order >= first.order)
+        and (last is None or position_of(last.partition, entry).order <= last.order)
+    ]

@@ -1,27 +1,31 @@
 """The fold that all projections share: from entries of the ledger to changes of tasks.
 
 It knows tasks as they are in the table of tasks, keeps those that are not finished at hand, and
-gathers changes until whoever drives it has them written.
+gathers changes until whoever drives it has them written. A rebuild goes through here three million
+times, which is why entries are taken by their fixed places, and tasks known by the bytes of their
+ids.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
 import msgspec
 
-from ledger.codec import Undecodable, encode
-from ledger.events import TaskSubmitted
+from ledger.codec import Undecodable, decoder_of, encode
+from ledger.events import Event, TaskSubmitted
 from ledger.evolve import initial_state, state_after
+from ledger.foreign import ForeignEntries, ForeignEntry
 from ledger.identity import is_task_id
-from ledger.store import Recorded
+from ledger.script_format import read_recorded
+from ledger.store import Entry, Position, Recorded
 from ledger.task import FINISHED, State
 from ledger.transitions import IllegalTransition, next_status
 from ledger.upcast import UPCASTERS
 from projections.changes import PRIORITY_NO, Change
 from projections.names import Names
-from projections.stats import Measures
+from projections.stats import MEASURED, Measures
 
 REMEMBERED_MAX: Final = 20_000
 """Unfinished tasks kept in memory, so that most events need no look into the table."""
@@ -29,10 +33,12 @@ REMEMBERED_MAX: Final = 20_000
 SELECT_MAX: Final = 500
 """Tasks that are looked up with one statement."""
 
+KIND, TASK, VERSION, FIELDS = 1, 3, 5, 14
+"""Where an event's entry has them (see script_format.EVENT_FIELDS), and how long it is."""
+
 _SELECT: Final = "SELECT id, kb, task_type, priority, state, version FROM tasks WHERE id IN"
 
 _decode_state = msgspec.json.Decoder(State).decode
-
 
 GO_ON_HINT: Final = (
     "upgrade ledgerq and start it again, or leave the event out with --skip-events POSITION"
@@ -43,9 +49,38 @@ GO_ON_HINT: Final = (
 class Poison(Exception):
     """An event that cannot be folded. What came before it is folded, and can be written."""
 
-    def __init__(self, recorded: Recorded, reason: str) -> None:
-        super().__init__(f"{recorded.type} at {recorded.position}: {reason}")
-        self.position = recorded.position
+    def __init__(self, position: Position, kind: str, reason: str) -> None:
+        super().__init__(f"{kind} at {position}: {reason}")
+        self.position = position
+
+
+class Missing(Exception):
+    """An event of a task that the read model has let go of: `remember` its history, then go on from
+    here. What came before this is folded."""
+
+    def __init__(self, partition: int, entry: Entry) -> None:
+        name, fields = entry
+        super().__init__(f"{name.decode()}: the task is not in the read model")
+        self.position = Position(partition, name.decode())
+        self.kind = fields[KIND].decode(errors="replace")
+        self.task_id = fields[TASK].decode()
+        self.version = int(fields[VERSION])
+
+
+class _Unfit(Exception):
+    """An entry that is no event, or none that can be folded."""
+
+    def __init__(self, entry: Entry, reason: str) -> None:
+        super().__init__(reason)
+        self.entry = entry
+
+
+class _Unknown(Exception):
+    """An event of a task that is not in the table."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -61,15 +96,20 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Fold:
-    """Gathers changes: `take` entries, hand `changes` to the projections, then `clear`."""
+    """Gathers changes: `take` entries, hand `changes` to the projections, then `clear`.
+
+    Tasks go by their ids as they stand in the ledger, in bytes.
+    """
 
     def __init__(self, db: sqlite3.Connection, names: Names, skipped: Collection[str]) -> None:
         """`skipped`: positions of events that are to be left out."""
         self._db = db
         self._names = names
         self._skipped = frozenset(skipped)
-        self._known: dict[str, Known] = {}
-        self._changes: dict[str, Change] = {}
+        self._decoders: dict[bytes, Callable[[bytes], Event]] = {}
+        self._known: dict[bytes, Known] = {}
+        self._changes: dict[bytes, Change] = {}
+        self._foreign = ForeignEntries()
         self.measures = Measures()
         self.bytes = 0
         """A measure of what is gathered."""
@@ -81,154 +121,184 @@ class Fold:
     def __len__(self) -> int:
         return len(self._changes)
 
-    def look_up(self, entries: Iterable[Recorded]) -> list[str]:
-        """Get at hand the tasks that these entries go on with; returns those of which the table
-        knows nothing. They are to be given to `remember` before the entries are taken."""
-        wanted = [
-            entry.task_id
-            for entry in entries
-            if entry.version > 1
-            and entry.task_id not in self._changes
-            and entry.task_id not in self._known
-            and is_task_id(entry.task_id)
-        ]
-        if not wanted:
-            return []
-        begun = {entry.task_id for entry in entries if entry.version == 1}
-        missing = [task_id for task_id in dict.fromkeys(wanted) if task_id not in begun]
-        for first in range(0, len(missing), SELECT_MAX):
-            self._select(missing[first : first + SELECT_MAX])
-        return [task_id for task_id in missing if task_id not in self._known]
-
-    def remember(self, task_id: str, history: Iterable[Recorded]) -> None:
-        """Know a task from its history, oldest first, up to where its next event goes on.
-
-        Raises Poison.
-        """
+    def remember(self, missing: Missing, history: Iterable[Recorded]) -> None:
+        """Know a task that was missing from its history, oldest first. Raises Poison."""
         known: Known | None = None
         for recorded in history:
+            if recorded.version >= missing.version:
+                break
             try:
                 event = recorded.event()
                 if known is None:
-                    known = self._submitted(recorded, event)
+                    known = self._submitted(event, recorded.data, recorded.type, recorded.at)
                 else:
                     state = state_after(known.state, event, recorded.at)
                     known = msgspec.structs.replace(known, state=state, version=recorded.version)
             except (Undecodable, IllegalTransition) as error:
-                raise Poison(recorded, str(error)) from error
-        if known is not None:
-            self._known[task_id] = known
+                raise Poison(recorded.position, recorded.type, str(error)) from error
+        if known is None or known.version != missing.version - 1:
+            raise Poison(
+                missing.position, missing.kind, "the ledger does not have what came before it"
+            )
+        self._known[missing.task_id.encode()] = known
 
-    def take(self, entries: Iterable[Recorded]) -> None:
-        """Fold entries, whose tasks were looked up. Raises Poison, with those before it folded."""
-        for recorded in entries:
+    def take(self, partition: int, entries: Sequence[Entry]) -> None:
+        """Fold entries of one partition. Raises Poison or Missing, with those before it folded."""
+        left = iter(entries)
+        while True:
             try:
-                self._take(recorded)
-            except (Undecodable, IllegalTransition, ValueError) as error:
-                if str(recorded.position) not in self._skipped:
-                    raise Poison(recorded, str(error)) from error
-                self._step_over(recorded)
+                self._take_all(left, entries)
+                return
+            except _Unfit as unfit:
+                entry, reason = unfit.entry, str(unfit)
+            except _Unknown as unknown:
+                raise Missing(partition, unknown.entry) from None
+            if self._is_foreign(partition, entry):
+                continue
+            position = Position(partition, entry[0].decode())
+            if str(position) not in self._skipped:
+                raise Poison(position, entry[1][KIND].decode(errors="replace"), reason)
+            self._step_over(entry[1])
 
     def clear(self) -> None:
         """Begin a new batch: what was gathered is written."""
-        for task_id, change in self._changes.items():
+        for task, change in self._changes.items():
             if change.after.status in FINISHED:
-                self._known.pop(task_id, None)
+                self._known.pop(task, None)
             else:
-                self._known[task_id] = Known(
+                self._known[task] = Known(
                     change.kb, change.task_type, change.priority, change.after, change.version
                 )
         surplus = len(self._known) - REMEMBERED_MAX
-        for task_id in list(islice(self._known, max(surplus, 0))):
-            del self._known[task_id]
+        for task in list(islice(self._known, max(surplus, 0))):
+            del self._known[task]
         self._changes = {}
         self.measures = Measures()
         self.bytes = 0
 
-    def _take(self, recorded: Recorded) -> None:
-        event, at = recorded.event(), recorded.at
-        change = self._changes.get(recorded.task_id)
-        if change is None:
-            known = self._known.pop(recorded.task_id, None)
-            if known is None:
-                self._begin(recorded, self._submitted(recorded, event))
-                return
-            change = self._go_on(recorded.task_id, known)
-        if recorded.version != change.version + 1:
-            raise IllegalTransition(
-                f"version {recorded.version} of a task cannot follow version {change.version}"
-            )
-        after = state_after(change.after, event, at)
-        self.measures.take(change.task_type, change.after, event, at)
-        change.after, change.version = after, recorded.version
-        self.bytes += len(recorded.data)
+    def _take_all(self, left: Iterable[Entry], entries: Sequence[Entry]) -> None:
+        """Take those that are left of the entries. Raises _Unfit, _Unknown; those before it are
+        taken, and those after it are left."""
+        changes, known = self._changes, self._known
+        decoders, measures = self._decoders, self.measures
+        size_bytes = 0
+        entry: Entry | None = None
+        try:
+            for entry in left:
+                fields = entry[1]
+                # Fields in other places are found out where they do not fit.
+                _, kind, _, task, _, version_text, _, at_text, _, data, _, _, last_name, _ = fields
+                version, at = int(version_text), int(at_text)
+                decode = decoders.get(kind) or self._decoder_of(kind)
+                event = decode(data)
+                size_bytes += len(data)
+                change = changes.get(task)
+                if change is None:
+                    if last_name != b"prev":
+                        raise ValueError("its fields are not those of an event")
+                    if task not in known and version != 1 and is_task_id(task.decode()):
+                        self._look_up(entries)
+                        if task not in known:
+                            raise _Unknown(entry)
+                    if task not in known:
+                        self._begin(task, version, event, kind, data, at)
+                        continue
+                    change = self._go_on(task, known.pop(task))
+                if version != change.version + 1:
+                    raise IllegalTransition(
+                        f"version {version} of a task cannot follow version {change.version}"
+                    )
+                before = change.after
+                change.after = state_after(before, event, at)
+                change.version = version
+                if kind in MEASURED:
+                    measures.take(change.task_type, before, event, at)
+        except (Undecodable, IllegalTransition, ValueError, RecursionError) as error:
+            assert entry is not None  # noqa: S101 - it is one of them that failed
+            raise _Unfit(entry, str(error)) from error
+        finally:
+            self.bytes += size_bytes
 
-    def _submitted(self, recorded: Recorded, event: object) -> Known:
+    def _look_up(self, entries: Sequence[Entry]) -> None:
+        """Get at hand the tasks that these entries go on with."""
+        wanted = {
+            fields[TASK]
+            for _, fields in entries
+            if len(fields) == FIELDS
+            and fields[VERSION] != b"1"
+            and fields[TASK] not in self._changes
+            and fields[TASK] not in self._known
+            and is_task_id(fields[TASK].decode(errors="replace"))
+        }
+        tasks = list(wanted)
+        for first in range(0, len(tasks), SELECT_MAX):
+            self._select(tasks[first : first + SELECT_MAX])
+
+    def _decoder_of(self, kind: bytes) -> Callable[[bytes], Event]:
+        decode = self._decoders[kind] = decoder_of(kind)
+        return decode
+
+    def _submitted(self, event: Event, data: bytes, kind: str, at: int) -> Known:
         if not isinstance(event, TaskSubmitted):
-            next_status(None, type(event))  # pyright: ignore[reportArgumentType]
+            next_status(None, type(event))
             raise AssertionError("the transition table lets a life begin in one way only")
-        data = encode(event) if recorded.type in UPCASTERS else recorded.data
         return Known(
             self._names.number(event.kb_id),
             self._names.number(event.task_type),
             PRIORITY_NO[event.priority],
-            initial_state(event, recorded.at),
-            recorded.version,
-            data,
+            initial_state(event, at),
+            1,
+            encode(event) if kind in UPCASTERS else data,
         )
 
-    def _begin(self, recorded: Recorded, known: Known) -> None:
-        if recorded.version != 1:
-            raise IllegalTransition(f"a task cannot begin with version {recorded.version}")
-        self._changes[recorded.task_id] = Change(
-            _id_bytes(recorded.task_id), known.kb, known.task_type, known.priority, None,
-            known.state, 1, False, known.submission,
+    def _begin(
+        self, task: bytes, version: int, event: Event, kind: bytes, data: bytes, at: int
+    ) -> None:
+        known = self._submitted(event, data, kind.decode(), at)
+        if version != 1:
+            raise IllegalTransition(f"a task cannot begin with version {version}")
+        self._changes[task] = Change(
+            _id_bytes(task), known.kb, known.task_type, known.priority, None, known.state, 1,
+            False, known.submission,
         )  # fmt: skip
-        self.bytes += len(recorded.data)
 
-    def _go_on(self, task_id: str, known: Known) -> Change:
-        change = self._changes[task_id] = Change(
-            _id_bytes(task_id), known.kb, known.task_type, known.priority, known.state,
-            known.state, known.version, known.submission is None, known.submission,
+    def _go_on(self, task: bytes, known: Known) -> Change:
+        change = self._changes[task] = Change(
+            _id_bytes(task), known.kb, known.task_type, known.priority, known.state, known.state,
+            known.version, known.submission is None, known.submission,
         )  # fmt: skip
         return change
 
-    def _step_over(self, recorded: Recorded) -> None:
-        """An event that was said to be left out still counts as one of its task's versions."""
-        change = self._changes.get(recorded.task_id)
-        known = self._known.pop(recorded.task_id, None)
-        if change is None and known is not None:
-            change = self._go_on(recorded.task_id, known)
-        if change is not None:
-            change.version = max(change.version, recorded.version)
+    def _is_foreign(self, partition: int, entry: Entry) -> bool:
+        try:
+            read_recorded(partition, entry)
+        except ForeignEntry as stranger:
+            self._foreign.met(stranger)
+            return True
+        return False
 
-    def _select(self, task_ids: list[str]) -> None:
-        by_id = {_id_bytes(task_id): task_id for task_id in task_ids}
+    def _step_over(self, fields: list[bytes]) -> None:
+        """An event that was said to be left out still counts as one of its task's versions."""
+        task, version = fields[TASK], int(fields[VERSION])
+        if task not in self._changes and task not in self._known:
+            self._select([task])
+        change, known = self._changes.get(task), self._known.pop(task, None)
+        if change is None and known is not None:
+            change = self._go_on(task, known)
+        if change is not None:
+            change.version = max(change.version, version)
+
+    def _select(self, tasks: list[bytes]) -> None:
+        by_id = {_id_bytes(task): task for task in tasks}
         marks = ",".join("?" * len(by_id))
-        rows = self._db.execute(
-            f"SELECT id, kb, task_type, priority, state, version FROM tasks WHERE id IN ({marks})",  # noqa: S608 - nothing but question marks
-            list(by_id),
-        )
+        rows = self._db.execute(f"{_SELECT} ({marks})", list(by_id))
         for id, kb, task_type, priority, state, version in rows:
             self._known[by_id[id]] = Known(kb, task_type, priority, _decode_state(state), version)
 
 
-def histories_before(
-    entries: Sequence[Recorded], histories: Mapping[str, Sequence[Recorded]]
-) -> dict[str, list[Recorded]]:
-    """The part of each task's history that comes before its first event among `entries`."""
-    first: dict[str, int] = {}
-    for entry in entries:
-        first.setdefault(entry.task_id, entry.version)
-    return {
-        task_id: [recorded for recorded in history if recorded.version < first[task_id]]
-        for task_id, history in histories.items()
-    }
-
-
-def _id_bytes(task_id: str) -> bytes:
-    """Raises ValueError for what is no UUID."""
-    found = bytes.fromhex(task_id.replace("-", ""))
-    if len(found) != 16:
-        raise ValueError(f"{task_id[:80]!r} is no UUID")
-    return found
+def _id_bytes(task: bytes) -> bytes:
+    """Raises ValueError for what is no task id."""
+    text = task.decode()
+    if not is_task_id(text):
+        raise ValueError(f"{text[:80]!r} is no task id")
+    return bytes.fromhex(text.replace("-", ""))

@@ -18,12 +18,13 @@ import msgspec
 import structlog
 
 from ledger.rejections import Rejection
-from ledger.store import Position, Recorded, Store
+from ledger.store import Entry, Position, Store
 from projections import sqlite
 from projections.catch_up import (
     READ_COUNT_FIRST,
     LedgerCutShort,
     next_count,
+    position_of,
     still_there,
     take,
 )
@@ -129,7 +130,7 @@ class Projector:
         self._unbuildable = False
         self._rebuild: Rebuild | None = None
         self._building: asyncio.Task[None] | None = None
-        self._reads: dict[int, asyncio.Task[list[Recorded]]] = {}
+        self._reads: dict[int, asyncio.Task[list[Entry]]] = {}
         self._counts = dict.fromkeys(range(store.partitions), READ_COUNT_FIRST)
         self.evict_at_s = 0.0
         self._said: set[str] = set()
@@ -310,13 +311,15 @@ class Projector:
                 return
             if entries:
                 self._counts[partition] = next_count(entries, self._counts[partition])
-                self._read(entries[-1].position)
+                self._read(position_of(partition, entries[-1]))
                 await asyncio.sleep(0)  # lets the request out
-                await take(model, self._store, entries)
+                await take(model, self._store, partition, entries)
         model.commit()
 
     def _read(self, position: Position) -> None:
-        reading = self._store.events_after(position, self._counts[position.partition], READ_WAIT_MS)
+        reading = self._store.entries_after(
+            position, self._counts[position.partition], READ_WAIT_MS
+        )
         self._reads[position.partition] = asyncio.ensure_future(reading)
 
     def _went_backwards(self, model: ReadModel, partition: int) -> None:

@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 import structlog
 
-from ledger.store import Position, Recorded
+from ledger.script_format import read_events
+from ledger.store import Entry, Position, Recorded
 from projections import queues, retention, sqlite, stats, tasks
-from projections.fold import Fold, Poison, histories_before
+from projections.fold import Fold, Missing, Poison
 from projections.names import Names
 
 log = structlog.get_logger("projections")
@@ -130,32 +131,34 @@ class ReadModel:
 
     # -- events -------------------------------------------------------------------------------
 
-    def look_up(self, entries: Sequence[Recorded]) -> list[str]:
-        """The tasks that the read model has let go of, and whose history `take` therefore needs."""
-        return self._fold.look_up(entries)
+    def take(self, partition: int, entries: Sequence[Entry]) -> None:
+        """Fold the next entries of one partition.
 
-    def take(
-        self, entries: Sequence[Recorded], histories: Mapping[str, Sequence[Recorded]]
-    ) -> None:
-        """Fold the next entries of one partition, which were looked up.
-
-        Raises Poison; what came before the poisonous event is taken then, and can be committed.
+        Raises Poison, and Missing (see `remember`); what came before that event is taken then, and
+        can be committed.
         """
-        for task_id, history in histories_before(entries, histories).items():
-            self._fold.remember(task_id, history)
         try:
-            self._fold.take(entries)
-        except Poison as poison:
-            good = [entry.position for entry in entries].index(poison.position)
-            if good:
-                self._reach(entries[good - 1], good)
+            self._fold.take(partition, entries)
+        except (Poison, Missing) as stop:
+            names = [name.decode() for name, _ in entries]
+            self._reach(partition, entries[: names.index(stop.position.entry)])
             raise
-        self._reach(entries[-1], len(entries))
+        self._reach(partition, entries)
 
-    def _reach(self, last: Recorded, count: int) -> None:
-        partition = last.position.partition
-        events = self.checkpoint(partition).events + count
-        self._pending[partition] = Checkpoint(last.position.entry, digest(last), events)
+    def remember(self, missing: Missing, history: Sequence[Recorded]) -> None:
+        """Know the task of a Missing event by its history, and take that event again."""
+        self._fold.remember(missing, history)
+
+    def _reach(self, partition: int, entries: Sequence[Entry]) -> None:
+        events, foreign = read_events(partition, entries[-1:])
+        if foreign:
+            events, _ = read_events(partition, entries)
+        if events:
+            before = self.checkpoint(partition).events
+            last = events[-1]
+            self._pending[partition] = Checkpoint(
+                last.position.entry, digest(last), before + len(entries)
+            )
 
     def commit(self) -> None:
         """Write what was taken. On any error nothing is written.

@@ -29,6 +29,13 @@ BUCKETS_S: Final = (
 _BUCKETS_MS: Final = [bound_s * 1_000 for bound_s in BUCKETS_S]
 
 
+MEASURED: Final = frozenset(
+    kind.__name__.encode()
+    for kind in (TaskStarted, TaskCompleted, AttemptFailed, RetryScheduled, TaskFailed)
+)
+"""The stored names of the events that `Measures.take` looks at."""
+
+
 class Measures:
     """What the events of a batch say of attempts, summed up for `outcomes` and `histograms`."""
 
