@@ -183,8 +183,10 @@ def _count_rows(
     if by is None:
         return {0: _count(db, source, parts)}
     values, where = census.values(by), all_of(parts)
+    if not values:
+        return {}
     sums = ", ".join(f"count(*) FILTER (WHERE {by} = {value})" for value in values)
-    [row] = db.execute(f"SELECT {sums or 0} FROM {source}{where.text}", where.values)  # noqa: S608 - names of ours
+    [row] = db.execute(f"SELECT {sums} FROM {source}{where.text}", where.values)  # noqa: S608 - names of ours
     return dict(zip(values, row, strict=False))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -88,7 +88,7 @@ def test_queues_are_those_of_the_fold(history: Sequence[Step]) -> None:
 
 
 @contextmanager
-def made(history: Sequence[Step]) -> Iterator[tuple[list[Task], sqlite3.Connection]]:
+def made(history: Sequence[Step]) -> Generator[tuple[list[Task], sqlite3.Connection]]:
     """The tasks that a history makes, and a read model of them."""
     with tempfile.TemporaryDirectory() as folder:
 
