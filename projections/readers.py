@@ -25,7 +25,7 @@ READS_MAX: Final = 200
 READ_TIMEOUT_S: Final = 10.0
 """A question that takes longer, its wait for a thread included, is given up."""
 
-LOCK_TIMEOUT_MS: Final = 1_000
+LOCK_TIMEOUT_S: Final = 0.25
 """Readers meet a lock only while the file is being recovered after a crash, or from others."""
 
 CACHE_KIB: Final = 8 * 1024
@@ -166,12 +166,15 @@ def _one_state(db: sqlite3.Connection) -> Generator[None]:
 def _open(path: Path) -> sqlite3.Connection:
     # Closed by whichever thread lets go of it last.
     db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        f"file:{quote(str(path))}?mode=ro",
+        uri=True,
+        timeout=LOCK_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
     )
     try:
         db.execute("PRAGMA query_only = ON")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
     except sqlite3.Error:
         db.close()
         raise

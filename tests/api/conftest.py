@@ -25,7 +25,7 @@ async def app(store: RedisStore, settings: Settings) -> AsyncIterator[App]:
     """The application on an empty ledger."""
     app = create_app(store, settings)
     yield app
-    await app.stop_waiting()
+    await app.close()
 
 
 @pytest.fixture
