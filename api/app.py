@@ -12,6 +12,7 @@ from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
 from api.live import Live
+from api.metrics import Metrics
 from api.overload import MemoryGuard
 from api.queries import Queries
 from api.queue_info import QueueInfos
@@ -20,6 +21,8 @@ from api.routes import routes
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
+from consumers.meter_files import MeterFile
+from consumers.meters import Meter, Meters
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from projections.figures import read_figures
@@ -32,8 +35,13 @@ class App:
     """An ASGI application on an open store, which stays its caller's to close."""
 
     def __init__(self, store: RedisStore, settings: Settings) -> None:
+        self._store = store
+        self._metrics_folder = settings.metrics_folder
+        self._meter = Meter()
+        self._meter_file: MeterFile | None = None
+        store.on_append = self._meter.append
         self.live = Live(store)
-        self.streams = EventStreams(store, self.live)
+        self.streams = EventStreams(store, self.live, self._meter)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self._health = HealthChecks(store.client, self._memory, settings)
         self.read_model = ReadModel(store, settings)
@@ -48,13 +56,25 @@ class App:
             Explain(store, self._estimates),
             self.streams,
             self._health,
+            Metrics(store, self._measured, self.read_model.models.look),
             settings,
         )
         router = Router(self.table, redirect_slashes=False, default=not_found)
-        self._gate = Gate(router, {r.path: r.app for r in self.table if not r.param_convertors})
+        fixed = {r.path: r.app for r in self.table if not r.param_convertors}
+        self._gate = Gate(router, fixed, self._meter)
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         return self._gate(scope, receive, send)
+
+    def share_metrics(self) -> None:
+        """Let the other processes of this node tell what this one measures, and the other way
+        round; until `close`."""
+        self._meter_file = MeterFile(self._meter, self._metrics_folder)
+        self._meter_file.start()
+
+    async def _measured(self) -> Meters:
+        self._meter.foreign(self._store.foreign.count)
+        return await self._meter_file.gather() if self._meter_file else self._meter.meters
 
     async def stop_waiting(self) -> None:
         """Answer whoever waits with what there is: a stopping server must not wait for them."""
@@ -69,6 +89,8 @@ class App:
         await self.stop_waiting()
         await self.read_model.models.close()
         await self._memory.close()
+        if self._meter_file is not None:
+            await self._meter_file.close()
 
 
 def create_app(store: RedisStore, settings: Settings) -> App:

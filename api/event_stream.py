@@ -21,6 +21,7 @@ from api.live import Live
 from api.query import QueryReader
 from api.scalars import AFTER_EXPECTED, POSITIONS_PATTERN
 from api.task_facts import Message, Occurrence, TaskFacts
+from consumers.meters import Meter
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Position, Store, parse_positions, positions_text
 
@@ -129,15 +130,15 @@ class EventStreams:
 
     _query: Final = QueryReader(EventsQuery)
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: Live, meter: Meter) -> None:
         self._store = store
+        self._meter = meter
         self._facts = TaskFacts(store)
         self._broadcasts = [Broadcast(feed, self._facts) for feed in live.feeds]
         self._reads = asyncio.Semaphore(CATCH_UP_READS_MAX)
         self._stopping = asyncio.Event()
         self._following: set[asyncio.Task[None]] = set()
         self.clients = 0
-        self.dropped = 0
 
     @operation(
         "followEvents",
@@ -172,6 +173,7 @@ class EventStreams:
                 f"{CLIENTS_MAX} clients follow the events here already; try again",
             )
         self.clients += 1
+        self._meter.stream(opened=1)
         try:
             await exchange.start_stream(b"text/event-stream", HEADERS)
             if exchange.scope["method"] == "HEAD":
@@ -180,6 +182,7 @@ class EventStreams:
                 await self._serve(exchange, Subscription(wanted, positions), positions)
         finally:
             self.clients -= 1
+            self._meter.stream(opened=-1)
 
     async def stop(self) -> None:
         """End every stream; clients come back to whoever serves then. Afterwards nobody listens to
@@ -248,7 +251,7 @@ class EventStreams:
         if gone.done() and not gone.cancelled():
             return
         if not overflow.cancelled() or isinstance(_error(sending), TimeoutError):
-            self.dropped += 1
+            self._meter.stream(dropped=1)
             log.info("slow_client_dropped", request_id=exchange.request_id)
             await exchange.hang_up()
             return

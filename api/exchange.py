@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
@@ -24,6 +25,9 @@ BODY_TIMEOUT_S: Final = 30.0
 QUERY_BYTES_MAX: Final = 8_192
 TEXT_HEADER_MAX: Final = 255
 REQUEST_ID_MAX: Final = 128
+
+UNROUTED: Final = "other"
+"""The route of a path that leads nowhere."""
 
 JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
 
@@ -46,7 +50,16 @@ class ClientGone(Exception):
 class Exchange:
     """A request, read piece by piece, and its one answer."""
 
-    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "started")
+    __slots__ = (
+        "_receive",
+        "_send",
+        "head_sent_s",
+        "headers",
+        "request_id",
+        "route",
+        "scope",
+        "status",
+    )
 
     def __init__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         self.scope = scope
@@ -54,7 +67,17 @@ class Exchange:
         self._send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
-        self.started = False
+        self.status = 0
+        """Of the answer, once it has begun."""
+        self.route = UNROUTED
+        """The template of the path."""
+        self.head_sent_s: float | None = None
+        """When an answer in parts began, by `time.perf_counter`."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the answer has begun: it can be no other one then."""
+        return self.status != 0
 
     # -- the request --------------------------------------------------------------------------
 
@@ -190,7 +213,7 @@ class Exchange:
         content_type: Header = JSON_TYPE,
     ) -> None:
         """The whole answer, as JSON unless told otherwise. Called once."""
-        self.started = True
+        self.status = status
         start = [
             content_type,
             (b"content-length", b"%d" % len(body)),
@@ -202,14 +225,14 @@ class Exchange:
 
     async def respond_empty(self, status: int, headers: Sequence[Header]) -> None:
         """An answer without a body (204)."""
-        self.started = True
+        self.status = status
         start = [(b"x-request-id", self.request_id.encode()), *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": start})
         await self._send({"type": "http.response.body", "body": b""})
 
     async def start_stream(self, content_type: bytes, headers: Sequence[Header]) -> None:
         """The head of an answer that comes in parts: `send_part`, then `end_stream`."""
-        self.started = True
+        self.status, self.head_sent_s = 200, time.perf_counter()
         start = [
             (b"content-type", content_type),
             (b"x-request-id", self.request_id.encode()),

@@ -1,8 +1,9 @@
 """The outermost layer: makes the exchange, and turns whatever goes wrong into the one error shape.
 
-On the good path it costs a `try` and a look-up.
+On the good path it costs a `try`, a look-up and a measurement.
 """
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 
 from api.errors import ApiError, ErrorCode, answer, of_rejection
 from api.exchange import ClientGone, Exchange
+from consumers.meters import Meter
 from ledger.rejections import Rejection, RejectionCode
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ log = structlog.get_logger("api")
 
 REQUESTS_MAX: Final = 10_000
 """Requests in work at once in one process; more get 503 rather than memory."""
+
+CLIENT_GONE: Final = 499
+"""As nginx logs it: nobody was left to answer."""
 
 EXCHANGE: Final = "ledgerq.exchange"
 """Where an endpoint finds its Exchange in the ASGI scope."""
@@ -32,9 +37,12 @@ class Gate:
     submission's time.
     """
 
-    def __init__(self, app: "ASGIApp", fixed: Mapping[str, "ASGIApp"]) -> None:
+    def __init__(
+        self, app: "ASGIApp", fixed: Mapping[str, "ASGIApp"], meter: Meter | None = None
+    ) -> None:
         self._app = app
         self._fixed = fixed
+        self._meter = meter or Meter()
         self._in_work = 0
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -43,6 +51,7 @@ class Gate:
             return
         exchange = scope[EXCHANGE] = Exchange(scope, receive, send)
         self._in_work += 1
+        began_s = time.perf_counter()
         try:
             if self._in_work > REQUESTS_MAX:
                 raise ApiError(
@@ -59,6 +68,10 @@ class Gate:
             await exchange.respond(refusal.status, refusal.body, refusal.headers)
         finally:
             self._in_work -= 1
+            # An answer in parts goes on for as long as its caller likes: until its head counts.
+            seconds = (exchange.head_sent_s or time.perf_counter()) - began_s
+            status = exchange.status or CLIENT_GONE
+            self._meter.request(exchange.route, scope["method"], status, seconds)
 
     def _as_api_error(self, error: Exception, exchange: Exchange) -> ApiError:
         match error:

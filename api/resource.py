@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from api.errors import ApiError, ErrorCode, Header
-from api.exchange import Exchange
+from api.exchange import UNROUTED, Exchange
 from api.gate import EXCHANGE
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ class Resource:
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
         self.endpoints: Mapping[str, Endpoint] = dict(endpoints)
         """As given: what the API's description is made from."""
+        self.route = UNROUTED
+        """The path's template, as metrics name it; the table knows it."""
         self._handlers = dict(endpoints)
         if "GET" in endpoints:
             self._handlers["HEAD"] = endpoints["GET"]
@@ -30,8 +32,9 @@ class Resource:
         self._allow: Header = (b"allow", allow)
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
-        handler = self._handlers.get(scope["method"], self._refuse)
-        return handler(scope[EXCHANGE])
+        exchange: Exchange = scope[EXCHANGE]
+        exchange.route = self.route
+        return self._handlers.get(scope["method"], self._refuse)(exchange)
 
     async def _options(self, exchange: Exchange) -> None:
         await exchange.respond_empty(204, [self._allow])

@@ -1,5 +1,7 @@
 """Every path of the API and what it answers: one table."""
 
+from typing import cast
+
 from starlette.routing import Route
 
 from api.commands import Commands
@@ -7,6 +9,7 @@ from api.docs_page import STYLESHEET
 from api.event_stream import EventStreams
 from api.explain import Explain
 from api.health import HealthChecks, live
+from api.metrics import Metrics
 from api.pages import Pages
 from api.queries import Queries
 from api.queue_info import QueueInfos
@@ -27,6 +30,7 @@ def routes(
     explain: Explain,
     streams: EventStreams,
     health: HealthChecks,
+    metrics: Metrics,
     settings: Settings,
 ) -> list[Route]:
     """The table, from path and method to endpoint; the busiest first.
@@ -51,8 +55,11 @@ def routes(
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),
+        Route("/metrics", Resource({"GET": metrics.metrics})),
         Route("/openapi.json", Resource({"GET": pages.openapi})),
         Route("/docs", Resource({"GET": pages.docs})),
         Route(STYLESHEET, Resource({"GET": pages.stylesheet}), include_in_schema=False),
     ]
+    for route in pages.table:
+        cast("Resource", route.app).route = route.path
     return pages.table

@@ -91,6 +91,7 @@ async def _serve(
     on_started: Callable[[str, int], None] | None,
 ) -> None:
     app = create_app(store, settings)
+    app.share_metrics()
     server = Server(uvicorn_config(app, settings), app.stop_waiting, stop, on_started)
     try:
         with rarely_collecting():
@@ -115,7 +116,9 @@ async def _serve_while_opening(
         if opening.exception() is not None:
             server.end()
             return
-        entrance.open(create_app(opening.result(), settings))
+        app = create_app(opening.result(), settings)
+        app.share_metrics()
+        entrance.open(app)
         if on_started is not None:
             on_started(host, port)
 

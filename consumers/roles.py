@@ -6,9 +6,11 @@ at once, and what it was working on is taken up by others when its leases run ou
 """
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -17,6 +19,8 @@ import uvloop
 from consumers import logs
 from consumers.collector import collect_rarely
 from consumers.handlers import HandlersError
+from consumers.meter_files import MeterFile
+from consumers.meters import Meter
 from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
@@ -99,9 +103,32 @@ async def run_role(settings: Settings, make: Callable[[RedisStore], Role]) -> No
     try:
         role = make(store)
         signals.call(role.stop)
-        await role.run()
+        async with measured(store, settings):
+            await role.run()
     finally:
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def measured(store: RedisStore, settings: Settings) -> AsyncGenerator[None]:
+    """Tell /metrics of the appends made within, where this node has a data directory."""
+    kept = _meter_file(store, settings)
+    if kept is None:
+        yield
+        return
+    kept.start()
+    try:
+        yield
+    finally:
+        await kept.close()
+
+
+def _meter_file(store: RedisStore, settings: Settings) -> MeterFile | None:
+    if not Path(settings.data_dir).is_dir():
+        return None
+    meter = Meter()
+    store.on_append = meter.append
+    return MeterFile(meter, settings.metrics_folder)
 
 
 def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:

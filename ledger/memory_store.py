@@ -306,7 +306,8 @@ class MemoryStore:
         return events[-1].position if events else Position(partition, "0-0")
 
     async def extent(self, partition: int) -> Extent:
-        return Extent(Position(partition, "0-0"), await self.last_position(partition))
+        events = self.contents[partition].events
+        return Extent(Position(partition, "0-0"), await self.last_position(partition), len(events))
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         for waited in (False, True):

@@ -131,6 +131,8 @@ class RedisStore:
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
         self.foreign = ForeignEntries()
+        self.on_append: Callable[[int, float], None] | None = None
+        """Told of every append that was answered: how many steps it had, and its seconds."""
         self._cursors: dict[str, str] = {}
         self._surplus: dict[int, list[Delivery]] = {}
 
@@ -238,7 +240,10 @@ class RedisStore:
         for item in batch:
             script_keys += item.keys
             arguments += item.arguments
+        began_s = asyncio.get_running_loop().time()
         replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
+        if self.on_append is not None:
+            self.on_append(len(batch), asyncio.get_running_loop().time() - began_s)
         outcomes = [read_outcome(partition.partition, reply) for reply in replies]
         if sent_again:
             for i, (item, outcome) in enumerate(zip(batch, outcomes, strict=True)):
@@ -333,14 +338,15 @@ class RedisStore:
             flat = await self._caller.command("XINFO", "STREAM", self._keys[partition].events)
         except ResponseError as error:
             if "no such key" in str(error):
-                return Extent(nothing, nothing)
+                return Extent(nothing, nothing, 0)
             raise
         told = dict(zip(flat[::2], flat[1::2], strict=True))
         last = Position(partition, told[b"last-generated-id"].decode())
-        if told[b"entries-added"] == told[b"length"]:
-            return Extent(nothing, last)
+        added: int = told[b"entries-added"]
+        if added == told[b"length"]:
+            return Extent(nothing, last, added)
         first = Position(partition, told[b"recorded-first-entry-id"].decode())
-        return Extent(first if told[b"length"] else last, last)
+        return Extent(first if told[b"length"] else last, last, added)
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         loop = asyncio.get_running_loop()

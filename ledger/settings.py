@@ -274,6 +274,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(BUILT_IN_TASK_TYPES + self.task_types))
 
     @property
+    def metrics_folder(self) -> Path:
+        """Where the processes of this node keep what they measured."""
+        return Path(self.data_dir) / "metrics"
+
+    @property
     def read_model_folder(self) -> Path:
         """Where the read models lie."""
         return Path(self.read_model_dir or Path(self.data_dir) / "read-model")

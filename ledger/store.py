@@ -131,11 +131,13 @@ class Recorded(msgspec.Struct, frozen=True):
 class Extent(msgspec.Struct, frozen=True):
     """What a partition holds: who reads on from a position between these two misses nothing.
 
-    `first` is `0-0` while nothing was taken away; `last` is the end of all that there ever was.
+    `first` is `0-0` while nothing was taken away; `last` is the end of all that there ever was, and
+    `added` how many entries that were.
     """
 
     first: Position
     last: Position
+    added: int
 
 
 Entry = tuple[bytes, list[bytes]]

@@ -30,7 +30,13 @@ from projections.catch_up import (
 )
 from projections.fold import GO_ON_HINT, Poison
 from projections.model_files import PROJECTOR_LOCK, REBUILD_LOCK, ModelFiles
-from projections.read_model import BrokenProjection, ReadModel, Superseded, is_current
+from projections.read_model import (
+    WENT_BACKWARDS,
+    BrokenProjection,
+    ReadModel,
+    Superseded,
+    is_current,
+)
 from projections.rebuild import Rebuild
 from projections.retention import STEP_TASKS
 
@@ -324,7 +330,7 @@ class Projector:
 
     def _went_backwards(self, model: ReadModel, partition: int) -> None:
         at = str(Position(partition, model.checkpoint(partition).entry))
-        reason = f"the ledger went backwards: the event at {at} is gone, or is another one now"
+        reason = f"{WENT_BACKWARDS}: the event at {at} is gone, or is another one now"
         self._stop_all(model, at, reason, REBUILD_HINT)
 
     def _stop_all(self, model: ReadModel, at: str, reason: str, hint: str) -> None:

@@ -28,6 +28,8 @@ VERSIONS: Final = {
 """The projections, and what they are at now. `tasks` is the one that the others hang on."""
 
 BEGINNING: Final = "0-0"
+WENT_BACKWARDS: Final = "the ledger went backwards"
+"""How the reason begins of projections that stopped over that."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

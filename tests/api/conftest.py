@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx2
 import msgspec
@@ -54,17 +55,12 @@ class Service:
 
 
 @pytest.fixture
-async def service(store: RedisStore, settings: Settings) -> AsyncIterator[Service]:
+async def service(store: RedisStore, settings: Settings, tmp_path: Path) -> AsyncIterator[Service]:
     """uvicorn on a free loopback port, over an empty ledger."""
     service = Service()
-    msgspec.structs.replace(settings, port=0)
+    served = msgspec.structs.replace(settings, port=0, data_dir=str(tmp_path))
     running = asyncio.create_task(
-        serve(
-            msgspec.structs.replace(settings, port=0),
-            store,
-            stop=service.stop,
-            on_started=service.on_started,
-        )
+        serve(served, store, stop=service.stop, on_started=service.on_started)
     )
     async with asyncio.timeout(20):
         await service.started.wait()

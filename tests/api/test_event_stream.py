@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -28,11 +29,11 @@ BEGINNING = "0:0-0"
 
 
 @contextlib.asynccontextmanager
-async def served(store: RedisStore) -> AsyncGenerator[httpx2.AsyncClient]:
+async def served(store: RedisStore, data_dir: Path) -> AsyncGenerator[httpx2.AsyncClient]:
     """The API over `store`, behind a port."""
-    service = Service()
+    service, settings = Service(), Settings(port=0, data_dir=str(data_dir))
     running = asyncio.create_task(
-        serve(Settings(port=0), store, stop=service.stop, on_started=service.on_started)
+        serve(settings, store, stop=service.stop, on_started=service.on_started)
     )
     async with asyncio.timeout(PATIENCE_S):
         await service.started.wait()
@@ -157,9 +158,11 @@ async def test_catching_up_meets_the_present_without_gap_or_duplicate(
         assert told.result() == everything[everything.index(after) + 1 :]
 
 
-async def test_several_partitions_are_resumed_each_from_its_own_position(ledger_url: str):
+async def test_several_partitions_are_resumed_each_from_its_own_position(
+    ledger_url: str, tmp_path: Path
+):
     store = await RedisStore.open(ledger_url, StoreOptions(partitions=3))
-    async with served(store) as web:
+    async with served(store, tmp_path) as web:
         async with listening(web, after="beginning") as stream:
             for _ in range(20):
                 await submitted(web)
@@ -464,10 +467,10 @@ async def test_the_head_of_a_stream_alone_is_an_answer(web: httpx2.AsyncClient):
 
 
 @pytest.mark.timeout(90)
-async def test_a_stream_outlives_an_outage_of_the_ledger():
+async def test_a_stream_outlives_an_outage_of_the_ledger(tmp_path: Path):
     with make_server(valkey_binary(), *PERSISTENT) as server:
-        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=300))
-        async with served(store) as web, listening(web) as stream:
+        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=1_500))
+        async with served(store, tmp_path) as web, listening(web) as stream:
             first = await submitted(web)
             told = await stream.event()
             server.kill()

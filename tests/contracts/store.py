@@ -694,8 +694,8 @@ class StoreContract:
         empty = await store.extent(0)
         await submit(store)
 
-        assert empty == Extent(nothing, nothing)
-        assert await store.extent(0) == Extent(nothing, await store.last_position(0))
+        assert empty == Extent(nothing, nothing, 0)
+        assert await store.extent(0) == Extent(nothing, await store.last_position(0), 1)
 
     async def test_what_stands_at_a_position_can_be_looked_at(self, store: AnyStore):
         task = await submit(store)

@@ -288,8 +288,8 @@ async def test_the_extent_of_a_trimmed_ledger_begins_at_what_is_left(store: Redi
     await raw(store).xtrim(KEYS.events, maxlen=0, approximate=False)
     emptied = await store.extent(0)
 
-    assert trimmed == Extent(second.position, third.position)
-    assert emptied == Extent(third.position, third.position)
+    assert trimmed == Extent(second.position, third.position, 3)
+    assert emptied == Extent(third.position, third.position, 3)
     assert await store.last_position(0) == Position(0, "0-0")
 
 

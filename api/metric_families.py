@@ -1,0 +1,167 @@
+"""From figures to the metrics that Prometheus reads: names, labels, buckets."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+from prometheus_client import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+
+from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
+from ledger.workers import WorkerSeen, WorkerState
+from projections.metric_totals import Times, Totals
+from projections.read_model import VERSIONS, WENT_BACKWARDS
+from projections.stats import BUCKETS_S
+
+ACTIVE: Final = frozenset((WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING))
+
+
+class Scrape(msgspec.Struct, frozen=True):
+    """What is known at one moment. None: what it comes from cannot be asked now."""
+
+    meters: Meters
+    totals: Totals | None
+    lag_events: Mapping[int, int] | None
+    """By partition, between the read model and the end of the ledger."""
+    workers: Sequence[WorkerSeen] | None
+
+
+def families(scrape: Scrape) -> Iterator[Metric]:
+    """Every metric that can be told now."""
+    yield _gauge("ledger_up", "Whether the ledger answers.", scrape.workers is not None)
+    yield _gauge("read_model_up", "Whether the read model answers.", scrape.totals is not None)
+    yield from _of_processes(scrape.meters)
+    if scrape.totals is not None:
+        yield from _of_tasks(scrape.totals)
+        yield from _of_projections(scrape.totals, scrape.lag_events)
+    if scrape.workers is not None:
+        yield from _of_workers(scrape.workers)
+
+
+# -- what the ledger knows ------------------------------------------------------------------------
+
+
+def _of_tasks(totals: Totals) -> Iterator[Metric]:
+    size = GaugeMetricFamily(
+        "task_queue_size", "Tasks that could be taken now.", labels=["priority"]
+    )
+    for priority, n in totals.waiting.items():
+        size.add_metric([priority.value], n)
+    yield size
+    for outcome, told in (
+        ("success", "Tasks that were completed."),
+        ("failure", "Tasks that failed for good."),
+        ("retry", "Attempts that failed and are made again."),
+    ):
+        counter = CounterMetricFamily(f"task_{outcome}", told, labels=["type"])
+        for task_type, counts in totals.outcomes.items():
+            counter.add_metric([task_type], counts[outcome])
+        yield counter
+    yield _times(
+        "task_processing_duration_seconds",
+        "How long an attempt took, from its start to its end, however it ended.",
+        totals.processing,
+    )
+    yield _times(
+        "task_queue_wait_seconds",
+        "How long a task waited, from being ready to being started.",
+        totals.waits,
+    )
+
+
+def _of_projections(totals: Totals, lag_events: Mapping[int, int] | None) -> Iterator[Metric]:
+    stopped = GaugeMetricFamily(
+        "projection_stopped",
+        "Whether a projection gave up; /health says why, and how to go on.",
+        labels=["projection"],
+    )
+    for name in VERSIONS:
+        stopped.add_metric([name], name in totals.stopped)
+    yield stopped
+    yield _gauge(
+        "ledger_went_backwards",
+        "Whether the ledger lost events that the read model has.",
+        any(stop.reason.startswith(WENT_BACKWARDS) for stop in totals.stopped.values()),
+    )
+    if lag_events is None:
+        return
+    lag = GaugeMetricFamily(
+        "projection_lag_events",
+        "Events that a projection has still to take; +Inf for one that stopped alone.",
+        labels=["projection"],
+    )
+    behind = sum(lag_events.values())
+    alone = totals.stopped.keys() - {"tasks"} if "tasks" not in totals.stopped else frozenset[str]()
+    for name in VERSIONS:
+        lag.add_metric([name], float("inf") if name in alone else behind)
+    yield lag
+
+
+def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Metric]:
+    states = [worker.state for worker in workers]
+    active = sum(state in ACTIVE for state in states)
+    yield _gauge("worker_pool_active_count", "Workers that are there.", active)
+    idle = states.count(WorkerState.IDLE)
+    yield _gauge("worker_pool_idle_count", "Of those, the ones that run nothing.", idle)
+
+
+# -- what processes measured ----------------------------------------------------------------------
+
+
+def _of_processes(meters: Meters) -> Iterator[Metric]:
+    requests = HistogramMetricFamily(
+        "http_request_duration_seconds",
+        "Answered requests, until the end of the answer; of one in parts, until its head.",
+        labels=["route", "method", "status"],
+    )
+    for key, histogram in meters.requests.items():
+        _add(requests, key.split(" "), histogram, DURATION_BOUNDS_S)
+    yield requests
+    seconds = HistogramMetricFamily(
+        "ledger_append_duration_seconds", "Until the ledger answered a batch of appends."
+    )
+    _add(seconds, [], meters.append_seconds, DURATION_BOUNDS_S)
+    yield seconds
+    items = HistogramMetricFamily("ledger_append_batch_size", "Appends that went together.")
+    _add(items, [], meters.append_items, BATCH_BOUNDS)
+    yield items
+    yield _gauge("event_stream_clients", "Clients of the live feed, now.", meters.stream_clients)
+    yield CounterMetricFamily(
+        "event_stream_dropped", "Clients that were too slow.", value=meters.streams_dropped
+    )
+    yield CounterMetricFamily(
+        "ledger_foreign_entries",
+        "Entries of the ledger's streams that ledgerq did not write.",
+        value=meters.foreign_entries,
+    )
+
+
+# -- shapes ---------------------------------------------------------------------------------------
+
+
+def _gauge(name: str, told: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, told, value=float(value))
+
+
+def _times(name: str, told: str, times: Mapping[str, Times]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, told, labels=["type"])
+    for task_type, found in times.items():
+        histogram = Histogram(list(found.counts), found.sum_ms / 1000)
+        _add(family, [task_type], histogram, BUCKETS_S)
+    return family
+
+
+def _add(
+    family: HistogramMetricFamily,
+    labels: Sequence[str],
+    histogram: Histogram,
+    bounds: Sequence[float],
+) -> None:
+    names = ("+Inf" if bound == float("inf") else str(bound) for bound in bounds)
+    buckets = list(zip(names, map(float, accumulate(histogram.counts)), strict=True))
+    family.add_metric(labels, buckets, histogram.total)

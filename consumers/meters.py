@@ -1,0 +1,118 @@
+"""What one process measures of itself, for /metrics: a few additions each time, and no lock.
+
+Everything here is told to others through `consumers.meter_files`; what the ledger knows (tasks,
+queues, attempts) is not measured again.
+"""
+
+import bisect
+from typing import Final
+
+import msgspec
+
+DURATION_BOUNDS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, float("inf")),
+)
+BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, float("inf"))
+"""Upper bounds of the buckets; a value on a bound belongs below it."""
+
+SERIES_MAX: Final = 500
+"""Combinations of route, method and status that are told apart; further ones are one together."""
+
+OTHER: Final = "other"
+METHODS: Final = frozenset(("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"))
+"""Callers may invent methods; those are `other`."""
+
+RequestKey = tuple[str, str, int]
+"""Route (a template, never a path), method, status."""
+
+OVERFLOW: Final[RequestKey] = (OTHER, OTHER, 0)
+
+
+class Histogram(msgspec.Struct):
+    """How many values fell under each bound, and their sum."""
+
+    counts: list[int]
+    total: float = 0.0
+
+
+class Meters(msgspec.Struct, kw_only=True):
+    """The measurements of one process, or of several added up."""
+
+    requests: dict[str, Histogram] = {}
+    """By route, method and status, separated by blanks."""
+    append_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
+    append_items: Histogram = msgspec.field(default_factory=lambda: empty(BATCH_BOUNDS))
+    stream_clients: int = 0
+    streams_dropped: int = 0
+    foreign_entries: int = 0
+
+
+class Meter:
+    """Measures. `changed` is set by every measurement, for whoever keeps them."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self.meters = Meters()
+        self._requests: dict[RequestKey, Histogram] = {}
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        found = self._requests.get((route, method, status))
+        if found is None:
+            found = self._series(route, method, status)
+        found.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        found.total += seconds
+        self.changed = True
+
+    def append(self, items: int, seconds: float) -> None:
+        """So many steps were appended to the ledger together."""
+        meters = self.meters
+        meters.append_seconds.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        meters.append_seconds.total += seconds
+        meters.append_items.counts[bisect.bisect_left(BATCH_BOUNDS, items)] += 1
+        meters.append_items.total += items
+        self.changed = True
+
+    def stream(self, *, opened: int = 0, dropped: int = 0) -> None:
+        """Clients of the live feed came (or went, below 0), or were cut off."""
+        self.meters.stream_clients += opened
+        self.meters.streams_dropped += dropped
+        self.changed = True
+
+    def foreign(self, count: int) -> None:
+        """So many foreign entries were met so far."""
+        if count != self.meters.foreign_entries:
+            self.meters.foreign_entries = count
+            self.changed = True
+
+    def _series(self, route: str, method: str, status: int) -> Histogram:
+        key = (route, method if method in METHODS else OTHER, status)
+        if key not in self._requests and len(self._requests) >= SERIES_MAX:
+            key = OVERFLOW
+        if key not in self._requests:
+            named = " ".join(map(str, key))
+            self._requests[key] = self.meters.requests[named] = empty(DURATION_BOUNDS_S)
+        return self._requests[key]
+
+
+def empty(bounds: tuple[float, ...]) -> Histogram:
+    """Without a value yet."""
+    return Histogram([0] * len(bounds))
+
+
+def add(total: Meters, other: Meters, *, ended: bool) -> None:
+    """Add `other` to `total`; of a process that has `ended`, nobody is connected any more."""
+    for key, histogram in other.requests.items():
+        _add(total.requests.setdefault(key, empty(DURATION_BOUNDS_S)), histogram)
+    _add(total.append_seconds, other.append_seconds)
+    _add(total.append_items, other.append_items)
+    total.streams_dropped += other.streams_dropped
+    total.stream_clients += 0 if ended else other.stream_clients
+    # Each process reads all of the ledger: the one that has met most has met what the others have.
+    total.foreign_entries = max(total.foreign_entries, other.foreign_entries)
+
+
+def _add(total: Histogram, other: Histogram) -> None:
+    total.counts = [a + b for a, b in zip(total.counts, other.counts, strict=True)]
+    total.total += other.total
