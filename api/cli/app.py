@@ -82,6 +82,21 @@ _add(
 )
 _add(
     TASKS,
+    "list",
+    "List tasks, by whatever they have in common.",
+    "ledgerq list --status failed,canceled --created-after 1h",
+    "ledgerq list --kb docs --search timeout --sort-by completed_at --page-size 50",
+    "ledgerq list --status queued --sort-by priority --json",
+)
+_add(
+    TASKS,
+    "stats",
+    "Count tasks by status, type and priority.",
+    "ledgerq stats",
+    "ledgerq stats --kb docs --created-after 7d --json",
+)
+_add(
+    TASKS,
     "cancel",
     "Cancel a task that is not finished; a running handler is stopped.",
     "ledgerq cancel 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",

@@ -153,6 +153,14 @@ class Service:
         raw = _decode(self._call("GET", "/api/v1/stats/system"), _System).workers
         return Workers(_decode(bytes(raw), list[Worker]), raw)
 
+    def tasks(self, query: Mapping[str, str]) -> bytes:
+        """A page of the list, as JSON; the query as in the API."""
+        return self._call("GET", TASKS, query=query)
+
+    def task_stats(self, query: Mapping[str, str]) -> bytes:
+        """Counts of tasks, as JSON; the query as in the API."""
+        return self._call("GET", "/api/v1/stats/tasks", query=query)
+
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""
         return self._call("DELETE", _path(task_id))

@@ -1,10 +1,13 @@
 """A read model below the API under test, brought level when a test says so."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ledger.redis_store import RedisStore
-from projections.read_model import ReadModel
 from tests.read_models import bring_level, read_model
+
+if TYPE_CHECKING:
+    from projections.read_model import ReadModel
 
 
 class Projection:

@@ -16,6 +16,8 @@ COMMANDS = (
     "projector",
     "submit",
     "status",
+    "list",
+    "stats",
     "cancel",
     "retry",
     "explain",
