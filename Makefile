@@ -9,13 +9,14 @@ PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo bench test check lint types imports format clean
+.PHONY: help demo bench bench-full test check lint types imports format clean
 
 help:
 	@echo "make demo     run the whole story on real input, with live progress"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types, import directions, then the tests"
 	@echo "make bench    measure, beside the floor measured in the same run"
+	@echo "make bench-full   the same with a million tasks; takes some ten minutes"
 	@echo "make format   format the code and sort the imports"
 	@echo "make clean    remove .venv and everything generated (never a data directory)"
 	@echo "PYTHON=...    the Python that .venv is made with (now: $(PYTHON))"
@@ -25,6 +26,9 @@ demo: .venv/run.stamp
 
 bench: .venv/run.stamp
 	@$(BIN)/python -m bench
+
+bench-full: .venv/run.stamp
+	@$(BIN)/python -m bench --full
 
 test: .venv/dev.stamp
 	@$(BIN)/pytest

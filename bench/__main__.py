@@ -1,5 +1,5 @@
-"""`python -m bench [NAME ...] [--json FILE] [--markdown FILE] [--quick]`: all benches, or those
-that are named."""
+"""`python -m bench [NAME ...] [--json FILE] [--markdown FILE] [--quick | --full]`: all benches, or
+those that are named."""
 
 import argparse
 import logging
@@ -12,10 +12,10 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from bench import drain, estimate, latency, memory, peers, rest, submit
+from bench import drain, estimate, lag, latency, memory, peers, rebuild, rest, submit
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
-from bench.scale import FULL, QUICK, Scale
+from bench.scale import FULL, QUICK, USUAL, Scale
 from bench.servers import run_server
 
 BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] = {
@@ -25,6 +25,8 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "latency": latency.run,
     "memory": memory.run,
     "estimate": estimate.run,
+    "rebuild": rebuild.run,
+    "lag": lag.run,
     "peers": peers.run,
 }
 
@@ -53,12 +55,15 @@ def main() -> None:
         "--markdown", type=Path, metavar="FILE", help="write the tables as text too"
     )
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs")
+    parser.add_argument(
+        "--full", action="store_true", help="a million tasks where that matters: takes long"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHES]
     if unknown:
         parser.error(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    scale = QUICK if arguments.quick else FULL
+    scale = QUICK if arguments.quick else FULL if arguments.full else USUAL
     report = uvloop.run(run(arguments.names or list(BENCHES), scale))
     print_report(Console(), report)
     if arguments.json is not None:

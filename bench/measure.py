@@ -96,14 +96,17 @@ def row(
     )
 
 
-def plain_row(name: str, unit: str, figures: Sequence[float]) -> Row:
+def plain_row(name: str, unit: str, figures: Sequence[float], *, goal: Goal | None = None) -> Row:
     """The median of rounds that have no floor of their own."""
+    figure = statistics.median(figures)
     return Row(
         name=name,
         unit=unit,
-        figure=statistics.median(figures),
+        figure=figure,
         low=min(figures),
         high=max(figures),
+        goal=goal,
+        met=None if goal is None else _met(goal, figure, 0.0),
         rounds=len(figures),
     )
 

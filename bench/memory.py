@@ -46,7 +46,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
 
 
 def _rows(title: str, process: Child, below: Child, floor_name: str) -> list[Row]:
-    resident = [(_status_mb(process.pid), _status_mb(below.pid))]
+    resident = [(resident_mb(process.pid), resident_mb(below.pid))]
     rows = [row(f"{title}: resident", "MB", resident, floor_name=floor_name, goal=GOAL)]
     shares = (_proportional_mb(process.pid), _proportional_mb(below.pid))
     if all(shares):
@@ -54,7 +54,8 @@ def _rows(title: str, process: Child, below: Child, floor_name: str) -> list[Row
     return rows
 
 
-def _status_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
+    """VmRSS of a process, in MB."""
     return _kib(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / 1e6
 
 

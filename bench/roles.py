@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -108,6 +109,27 @@ async def projector(options: Options) -> None:
     await server.client.aclose()
 
 
+async def rebuilder(options: Options) -> None:
+    """One rebuild of the read model, as `ledgerq rebuild` does it."""
+    from consumers.collector import collect_rarely
+    from projections.model_files import ModelFiles
+    from projections.rebuild import Rebuild
+
+    assert options.read_model_dir is not None
+    server = BenchServer(options.redis_url)
+    async with server.store() as store:
+        collect_rarely()
+        await _begin()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        rebuild = Rebuild(ModelFiles(Path(options.read_model_dir)), store)
+        await rebuild.build()
+        await rebuild.swap()
+        _tell(Worked(began, loop.time()))
+        await _line()
+    await server.client.aclose()
+
+
 async def bare(_: Options) -> None:
     """A Starlette route that reads the body and answers fixed JSON, on the API's own server."""
     from starlette.applications import Starlette
@@ -187,6 +209,7 @@ ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "submitter": submitter,
     "worker": worker,
     "projector": projector,
+    "rebuilder": rebuilder,
     "api": api,
     "bare": bare,
     "pinger": pinger,

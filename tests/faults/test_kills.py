@@ -1,6 +1,8 @@
-"""kill -9 of a worker, of the API and of Valkey, each in the middle of 2,000 tasks.
+"""kill -9 of a worker, of the API, of the projector and of Valkey, each in the middle of 2,000
+tasks.
 
-Afterwards every acknowledged task is there, and came to its end once. What was acknowledged is all
+Afterwards every acknowledged task is there, and came to its end once; and the read model, which a
+projector has kept level meanwhile, is what a rebuild makes. What was acknowledged is all
 that a client can know: it sends again, under the same ids, what was not.
 """
 
@@ -24,9 +26,11 @@ from ledger.redis_store import RedisStore, StoreOptions
 from ledger.store import Position
 from ledger.task import Status
 from ledger.transact import transact
+from projections.check import check
 from tests.checks import Counts, check_ledger
 from tests.faults.program import Program
 from tests.given import a_submission
+from tests.projections.watching import projecting
 from tests.servers import PERSISTENT, Server, make_server, valkey_binary
 
 TASKS = 2_000
@@ -77,9 +81,20 @@ async def _scheduler(server: Server, tmp_path: Path) -> AsyncIterator[None]:
         yield
 
 
+@pytest.fixture
+async def projector(server: Server, tmp_path: Path) -> AsyncIterator[Program]:
+    """A projector process, which keeps a read model in the test's folder."""
+    async with _role("projector", server, tmp_path) as program:
+        yield program
+
+
 @contextlib.asynccontextmanager
 async def _role(role: str, server: Server, folder: Path) -> AsyncGenerator[Program]:
-    env = {**WORKER_SETTINGS, "LEDGERQ_REDIS_URL": server.url}
+    env = {
+        **WORKER_SETTINGS,
+        "LEDGERQ_REDIS_URL": server.url,
+        "LEDGERQ_READ_MODEL_DIR": str(folder / "read-model"),
+    }
     program = await Program.started(folder / f"{role}.log", env, "consumers.roles", role, role)
     try:
         yield program
@@ -143,13 +158,28 @@ async def lost_and_doubled(store: RedisStore, acknowledged: list[str]) -> tuple[
     return len(lost), len(doubled)
 
 
+async def differences(store: RedisStore, projector: Program, folder: Path) -> int:
+    """How many projections of the read model differ from what a rebuild makes, once a projector
+    has come to the end of the ledger."""
+    await projector.stop()
+    async with projecting(store, folder / "read-model") as watched:
+        await watched.level()
+        found = await check(watched.files, store)
+    assert found.events >= 3 * TASKS
+    return sum(each.difference is not None for each in found.projections)
+
+
 def results_of(counts: Counts) -> set[int]:
     return {msgspec.json.decode(task.state.result) for task in counts.tasks.values()}
 
 
-def report(capsys: pytest.CaptureFixture[str], killed: str, lost: int, doubled: int) -> None:
+def report(capsys: pytest.CaptureFixture[str], killed: str, *found: int) -> None:
+    lost, doubled, different = found
     with capsys.disabled():
-        sys.stdout.write(f"\nkill -9 of {killed}: {TASKS} tasks, {lost} lost, {doubled} double\n")
+        sys.stdout.write(
+            f"\nkill -9 of {killed}: {TASKS} tasks, {lost} lost, {doubled} double, {different}"
+            " projections different\n"
+        )
 
 
 # -- the kills --------------------------------------------------------------------------------
@@ -157,7 +187,11 @@ def report(capsys: pytest.CaptureFixture[str], killed: str, lost: int, doubled: 
 
 @pytest.mark.usefixtures("_scheduler")
 async def test_killing_the_worker_loses_and_doubles_nothing(
-    store: RedisStore, worker: Program, capsys: pytest.CaptureFixture[str]
+    store: RedisStore,
+    worker: Program,
+    projector: Program,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     watched = Watched(store)
     submitting = asyncio.create_task(submit_all(store, hangs=True))
@@ -169,15 +203,20 @@ async def test_killing_the_worker_loses_and_doubles_nothing(
     await watched.until_done(TASKS)
 
     lost, doubled = await lost_and_doubled(store, acknowledged)
-    report(capsys, "the worker", lost, doubled)
-    assert (lost, doubled) == (0, 0)
+    different = await differences(store, projector, tmp_path)
+    report(capsys, "the worker", lost, doubled, different)
+    assert (lost, doubled, different) == (0, 0, 0)
     interrupted = (await check_ledger(store)).events["AttemptFailed"]
     assert interrupted > 0, "no kill met a task at work"
 
 
 @pytest.mark.usefixtures("_scheduler", "worker")
 async def test_killing_valkey_loses_and_doubles_nothing(
-    server: Server, store: RedisStore, capsys: pytest.CaptureFixture[str]
+    server: Server,
+    store: RedisStore,
+    projector: Program,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     watched = Watched(store)
     submitting = asyncio.create_task(submit_all(store))
@@ -189,13 +228,37 @@ async def test_killing_valkey_loses_and_doubles_nothing(
     await watched.until_done(TASKS)
 
     lost, doubled = await lost_and_doubled(store, acknowledged)
-    report(capsys, "Valkey", lost, doubled)
-    assert (lost, doubled) == (0, 0)
+    different = await differences(store, projector, tmp_path)
+    report(capsys, "Valkey", lost, doubled, different)
+    assert (lost, doubled, different) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("_scheduler", "worker")
+async def test_killing_the_projector_counts_nothing_twice(
+    store: RedisStore, projector: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = Watched(store)
+    submitting = asyncio.create_task(submit_all(store))
+    for count in KILLS_AT:
+        await watched.until_done(count)
+        await projector.kill()
+        await projector.start()
+    acknowledged = await submitting
+    await watched.until_done(TASKS)
+
+    lost, doubled = await lost_and_doubled(store, acknowledged)
+    different = await differences(store, projector, tmp_path)
+    report(capsys, "the projector", lost, doubled, different)
+    assert (lost, doubled, different) == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("_scheduler", "worker")
 async def test_killing_the_api_loses_and_doubles_nothing(
-    server: Server, store: RedisStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server,
+    store: RedisStore,
+    projector: Program,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port()
     arguments = ("api.cli", "api", "--port", str(port), "--redis", server.url)
@@ -222,8 +285,9 @@ async def test_killing_the_api_loses_and_doubles_nothing(
 
     assert not kills
     lost, doubled = await lost_and_doubled(store, acknowledged)
-    report(capsys, "the API", lost, doubled)
-    assert (lost, doubled) == (0, 0)
+    different = await differences(store, projector, tmp_path)
+    report(capsys, "the API", lost, doubled, different)
+    assert (lost, doubled, different) == (0, 0, 0)
 
 
 async def post_until_acknowledged(http: httpx2.AsyncClient, first: int) -> list[str]:
