@@ -115,7 +115,7 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
 def _cells(row: Row, mark: str) -> tuple[str, str, str, str]:
     figure = f"{_number(row.figure)} {row.unit}{_spread(row.low, row.high)}"
     if row.floor is None or row.ratio is None:
-        return figure, "", "", ""
+        return figure, "", "", _verdict(row.goal, met=row.met)
     floor = f"{_number(row.floor)}{_spread(row.floor_low, row.floor_high)} {mark}"
     ratio = f"{row.ratio:.2f}"
     if row.rounds > 1:
