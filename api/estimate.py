@@ -97,6 +97,11 @@ class Load(msgspec.Struct, frozen=True):
     rate: float | None = None
     """Attempts that ended, per ms, while tasks of the type waited all the time."""
     rivals: Sequence[Rival] = ()
+    mean_ms: float | None = None
+    """That of the durations, added up once for many questions."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "mean_ms", self.durations.mean_ms)
 
 
 def completion_ms(task: Task, position: int, load: Load, now_ms: int) -> int | None:
@@ -104,7 +109,7 @@ def completion_ms(task: Task, position: int, load: Load, now_ms: int) -> int | N
 
     `position` is its place in its queue; 0 for a task that was claimed and is not started.
     """
-    mean_ms = load.durations.mean_ms
+    mean_ms = load.mean_ms
     if mean_ms is None or not load.slots:
         return None
     match placement(task):
@@ -130,12 +135,17 @@ def _wait_ms(task: Task, position: int, load: Load, mean_ms: float) -> float:
 
 
 def _others_ms(task: Task, position: int, rivals: Sequence[Rival]) -> float:
-    *more_urgent, own = _at_least_as_urgent(task)
-    return sum(
-        rival.mean_ms
-        * (sum(rival.waiting[p] for p in more_urgent) + min(rival.waiting[own], position))
-        for rival in rivals
-    )
+    others_ms = 0.0
+    for rival in rivals:
+        waiting = rival.waiting
+        own = task.submission.priority
+        ahead = min(waiting[own], position)
+        for priority in ORDER:
+            if priority is own:
+                break
+            ahead += waiting[priority]
+        others_ms += rival.mean_ms * ahead
+    return others_ms
 
 
 def _of_running(task: Task, durations: Durations, now_ms: int) -> int | None:

@@ -28,6 +28,10 @@ IDLE_S: Final = 5.0
 STALE_S: Final = 3.0
 """What is older is not used."""
 
+STEP_MS: Final = 100
+"""Estimates are rounded up to this: more would claim too much, and tasks share the text of their
+times then."""
+
 FIRST_WAIT_S: Final = 0.25
 """How long the first question waits for what it needs; then there is no estimate."""
 
@@ -56,7 +60,8 @@ class Estimates:
         load = (await self._current()).get(task.submission.task_type)
         if load is None:
             return None
-        return completion_ms(task, position, load, self._store.now_ms())
+        at = completion_ms(task, position, load, self._store.now_ms())
+        return None if at is None else -(-at // STEP_MS) * STEP_MS
 
     async def close(self) -> None:
         """Read no more."""
