@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from starlette.routing import Router
 
 from api.commands import Commands
+from api.database_health import DatabaseHealth
 from api.estimates import Estimates
 from api.event_stream import EventStreams
 from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
+from api.lag import Lag
 from api.live import Live
 from api.metrics import Metrics
 from api.overload import MemoryGuard
@@ -26,6 +28,7 @@ from consumers.meters import Meter, Meters
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from projections.figures import read_figures
+from projections.model_files import ModelFiles
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -43,8 +46,10 @@ class App:
         self.live = Live(store)
         self.streams = EventStreams(store, self.live, self._meter)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
-        self._health = HealthChecks(store.client, self._memory, settings)
         self.read_model = ReadModel(store, settings)
+        lag, look = Lag(store), self.read_model.models.look
+        database = DatabaseHealth(ModelFiles(settings.read_model_folder), lag, look)
+        self._health = HealthChecks(store.client, self._memory, database, settings)
         self._estimates = Estimates(store, lambda: self.read_model.look(read_figures))
         self.table = routes(
             Commands(store, settings, self._memory),
@@ -56,7 +61,7 @@ class App:
             Explain(store, self._estimates),
             self.streams,
             self._health,
-            Metrics(store, self._measured, self.read_model.models.look),
+            Metrics(store, self._measured, lag, look),
             settings,
         )
         router = Router(self.table, redirect_slashes=False, default=not_found)

@@ -7,6 +7,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.database_health import WELL, Database, DatabaseHealth, DatabaseStatus
 from api.describe import Answer, Group, operation
 from api.errors import RETRY_AFTER
 from api.exchange import Exchange
@@ -34,7 +35,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
 class Details(msgspec.Struct, frozen=True):
     """The parts that the contract names."""
 
-    database: Part
+    database: Database
     redis: Part
     queue: Part
 
@@ -48,10 +49,6 @@ class Health(msgspec.Struct, frozen=True):
     details: Details
 
 
-NO_DATABASE: Final = Part("not_used", message="tasks are read from the ledger itself")
-"""There is no read model yet, and claiming that one is healthy would say nothing."""
-
-
 @operation("getLiveness", Group.OPERATIONS, {200: Answer("It runs.", Part)})
 async def live(exchange: Exchange) -> None:
     """Whether the process runs: 200 as long as it answers at all."""
@@ -62,8 +59,11 @@ async def live(exchange: Exchange) -> None:
 class HealthChecks:
     """/health and /readyz."""
 
-    def __init__(self, client: Redis, memory: MemoryGuard, settings: Settings) -> None:
+    def __init__(
+        self, client: Redis, memory: MemoryGuard, database: DatabaseHealth, settings: Settings
+    ) -> None:
         self._client = client
+        self._database = database
         self._memory = memory
         self._high_percent = settings.memory_high_percent
         self._timeout_s = min(CHECK_TIMEOUT_S, settings.redis_timeout_ms / 1000)
@@ -78,11 +78,18 @@ class HealthChecks:
         },
     )
     async def health(self, exchange: Exchange) -> None:
-        """Whether the service can do its work, and else which part is at fault."""
+        """Whether the service can do its work, and else which part is at fault.
+
+        503 as soon as somebody has to do something: the ledger is out of reach or full, a
+        projection stopped, the read model is damaged or nobody keeps it level. A read model that is
+        being made, or is behind, comes right by itself. To decide where requests go, ask `/readyz`:
+        tasks are taken and done without the read model.
+        """
         exchange.parameters()
-        redis, queue = await self._parts()
-        status = HEALTHY if redis.status == queue.status == HEALTHY else UNHEALTHY
-        details = Details(NO_DATABASE, redis, queue)
+        (redis, queue), database = await asyncio.gather(self._parts(), self._database_part())
+        well = redis.status == queue.status == HEALTHY and database.status in WELL
+        status = HEALTHY if well else UNHEALTHY
+        details = Details(database, redis, queue)
         await self._answer(exchange, Health(status, "task-manager", __version__, details))
 
     @operation(
@@ -101,6 +108,14 @@ class HealthChecks:
             return
         redis, queue = await self._parts()
         await self._answer(exchange, redis if redis.status != HEALTHY else queue)
+
+    async def _database_part(self) -> Database:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._database.check()
+        except TimeoutError:
+            reason = f"no answer within {self._timeout_s:g} s"
+            return Database(DatabaseStatus.UNAVAILABLE, reason)
 
     async def _parts(self) -> tuple[Part, Part]:
         try:

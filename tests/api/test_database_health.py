@@ -1,0 +1,111 @@
+"""The service tells how its read model is."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+from projections.model_files import PROJECTOR_LOCK, ModelFiles
+from projections.read_model import ReadModel
+from tests.api.requests import submitted
+from tests.read_models import bring_level, read_model
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def files(settings: Settings) -> ModelFiles:
+    return ModelFiles(settings.read_model_folder)
+
+
+@pytest.fixture
+async def model(store: RedisStore, settings: Settings) -> AsyncIterator[ReadModel]:
+    """A read model that nobody keeps level but the test."""
+    model = await read_model(store, settings.read_model_folder)
+    yield model
+    model.db.close()
+
+
+async def database(api: httpx2.AsyncClient, status_code: int) -> dict[str, object]:
+    """What /health says of it; other parts are well, and so is the process."""
+    answer = await api.get("/health")
+    ready = await api.get("/readyz")
+    assert (answer.status_code, ready.status_code) == (status_code, 200)
+    details = answer.json()["details"]
+    assert details["redis"]["status"] == details["queue"]["status"] == "healthy"
+    assert answer.json()["status"] == ("healthy" if status_code == 200 else "unhealthy")
+    return details["database"]
+
+
+async def test_a_read_model_that_is_level_is_healthy(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel
+):
+    await submitted(api)
+    await bring_level(model, store)
+
+    assert await database(api, 200) == {"status": "healthy", "lag_events": 0}
+
+
+async def test_a_read_model_that_is_behind_says_by_how_much(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel, files: ModelFiles
+):
+    for _ in range(3):
+        await submitted(api)
+
+    with files.lock(PROJECTOR_LOCK):
+        assert await database(api, 200) == {"status": "healthy", "lag_events": 3}
+
+
+async def test_a_read_model_that_nobody_keeps_level_is_a_fault(
+    api: httpx2.AsyncClient, model: ReadModel
+):
+    await submitted(api)
+
+    told = await database(api, 503)
+
+    assert (told["status"], told["lag_events"]) == ("stalled", 1)
+    assert "ledgerq projector" in str(told["message"])
+
+
+async def test_a_node_without_a_read_model_is_not_at_fault(api: httpx2.AsyncClient):
+    assert (await database(api, 200))["status"] == "not_used"
+
+
+async def test_a_read_model_that_is_being_made_is_no_fault(
+    api: httpx2.AsyncClient, files: ModelFiles
+):
+    with files.lock(PROJECTOR_LOCK):
+        assert (await database(api, 200))["status"] == "rebuilding"
+
+
+async def test_a_stopped_projection_is_told_with_the_way_on(
+    api: httpx2.AsyncClient, model: ReadModel
+):
+    model.db.execute(
+        "UPDATE projections SET stopped_at = '0:7-0', reason = 'odd; skip it' WHERE name = 'stats'"
+    )
+
+    told = await database(api, 503)
+
+    assert told["status"] == "stopped"
+    assert told["stopped"] == {"stats": {"at": "0:7-0", "reason": "odd; skip it"}}
+
+
+async def test_a_damaged_read_model_is_told_and_single_tasks_still_answer(
+    api: httpx2.AsyncClient, files: ModelFiles
+):
+    task = await submitted(api)
+    path = files.next_path()
+    path.write_bytes(b"this is no database" * 1_000)
+    files.install(path)
+
+    told = await database(api, 503)
+
+    assert told["status"] == "damaged"
+    assert (await api.get(f"/api/v1/tasks/{task['id']}")).status_code == 200
