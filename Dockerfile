@@ -1,4 +1,4 @@
-# One image for every role; the command says which: api, worker, scheduler, …
+# One image for every role; the command says which: api, worker, scheduler, projector, …
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 \
@@ -10,6 +10,9 @@ RUN useradd --create-home --home-dir /var/lib/ledgerq --uid 10001 ledgerq
 
 COPY . /tmp/source
 RUN pip install /tmp/source && rm -r /tmp/source
+
+# A volume that is mounted there takes this owner over.
+RUN install --directory --owner=ledgerq /var/lib/ledgerq/read-model
 
 USER ledgerq
 WORKDIR /var/lib/ledgerq

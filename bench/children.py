@@ -36,8 +36,8 @@ class Child:
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 
-    async def worked(self) -> Worked:
-        message = await self._message()
+    async def worked(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Worked:
+        message = await self._message(timeout_s)
         assert isinstance(message, Worked)
         return message
 
@@ -51,9 +51,9 @@ class Child:
             self._process.kill()
             await self._process.wait()
 
-    async def _message(self) -> Message:
+    async def _message(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Message:
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), ANSWER_TIMEOUT_S)
+        line = await asyncio.wait_for(self._process.stdout.readline(), timeout_s)
         if not line:
             code = await self._process.wait()
             raise RuntimeError(f"the bench's {self._name} ended with {code}; it says why above")

@@ -21,6 +21,7 @@ from ledger.keys import PartitionKeys
 from projections.model_files import ModelFiles
 
 READ_COUNT: Final = 1_000
+REBUILD_TIMEOUT_S: Final = 900.0
 RATIO_GOAL: Final = Goal(ratio_min=0.33)
 MEMORY_GOAL: Final = Goal(figure_max=150.0)
 FLOOR: Final = "redis-py, XRANGE in thousands, nothing done"
@@ -67,7 +68,7 @@ async def _rebuild_s(server: BenchServer) -> float:
         options = Options(server.url, read_model_dir=folder)
         async with child("rebuilder", options) as rebuilder:
             rebuilder.begin()
-            worked = await rebuilder.worked()
+            worked = await rebuilder.worked(REBUILD_TIMEOUT_S)
     return worked.ended - worked.began
 
 

@@ -122,7 +122,7 @@ def test_the_changelog_begins_with_this_version():
     assert headings[0] == ledger.__version__
 
 
-@pytest.mark.parametrize("role", ["api", "worker", "scheduler"])
+@pytest.mark.parametrize("role", ["api", "worker", "scheduler", "projector"])
 def test_a_role_in_compose_is_a_command(compose: Compose, role: str):
     command = compose.services[role].command
 
@@ -135,11 +135,21 @@ def test_a_role_in_compose_is_a_command(compose: Compose, role: str):
 def test_roles_share_one_image_and_wait_for_a_healthy_valkey(compose: Compose):
     roles = {name: service for name, service in compose.services.items() if name != "valkey"}
 
-    assert set(roles) == {"api", "worker", "scheduler"}
+    assert set(roles) == {"api", "worker", "scheduler", "projector"}
     assert {service.image for service in roles.values()} == {"ledgerq"}
     assert all(service.healthcheck["test"] for service in compose.services.values())
     for service in roles.values():
         assert service.depends_on == {"valkey": {"condition": "service_healthy"}}
+
+
+def test_the_projector_in_compose_writes_what_the_api_reads(compose: Compose):
+    folders = {
+        name: compose.services[name].environment["LEDGERQ_READ_MODEL_DIR"]
+        for name in ("api", "projector")
+    }
+
+    assert folders["api"] == folders["projector"]
+    assert folders["api"] in (ROOT / "Dockerfile").read_text()
 
 
 def test_settings_in_compose_are_settings(compose: Compose):

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from api.cli.checkup import ledger as ledger_checks
 from api.cli.checkup import machine
+from api.cli.checkup import read_model as read_model_checks
 from api.cli.checkup import server as server_checks
 from api.cli.checkup.finding import Finding, Level, fail, ok, warn
 from api.cli.failures import CliError
@@ -50,6 +51,7 @@ def _outside(loaded: Loaded) -> Iterator[Finding]:
     yield from asyncio.run(_server(loaded))
     if settings.redis_url is None:
         yield from machine.data_dir(Path(settings.data_dir))
+    yield from read_model_checks.read_model(settings)
     yield machine.service(settings.url)
 
 

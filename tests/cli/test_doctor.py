@@ -1,6 +1,7 @@
 """`ledgerq doctor`: says what is wrong and what to do, and its exit code says whether it is bad."""
 
 import asyncio
+import contextlib
 import http.server
 import json
 import threading
@@ -14,6 +15,9 @@ from ledger.keys import LEDGER, PartitionKeys
 from ledger.placement import Priority, Queue
 from ledger.redis_connection import Argument, connect, send
 from ledger.redis_store import RedisStore
+from projections.model_files import ModelFiles
+from projections.read_model import ReadModel
+from projections.sqlite import create, finish
 from tests.cli.running import Call, Up
 from tests.servers import REDIS_BINARY, run_server, valkey_binary
 
@@ -219,3 +223,23 @@ def test_a_stranger_on_the_port_is_a_warning(ledgerq: Call, service: Up):
     ran = ledgerq("doctor", "--url", f"{service.url}/elsewhere", "--json")
 
     assert checks(ran)["api"]["level"] == "warn"
+
+
+def test_a_projection_that_stopped_is_a_failure_with_its_reason(
+    tmp_path: Path, empty_url: str, ledgerq: Call
+):
+    where = ("--redis", empty_url, *NOWHERE)
+    path = tmp_path / ".ledgerq" / "read-model" / "read-model-1.sqlite3"
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(create(path)) as db:
+        model = ReadModel(db, partitions=1, epoch="e")
+        finish(db)
+        ModelFiles(path.parent).install(path)
+        fine = checks(ledgerq("doctor", *where, "--json"))
+        model.stop_all("0:5-0", "TaskMoved at 0:5-0: unknown")
+        stopped = ledgerq("doctor", *where, "--json")
+
+    assert fine["read model"]["level"] == "ok"
+    assert stopped.code == 1
+    assert checks(stopped)["read model"]["level"] == "fail"
+    assert "TaskMoved at 0:5-0" in checks(stopped)["read model"]["message"]
