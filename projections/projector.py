@@ -283,10 +283,12 @@ class Projector:
 
     async def _follow(self, model: ReadModel) -> float:
         try:
-            await self._take_round(model)
-        except Poison as poison:
-            model.commit()
-            self._stop_all(model, str(poison.position), str(poison), GO_ON_HINT)
+            try:
+                await self._take_round(model)
+            except Poison as poison:
+                model.commit()
+                self._stop_all(model, str(poison.position), str(poison), GO_ON_HINT)
+                return 0.0
         except BrokenProjection as error:
             self._stop_all(model, error.at, str(error), GO_ON_HINT)
         except BaseException:
