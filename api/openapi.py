@@ -26,7 +26,7 @@ from api.describe import (
 )
 from api.errors import ANSWERS, ErrorBody, ErrorCode
 from api.openapi_parts import REF, Parts, Schema, finished
-from api.scalars import ID_EXAMPLE, TaskId
+from api.scalars import ID_EXAMPLE, SETTING_MARK, TaskId
 from ledger import __version__
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
@@ -188,7 +188,16 @@ def _query(operation: Operation, parts: Parts) -> Iterator[Schema]:
             # default that cannot be sent.
             parameter |= {"style": "form", "explode": False}
             of.pop("default", None)
+            of["items"] = _one_of_several(of["items"])
         yield parameter | {"schema": of}
+
+
+def _one_of_several(schema: Schema) -> Schema:
+    """A text in a list: a comma in it would have to be escaped, in a way that OpenAPI has no word
+    for. Any other text will do, it matches nothing at worst."""
+    if schema.get("type") != "string" or schema.keys() & {"enum", "format", SETTING_MARK}:
+        return schema
+    return schema | {"pattern": r"^[^,\\]*$"}
 
 
 def _header_parameter(header: HeaderInfo) -> Schema:

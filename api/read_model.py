@@ -15,6 +15,7 @@ from projections.readers import Unavailable
 
 Found = TypeVar("Found")
 
+POSITIONS_EXPECTED: Final = "one position for each partition at most, separated by commas"
 POSITION_HEADER: Final = b"ledger-position"
 
 
@@ -57,7 +58,9 @@ class ReadModel:
             try:
                 insisted = parse_positions(sent.decode("latin-1"), self._store.partitions)
             except ValueError as error:
-                raise invalid("Ledger-Position", str(error)) from None
+                raise invalid(
+                    "Ledger-Position", POSITIONS_EXPECTED, f"Ledger-Position: {error}"
+                ) from None
         ends = await self._ends()
         if not insisted:
             return Wanted(ends)
