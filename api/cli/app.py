@@ -97,6 +97,13 @@ _add(
 )
 _add(
     TASKS,
+    "tail",
+    "Show what happens, as it happens.",
+    "ledgerq tail --kb docs --status completed,failed",
+    "ledgerq tail --after beginning --json",
+)
+_add(
+    TASKS,
     "cancel",
     "Cancel a task that is not finished; a running handler is stopped.",
     "ledgerq cancel 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",

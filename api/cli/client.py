@@ -2,7 +2,7 @@
 
 import ipaddress
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +16,9 @@ TASKS: Final = "/api/v1/tasks"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """Beyond what a request may wait for."""
+
+SILENCE_TIMEOUT_S: Final = 45.0
+"""The live feed has a heartbeat every 15 s: without one for so long, nobody is there."""
 
 UNFINISHED: Final = frozenset({"queued", "processing", "retrying"})
 
@@ -95,6 +98,10 @@ class Refused(CliError):
         self.details = details
 
 
+class Lost(CliError):
+    """The service went away, or is not there yet: it may come back."""
+
+
 class Service:
     """A ledgerq service at `url`. Every method raises CliError; Refused for its own errors."""
 
@@ -169,6 +176,29 @@ class Service:
         """Queue a task again."""
         return _task(self._call("POST", f"{_path(task_id)}/retry"))
 
+    def stream(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Iterator[bytes]:
+        """An answer that comes in parts, as they come; ends with it.
+
+        Raises Refused, and Lost when there is no connection or it breaks.
+        """
+        timeout = httpx2.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._client.stream(
+                "GET", path, params=dict(query), headers=dict(headers), timeout=timeout
+            ) as response:
+                if response.is_success:
+                    yield from response.iter_bytes()
+                    return
+                response.read()
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise Lost(self._nobody(error)) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise Lost(f"the call to {self.url} broke off: {_reason(error)}") from error
+        refused = self._refused(response)
+        raise Lost(str(refused)) if response.status_code >= 500 else refused
+
     def _call(
         self,
         method: str,
@@ -191,10 +221,7 @@ class Service:
                 timeout=timeout,
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise CliError(
-                f"no ledgerq at {self.url} ({_reason(error)}): start one with `ledgerq up`,"
-                " or give --url"
-            ) from error
+            raise CliError(self._nobody(error)) from error
         except httpx2.TimeoutException as error:
             raise CliError(
                 f"no answer from {self.url} within {ANSWER_TIMEOUT_S + wait_s:.0f} s: see"
@@ -205,6 +232,10 @@ class Service:
         if response.is_success:
             return response.content
         raise self._refused(response)
+
+    def _nobody(self, error: Exception) -> str:
+        hint = "start one with `ledgerq up`, or give --url"
+        return f"no ledgerq at {self.url} ({_reason(error)}): {hint}"
 
     def _refused(self, response: httpx2.Response) -> CliError:
         try:

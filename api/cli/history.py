@@ -1,20 +1,17 @@
 """`ledgerq history`"""
 
 import asyncio
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from api.cli.client import Service
+from api.cli.event_text import detail
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, DataDir, RedisUrl, TaskId, Url, load_settings, service_url
-from api.cli.output import on_terminal, print_json, print_table, shortened
+from api.cli.output import on_terminal, print_json, print_table
 from ledger.settings import Settings
-
-DETAIL_CHARACTERS_MAX: Final = 200
-DETAIL_CHARACTERS_ON_TERMINAL: Final = 78
-"""Longer details are cut; `--json` shows all of them."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -79,22 +76,8 @@ def _print(history: _History) -> None:
             event.at[11:].rstrip("Z") if same_day else event.at,
             event.type,
             event.meta.get("actor", ""),
-            _detail(event.data),
+            detail(event.data),
         )
         for event in events
     ]
     print_table(("#", "at", "event", "by", "what"), rows)
-
-
-def _detail(data: dict[str, Any]) -> str:
-    words = (f"{name}={_word(value)}" for name, value in data.items() if name not in _SILENT)
-    characters_max = DETAIL_CHARACTERS_ON_TERMINAL if on_terminal() else DETAIL_CHARACTERS_MAX
-    return shortened(" ".join(words), characters_max)
-
-
-_SILENT: Final = frozenset({"body_sha256", "lease_ms", "worker_id"})
-"""Of use to machines alone, or said in the column `by`."""
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

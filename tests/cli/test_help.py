@@ -18,6 +18,7 @@ COMMANDS = (
     "status",
     "list",
     "stats",
+    "tail",
     "cancel",
     "retry",
     "explain",

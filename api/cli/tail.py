@@ -1,0 +1,104 @@
+"""`ledgerq tail`"""
+
+import sys
+from typing import Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from api.cli.client import Service
+from api.cli.event_text import detail
+from api.cli.filters import Kbs, Priorities, Types, sent
+from api.cli.flags import AsJson, Url, service_url
+from api.cli.live_events import follow
+from api.cli.output import STYLES, on_terminal, printable
+
+TYPE_CHARACTERS: Final = 14
+"""The longest type of event."""
+
+STATUS_CHARACTERS: Final = 10
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    task_id: str
+    at: str
+    data: dict[str, Any] | None
+    kb_id: str | None
+    task_type: str | None
+    status: str | None
+
+
+def tail(
+    *task_ids: Annotated[str, Parameter(help="only events of these tasks")],
+    kb: Kbs = None,
+    status: Annotated[
+        str | None, Parameter(help="events that lead to these statuses", metavar="STATUS,...")
+    ] = None,
+    task_type: Types = None,
+    priority: Priorities = None,
+    worker: Annotated[
+        str | None, Parameter(help="events that these workers wrote", metavar="WORKER,...")
+    ] = None,
+    after: Annotated[
+        str | None,
+        Parameter(
+            help="begin after this position, at the `beginning`, or `now`", metavar="POSITION"
+        ),
+    ] = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Shows each event as it happens, until ctrl-C. When the service goes away it waits for it, and
+    goes on where it was. --json: one object a line, as the API sends it."""
+    query = sent(
+        task_id=",".join(task_ids) or None,
+        kb_id=kb,
+        status=status,
+        task_type=task_type,
+        priority=priority,
+        worker_id=worker,
+        after=after,
+    )
+    show = _show_json if json else _show_on_terminal if on_terminal() else _show_plain
+    try:
+        with Service(service_url(url)) as service:
+            for event in follow(service, query):
+                show(event)
+    except KeyboardInterrupt:
+        return
+
+
+def _show_json(event: bytes) -> None:
+    # A payload's line breaks stand between tokens: one object is one line.
+    sys.stdout.write(msgspec.json.format(event, indent=-1).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _show_plain(event: bytes) -> None:
+    at, *words = _words(msgspec.json.decode(event, type=_Event))
+    print("  ".join((at, *words)).rstrip(), flush=True)
+
+
+def _show_on_terminal(event: bytes) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    told = msgspec.json.decode(event, type=_Event)
+    at, kind, status, *words = _words(told)
+    line = Text(at[11:23], style="dim")
+    line.append(f"  {kind}  ")
+    line.append(status, style=STYLES.get(told.status or "", ""))
+    line.append("  " + "  ".join(words))
+    Console(highlight=False).print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def _words(event: _Event) -> list[str]:
+    return [
+        event.at,
+        printable(event.type).ljust(TYPE_CHARACTERS),
+        (event.status or "?").ljust(STATUS_CHARACTERS),
+        event.task_id,
+        printable(f"{event.task_type or '?'} {event.kb_id or '?'}"),
+        printable(detail(event.data or {})),
+    ]
