@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from bench import drain, estimate, lag, latency, memory, peers, rebuild, rest, submit
+from bench import drain, estimate, lag, latency, lists, memory, peers, rebuild, rest, submit
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
 from bench.scale import FULL, QUICK, USUAL, Scale
@@ -27,6 +27,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "estimate": estimate.run,
     "rebuild": rebuild.run,
     "lag": lag.run,
+    "lists": lists.run,
     "peers": peers.run,
 }
 

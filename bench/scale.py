@@ -21,13 +21,21 @@ class Scale(msgspec.Struct, frozen=True):
     history_tasks: int = 40_000
     rebuild_rounds: int = 2
     lag_s: int = 5
+    listed_tasks: int = 50_000
+    list_questions_every: int = 5
     peer_tasks: int = 10_000
     peer_rounds: int = 2
 
 
 USUAL = Scale()
 
-FULL = Scale(history_tasks=1_000_000, rebuild_rounds=2, lag_s=60)
+FULL = Scale(
+    history_tasks=1_000_000,
+    rebuild_rounds=2,
+    lag_s=60,
+    listed_tasks=1_000_000,
+    list_questions_every=1,
+)
 """The sizes that the goals of the read models speak of: a million tasks, three million events."""
 
 QUICK = Scale(
@@ -44,6 +52,8 @@ QUICK = Scale(
     history_tasks=4_000,
     rebuild_rounds=1,
     lag_s=1,
+    listed_tasks=30_000,
+    list_questions_every=29,
     peer_tasks=1_000,
     peer_rounds=1,
 )

@@ -24,7 +24,7 @@ PASS_US: Final = 0.012
 SORT_US: Final = 0.25
 """A match, put in order where only the first ones are kept."""
 
-SORT_DEEP_US: Final = 0.7
+SORT_DEEP_US: Final = 0.4
 """The same where many are kept."""
 
 DEEP: Final = 1_000

@@ -10,11 +10,18 @@ import msgspec
 from projections.list_groups import COUNTED_BY, Group, groups, precedes
 from projections.list_plan import Plan, Sizes, choose
 from projections.list_query import Anchor, Listed, ListQuery, Row, SortOrder
-from projections.selection import Sql, all_of, conditions, created_within, one_of, select
+from projections.selection import (
+    FILTER_INDEXES,
+    Sql,
+    all_of,
+    conditions,
+    created_within,
+    one_of,
+    select,
+)
 from projections.totals import Census, count, filter_indexes
 
-_INDEX_COLUMNS: Final = {"tasks_kb": "kb", "tasks_type": "task_type", "tasks_priority": "priority",
-                         "tasks_status": "status", "tasks_worker": "worker"}  # fmt: skip
+_INDEX_COLUMNS: Final = {index: column for column, index in FILTER_INDEXES.items()}
 
 Found = tuple[int, bytes]
 """The time that a task is sorted by, and its id."""
@@ -65,12 +72,14 @@ class _Reading:
         if group.selection.text is not None:
             return self._page("errors", group.column, parts, skip, take)
         plan = choose(group.column, self._descending, self._sizes(group), skip, take)
+        if plan.sorts:
+            return self._gathered(plan, group.column, parts, skip, take)
         if plan.otherwise is None:
             return self._page(_indexed(plan), group.column, parts, skip, take)
         end = self._end_of_walk(plan, group, start)
         found = self._page(_indexed(plan), group.column, [*parts, *end], skip, take)
         if end and len(found) < min(take, group.n - skip):
-            found = self._page(_indexed(plan.otherwise), group.column, parts, skip, take)
+            found = self._gathered(plan.otherwise, group.column, parts, skip, take)
         return found
 
     def _sizes(self, group: Group) -> Sizes:
@@ -106,6 +115,24 @@ class _Reading:
         sign = ">=" if self._descending else "<="
         return [Sql(f"({group.column}, id) {sign} (?, ?)", last) for last in found]
 
+    def _gathered(
+        self, plan: Plan, column: str, parts: Sequence[Sql], skip: int, take: int
+    ) -> list[Found]:
+        """What `plan.index` leaves, sorted. The index is read in the direction of the list: what
+        comes first there mostly comes first here too, and what follows need not be kept."""
+        if not self._descending:
+            return self._page(_indexed(plan), column, parts, skip, take)
+        first = _INDEX_COLUMNS.get(plan.index)
+        backwards = ", ".join(f"{c} DESC" for c in (first, "created_at", "id") if c is not None)
+        where = all_of(parts)
+        inner = f"SELECT {column}, id FROM {_indexed(plan)}{where.text} ORDER BY {backwards}"  # noqa: S608 - names of ours
+        # The limit, which is none, keeps SQLite from dropping the inner order.
+        return self._db.execute(
+            f"SELECT {column}, id FROM ({inner} LIMIT -1)"  # noqa: S608 - names of ours
+            f" ORDER BY {column} DESC, id DESC LIMIT ? OFFSET ?",
+            (*where.values, take, skip),
+        ).fetchall()
+
     def _page(
         self, source: str, column: str, parts: Sequence[Sql], skip: int, take: int
     ) -> list[Found]:
@@ -122,6 +149,8 @@ def _indexed(plan: Plan) -> str:
 
 
 def _rows(db: sqlite3.Connection, ids: Sequence[bytes]) -> tuple[Row, ...]:
+    if not ids:
+        return ()
     marks = ", ".join("?" * len(ids))
     found = db.execute(
         "SELECT id, version, submission, state FROM tasks JOIN submissions USING (id)"  # noqa: S608 - question marks only
