@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from ledger.store import Entry, Position, Store
-from projections.fold import Missing
+from projections.fold import DATA, Missing
 from projections.read_model import BEGINNING, Checkpoint, ReadModel, digest
 
 READ_COUNT_FIRST: Final = 100
@@ -113,7 +113,8 @@ def position_of(partition: int, entry: Entry) -> Position:
 
 def next_count(entries: Sequence[Entry], count: int) -> int:
     """How many entries to ask for, after `count` were asked for and these came."""
-    size_bytes = sum([sum(map(len, fields)) for _, fields in entries])
+    # Of the payloads: the other fields are short, and READ_COUNT_MAX bounds those.
+    size_bytes = sum([len(fields[DATA]) for _, fields in entries if len(fields) > DATA])
     fitting = READ_BYTES * len(entries) // (size_bytes + 1)
     return max(1, min(fitting, 2 * count, READ_COUNT_MAX))
 

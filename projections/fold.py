@@ -33,7 +33,7 @@ REMEMBERED_MAX: Final = 20_000
 SELECT_MAX: Final = 500
 """Tasks that are looked up with one statement."""
 
-KIND, TASK, VERSION, FIELDS = 1, 3, 5, 14
+KIND, TASK, VERSION, DATA, FIELDS = 1, 3, 5, 9, 14
 """Where an event's entry has them (see script_format.EVENT_FIELDS), and how long it is."""
 
 _SELECT: Final = "SELECT id, kb, task_type, priority, state, version FROM tasks WHERE id IN"
