@@ -7,8 +7,8 @@ where it was, not from the last event that it was told.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import structlog
 
@@ -37,6 +37,11 @@ SEND_TIMEOUT_S: Final = 20.0
 """A client that takes nothing for so long is dropped."""
 
 END_TIMEOUT_S: Final = 1.0
+CANCELS_MAX: Final = 3
+CANCEL_TIMEOUT_S: Final = 1.0
+"""A task that is still there so long after it was cancelled is cancelled again, up to so often:
+nobody who hung up may hold a place because something below swallows cancellations."""
+
 BUFFER_MESSAGES_MAX: Final = 1_024
 BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
 """What may wait for one client; one that has more to read when more comes is dropped."""
@@ -188,10 +193,8 @@ class EventStreams:
         """End every stream; clients come back to whoever serves then. Afterwards nobody listens to
         the ledger for them."""
         self._stopping.set()
-        for task in self._following:
-            task.cancel()
         if self._following:
-            await asyncio.wait(self._following)
+            await _end(self._following)
 
     # -- from where ---------------------------------------------------------------------------
 
@@ -244,9 +247,7 @@ class EventStreams:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await _end(tasks)
             self._following.difference_update(followers)
         if gone.done() and not gone.cancelled():
             return
@@ -277,8 +278,20 @@ async def _send_all(exchange: Exchange, subscription: Subscription) -> None:
         part = await subscription.next_part()
 
 
+async def _end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel them, and wait until they have ended, within bounds."""
+    left = set(tasks)
+    for _ in range(CANCELS_MAX):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_TIMEOUT_S)
+        if not left:
+            return
+    log.error("event_stream_tasks_left", tasks=[task.get_name() for task in left])
+
+
 def _error(task: "asyncio.Task[None]") -> BaseException | None:
-    return None if task.cancelled() else task.exception()
+    return None if task.cancelled() or not task.done() else task.exception()
 
 
 def _report(error: BaseException | None, request_id: str) -> None:

@@ -66,8 +66,9 @@ class Script:
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
 
-class _FastPacking:
-    """Packs commands in C: redis-py's own asyncio packing was the largest cost of a hot script."""
+class _Sending:
+    """Packs commands in C: redis-py's own asyncio packing was the largest cost of a hot script. And
+    sends them so that whoever waits can be cancelled."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
         head = args[0]
@@ -75,16 +76,41 @@ class _FastPacking:
             args = (*head.split(), *args[1:])
         return [_pack(args)]
 
+    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
+        """Send what was packed, within the connection's time-out.
 
-class FastConnection(_FastPacking, Connection):
+        redis-py waits with `wait_for`. On Python 3.11 that swallows a cancellation which comes in
+        the step in which the write is done (https://github.com/python/cpython/issues/86296): the
+        task that was cancelled would go on, and wait for events for ever.
+        """
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command(command)
+        except TimeoutError:
+            await self.disconnect(nowait=True)
+            raise RedisTimeoutError("Timeout writing to socket") from None
+        except OSError as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError(f"Error while writing to socket. {error}.") from error
+        except BaseException:
+            # The command may be there in part, or its reply still to come.
+            await self.disconnect(nowait=True)
+            raise
+
+
+class FastConnection(_Sending, Connection):
     """TCP."""
 
 
-class FastSSLConnection(_FastPacking, SSLConnection):
+class FastSSLConnection(_Sending, SSLConnection):
     """TLS."""
 
 
-class FastUnixConnection(_FastPacking, UnixDomainSocketConnection):
+class FastUnixConnection(_Sending, UnixDomainSocketConnection):
     """Unix socket."""
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from api import event_stream
 from api.app import App
+from api.broadcast import Follower
 from api.server import serve
 from ledger.commands import CancelTask
 from ledger.keys import PartitionKeys
@@ -21,7 +22,7 @@ from ledger.redis_store import RedisStore, StoreOptions
 from ledger.settings import Settings
 from tests.api.conftest import Service
 from tests.api.listening import EVENTS, PATIENCE_S, listening
-from tests.api.requests import TASKS, UNKNOWN_ID, body, complete, do, fail, start, submitted
+from tests.api.requests import BATCH, TASKS, UNKNOWN_ID, body, complete, do, fail, start, submitted
 from tests.checks import read_all
 from tests.servers import PERSISTENT, make_server, valkey_binary
 
@@ -320,6 +321,47 @@ async def test_a_filter_that_is_none_is_refused_by_name(
 
 
 # -- staying connected ------------------------------------------------------------------------
+
+
+async def hang_up_early(url: httpx2.URL) -> None:
+    """Ask for everything, as `head` does: take a little, and be gone."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET {EVENTS}?after=beginning HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.read(100)
+    writer.transport.abort()
+
+
+async def until_nobody_listens(web: httpx2.AsyncClient) -> None:
+    """Return when the service says so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while "event_stream_clients 0.0" not in (await web.get("/metrics")).text:
+            pass
+
+
+async def test_clients_that_hang_up_amid_the_past_are_let_go(web: httpx2.AsyncClient):
+    for _ in range(40):
+        await web.post(BATCH, json=[body() for _ in range(50)])
+
+    for _ in range(10):
+        await asyncio.gather(*(hang_up_early(web.base_url) for _ in range(20)))
+
+    await until_nobody_listens(web)
+
+
+async def test_a_client_is_let_go_though_something_swallows_cancellations(
+    web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    async def deaf(self: Follower) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Follower, "run", deaf)
+    monkeypatch.setattr(event_stream, "CANCEL_TIMEOUT_S", 0.05)
+
+    await hang_up_early(web.base_url)
+
+    await until_nobody_listens(web)
 
 
 async def test_a_client_that_is_told_nothing_still_moves_on(

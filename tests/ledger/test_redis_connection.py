@@ -1,0 +1,34 @@
+"""Calls to the server, as the tasks that make them are cancelled."""
+
+import asyncio
+from typing import Final
+
+from ledger.redis_connection import send
+from ledger.redis_store import RedisStore
+
+STEPS: Final = 20
+"""Of the event loop; a call waits for its reply long before."""
+
+
+async def test_a_call_ends_whenever_it_is_cancelled(store: RedisStore):
+    for steps in range(STEPS):
+        await send(store.client, ("PING",))
+        call = asyncio.create_task(send(store.client, ("BLPOP", "nothing", 5)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        _, waiting = await asyncio.wait([call], timeout=1)
+
+        assert not waiting, f"it goes on after {steps} steps"
+        assert call.cancelled()
+
+
+async def test_a_reply_that_nobody_took_is_not_given_to_the_next(store: RedisStore):
+    for steps in range(STEPS):
+        call = asyncio.create_task(send(store.client, ("ECHO", "old")))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+
+        assert await send(store.client, ("ECHO", "new")) == b"new"
