@@ -48,7 +48,8 @@ class App:
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
         self.read_model = ReadModel(store, settings)
         lag, look = Lag(store), self.read_model.models.look
-        database = DatabaseHealth(ModelFiles(settings.read_model_folder), lag, look)
+        files = ModelFiles(settings.read_model_folder)
+        database = DatabaseHealth(files, lag, look)
         self._health = HealthChecks(store.client, self._memory, database, settings)
         self._estimates = Estimates(store, lambda: self.read_model.look(read_figures))
         self.table = routes(
@@ -61,7 +62,7 @@ class App:
             Explain(store, self._estimates),
             self.streams,
             self._health,
-            Metrics(store, self._measured, lag, look),
+            Metrics(store, self._measured, lag, look, files, settings.known_task_types),
             settings,
         )
         router = Router(self.table, redirect_slashes=False, default=not_found)

@@ -1,5 +1,6 @@
 """How the read model is, for /health."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
@@ -33,6 +34,11 @@ WELL: Final = frozenset(
     (DatabaseStatus.HEALTHY, DatabaseStatus.REBUILDING, DatabaseStatus.NOT_USED)
 )
 """Nobody has to do anything: it is as it should be, or comes to be so by itself."""
+
+STALLED_AFTER_S: Final = 30.0
+"""A projector that is there and takes nothing for so long, while there is something to take, hangs
+or is locked out. It waits five seconds for a lock at a time, and commits every few seconds when it
+has much to do."""
 
 
 class StoppedProjection(msgspec.Struct, frozen=True):
@@ -78,6 +84,8 @@ class DatabaseHealth:
         self._files = files
         self._lag = lag
         self._look = look
+        self._behind_at: Mapping[int, Checkpoint] | None = None
+        self._behind_since_s = 0.0
 
     async def check(self) -> Database:
         """How it is now."""
@@ -85,6 +93,13 @@ class DatabaseHealth:
             standing = await self._look(read_standing)
         except Unavailable as error:
             return self._without(error)
+        damage = self._files.damage_met()
+        if damage is not None:
+            return Database(
+                DatabaseStatus.DAMAGED,
+                f"a part of the read model cannot be read ({damage}): the projector looks into it,"
+                " and makes it again. Single tasks still answer",
+            )
         stopped = {n: StoppedProjection(s.at, s.reason) for n, s in standing.stopped.items()}
         try:
             behind = sum((await self._lag.events(standing.checkpoints)).values())
@@ -101,7 +116,24 @@ class DatabaseHealth:
                 "no projector runs on this node: start `ledgerq projector`",
                 behind,
             )
+        unmoved_s = self._unmoved_s(standing.checkpoints, behind)
+        if behind and unmoved_s >= STALLED_AFTER_S:
+            return Database(
+                DatabaseStatus.STALLED,
+                f"the projector has taken nothing for {unmoved_s:.0f} s: it hangs, or the read"
+                " model is locked; its log may say more. Start it again",
+                behind,
+            )
         return Database(DatabaseStatus.HEALTHY, "", behind)
+
+    def _unmoved_s(self, checkpoints: Mapping[int, Checkpoint], behind: int | None) -> float:
+        """For how long it has been behind, at these checkpoints, as far as was seen here."""
+        now_s = asyncio.get_running_loop().time()
+        if not behind:
+            self._behind_at = None
+        elif checkpoints != self._behind_at:
+            self._behind_at, self._behind_since_s = checkpoints, now_s
+        return 0.0 if self._behind_at is None else now_s - self._behind_since_s
 
     def _without(self, error: Unavailable) -> Database:
         cause, path = error.__cause__, self._files.current()

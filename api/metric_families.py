@@ -14,7 +14,7 @@ from prometheus_client.core import (
 
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
 from ledger.workers import WorkerSeen, WorkerState
-from projections.metric_totals import Times, Totals
+from projections.metric_totals import NOTHING, Times, Totals
 from projections.read_model import VERSIONS, WENT_BACKWARDS
 from projections.stats import BUCKETS_S
 
@@ -29,6 +29,8 @@ class Scrape(msgspec.Struct, frozen=True):
     lag_events: Mapping[int, int] | None
     """By partition, between the read model and the end of the ledger."""
     workers: Sequence[WorkerSeen] | None
+    task_types: Sequence[str] = ()
+    """Those that the settings name."""
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -37,7 +39,7 @@ def families(scrape: Scrape) -> Iterator[Metric]:
     yield _gauge("read_model_up", "Whether the read model answers.", scrape.totals is not None)
     yield from _of_processes(scrape.meters)
     if scrape.totals is not None:
-        yield from _of_tasks(scrape.totals)
+        yield from _of_tasks(scrape.totals, scrape.task_types)
         yield from _of_projections(scrape.totals, scrape.lag_events)
     if scrape.workers is not None:
         yield from _of_workers(scrape.workers)
@@ -46,20 +48,22 @@ def families(scrape: Scrape) -> Iterator[Metric]:
 # -- what the ledger knows ------------------------------------------------------------------------
 
 
-def _of_tasks(totals: Totals) -> Iterator[Metric]:
+def _of_tasks(totals: Totals, task_types: Sequence[str]) -> Iterator[Metric]:
     size = GaugeMetricFamily(
         "task_queue_size", "Tasks that could be taken now.", labels=["priority"]
     )
     for priority, n in totals.waiting.items():
         size.add_metric([priority.value], n)
     yield size
+    # From zero on: Prometheus sees no increase in a counter that begins with 1.
+    outcomes = {**dict.fromkeys(task_types, NOTHING), **totals.outcomes}
     for outcome, told in (
         ("success", "Tasks that were completed."),
         ("failure", "Tasks that failed for good."),
         ("retry", "Attempts that failed and are made again."),
     ):
         counter = CounterMetricFamily(f"task_{outcome}", told, labels=["type"])
-        for task_type, counts in totals.outcomes.items():
+        for task_type, counts in outcomes.items():
             counter.add_metric([task_type], counts[outcome])
         yield counter
     yield _times(

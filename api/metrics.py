@@ -7,7 +7,7 @@ their files. Whatever cannot be asked is left out, and `ledger_up` or `read_mode
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -24,6 +24,7 @@ from consumers.meters import Meters
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
 from projections.metric_totals import Totals, read_totals
+from projections.model_files import ModelFiles
 from projections.readers import Unavailable
 
 log = structlog.get_logger("metrics")
@@ -39,12 +40,20 @@ class Metrics:
     """The endpoint. `gather` adds up what processes measured, `ask` asks the read model."""
 
     def __init__(
-        self, store: RedisStore, gather: Callable[[], Awaitable[Meters]], lag: Lag, ask: Ask
+        self,
+        store: RedisStore,
+        gather: Callable[[], Awaitable[Meters]],
+        lag: Lag,
+        ask: Ask,
+        files: ModelFiles,
+        task_types: Sequence[str],
     ) -> None:
         self._store = store
         self._gather = gather
         self._ask = ask
         self._lag = lag
+        self._files = files
+        self._task_types = task_types
 
     @operation(
         "getMetrics",
@@ -60,15 +69,22 @@ class Metrics:
         exchange.parameters()
         meters, totals, workers = await asyncio.gather(
             self._gather(),
-            _or_none("read model", self._ask(read_totals)),
+            _or_none("read model", self._totals()),
             _or_none("workers", self._store.workers()),
         )
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
-        text = exposition(Scrape(meters, totals, lag, workers))
+        text = exposition(Scrape(meters, totals, lag, workers, self._task_types))
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)
+
+    async def _totals(self) -> Totals:
+        """What a damaged file says of itself may be wrong, even where it can be read."""
+        damage = self._files.damage_met()
+        if damage is not None:
+            raise Unavailable(f"the read model is damaged ({damage})")
+        return await self._ask(read_totals)
 
 
 def exposition(scrape: Scrape) -> bytes:

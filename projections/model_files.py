@@ -4,6 +4,7 @@ current                    names the live file; replaced whole
 read-model-<n>.sqlite3     the live one, and one that is being made in its shadow
 projector.lock             held by the projector that writes
 rebuild.lock               held by whoever makes another file
+damage-met                 names the live file where a reader met damage, until somebody checked it
 """
 
 import contextlib
@@ -20,6 +21,7 @@ CURRENT: Final = "current"
 PROJECTOR_LOCK: Final = "projector.lock"
 REBUILD_LOCK: Final = "rebuild.lock"
 DAMAGED: Final = ".damaged"
+DAMAGE_MET: Final = "damage-met"
 
 _NAME: Final = re.compile(r"read-model-(\d+)\.sqlite3")
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
@@ -47,6 +49,7 @@ class ModelFiles:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.folder / CURRENT)
+        self.forget_damage()
         sync(self.folder)
         self.remove_others()
 
@@ -59,7 +62,30 @@ class ModelFiles:
             path.rename(aside)
         for suffix in _COMPANIONS[1:]:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+        self.forget_damage()
         return aside
+
+    def report_damage(self, reason: str) -> None:
+        """Leave word, for the projector and for whoever asks how it is, that the live file seems to
+        be damaged."""
+        path = self.current()
+        if path is not None and self.damage_met() is None:
+            # Where even this cannot be written, whoever asks for lists is told.
+            with contextlib.suppress(OSError):
+                (self.folder / DAMAGE_MET).write_text(f"{path.name}\n{reason}", encoding="utf-8")
+
+    def damage_met(self) -> str | None:
+        """What damage of the live file was met and not yet looked into; None when none was."""
+        try:
+            name, _, reason = (self.folder / DAMAGE_MET).read_text(encoding="utf-8").partition("\n")
+        except (OSError, UnicodeDecodeError):
+            return None
+        path = self.current()
+        return reason if path is not None and name == path.name else None
+
+    def forget_damage(self) -> None:
+        """It was looked into: the live file is sound, or another one."""
+        (self.folder / DAMAGE_MET).unlink(missing_ok=True)
 
     def next_path(self) -> Path:
         """Where another file may be made."""

@@ -85,19 +85,26 @@ class OpenFile:
         self._path = path
         self._db = db
         self._inode = path.stat().st_ino
+        self._checks_what_was_met = False
         self.model = ReadModel(
             db, partitions=partitions, epoch=epoch, skipped=skipped, may_commit=self._is_live
         )
-        self._reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
-        self._checking = asyncio.get_running_loop().run_in_executor(None, self._quick_check)
+        self._check_in_thread()
 
     def check(self) -> None:
         """Raises Superseded when another file took this one's place, or somebody removed it;
-        Damaged when a look at the whole file found it so."""
+        Damaged when a look at the whole file found it so: at the start, and when a reader met
+        damage."""
         if not self._is_live():
             raise Superseded
         if self._checking.done() and self._checking.result():
             raise sqlite.Damaged(f"{self._path}: {self._checking.result()}")
+        if self._checking.done() and self._files.damage_met() is not None:
+            if self._checks_what_was_met:
+                self._files.forget_damage()
+            else:
+                self._check_in_thread()
+            self._checks_what_was_met = not self._checks_what_was_met
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.ProgrammingError):  # it is through, and closed itself
@@ -109,6 +116,11 @@ class OpenFile:
             return self._files.current() == self._path and self._path.stat().st_ino == self._inode
         except OSError:
             return False
+
+    def _check_in_thread(self) -> None:
+        path = f"file:{self._path}?mode=ro"
+        self._reader = sqlite3.connect(path, uri=True, check_same_thread=False)
+        self._checking = asyncio.get_running_loop().run_in_executor(None, self._quick_check)
 
     def _quick_check(self) -> str:
         """What is wrong with the file; "" when nothing is. A broken page would come up some day, in

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
+from projections import sqlite
 from projections.model_files import ModelFiles
 from projections.read_model import read_fact
 
@@ -83,6 +84,8 @@ class Readers:
                 return asked.question(db)
         except sqlite3.Error as error:
             self._disconnect()
+            if sqlite.is_damage(error):
+                self._files.report_damage(str(error))
             raise Unavailable(
                 f"the read model cannot be read ({error}); if it is damaged, the projector makes it"
                 " again. Single tasks still answer"

@@ -1,16 +1,19 @@
 """The service tells how its read model is."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from api import database_health
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
-from projections.model_files import PROJECTOR_LOCK, ModelFiles
+from projections.model_files import DAMAGE_MET, PROJECTOR_LOCK, ModelFiles
+from projections.projector import Projector, ProjectorOptions
 from projections.read_model import ReadModel
-from tests.api.requests import submitted
+from tests.api.requests import TASKS, submitted
 from tests.read_models import bring_level, read_model
 
 
@@ -73,6 +76,30 @@ async def test_a_read_model_that_nobody_keeps_level_is_a_fault(
     assert "ledgerq projector" in str(told["message"])
 
 
+async def test_a_projector_that_takes_nothing_for_long_is_a_fault(
+    api: httpx2.AsyncClient,
+    store: RedisStore,
+    model: ReadModel,
+    files: ModelFiles,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    await submitted(api)
+    with files.lock(PROJECTOR_LOCK):
+        assert (await database(api, 200))["status"] == "healthy"
+        monkeypatch.setattr(database_health, "STALLED_AFTER_S", 0.0)
+        hangs = await database(api, 503)
+        await bring_level(model, store)
+        level = await database(api, 200)
+        monkeypatch.setattr(database_health, "STALLED_AFTER_S", 30.0)
+        await submitted(api)
+        anew = await database(api, 200)
+
+    assert (hangs["status"], hangs["lag_events"]) == ("stalled", 1)
+    assert "taken nothing" in str(hangs["message"])
+    assert level == {"status": "healthy", "lag_events": 0}
+    assert anew == {"status": "healthy", "lag_events": 1}
+
+
 async def test_a_node_without_a_read_model_is_not_at_fault(api: httpx2.AsyncClient):
     assert (await database(api, 200))["status"] == "not_used"
 
@@ -109,3 +136,54 @@ async def test_a_damaged_read_model_is_told_and_single_tasks_still_answer(
 
     assert told["status"] == "damaged"
     assert (await api.get(f"/api/v1/tasks/{task['id']}")).status_code == 200
+
+
+async def test_damage_that_only_some_lists_meet_is_told_at_once_and_mended(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel, files: ModelFiles
+):
+    for _ in range(50):
+        await submitted(api)
+    await bring_level(model, store)
+    path, projector = files.current(), Projector(store, ProjectorOptions(files.folder))
+    assert path is not None
+    for _ in range(4):
+        await projector.step()  # its look at the start finds the file sound
+    assert (await database(api, 200))["status"] == "healthy"
+    model.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    [(page,)] = model.db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks'")
+    [(size,)] = model.db.execute("PRAGMA page_size")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+    refused = await api.get(TASKS)
+    told = await database(api, 503)
+    scraped = (await api.get("/metrics")).text
+    async with asyncio.timeout(20):
+        while files.current() == path:
+            await projector.step()
+    await projector.close()
+
+    assert refused.status_code == 503
+    assert told["status"] == "damaged"
+    assert "read_model_up 0.0" in scraped
+    assert (await api.get(TASKS)).json()["total"] == 50
+    assert (await database(api, 200))["status"] == "healthy"
+    assert not (files.folder / DAMAGE_MET).exists()
+
+
+async def test_a_report_of_damage_that_was_none_is_looked_into_and_forgotten(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel, files: ModelFiles
+):
+    path, projector = files.current(), Projector(store, ProjectorOptions(files.folder))
+    files.report_damage("a page that was misread")
+
+    told = await database(api, 503)
+    async with asyncio.timeout(20):
+        while files.damage_met() is not None:
+            await projector.step()
+    await projector.close()
+
+    assert told["status"] == "damaged"
+    assert files.current() == path
+    assert (await database(api, 200))["status"] == "healthy"

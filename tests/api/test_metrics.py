@@ -87,6 +87,16 @@ async def test_tasks_and_attempts_are_told(
     assert told["task_queue_wait_seconds_sum{type=document_processing}"] >= 0
 
 
+async def test_counters_begin_at_zero_for_every_known_type(
+    api: httpx2.AsyncClient, model: ReadModel, settings: Settings
+):
+    told = await scraped(api)
+
+    for task_type in settings.known_task_types:
+        for outcome in ("success", "failure", "retry"):
+            assert told[f"task_{outcome}_total{{type={task_type}}}"] == 0
+
+
 async def test_how_far_the_read_model_is_behind_is_told_in_events(
     api: httpx2.AsyncClient, store: RedisStore, model: ReadModel
 ):
