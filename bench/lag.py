@@ -3,7 +3,6 @@ model in its file has it."""
 
 import asyncio
 import contextlib
-import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from ledger.redis_store import RedisStore
 from ledger.store import Position
 from ledger.transact import transact
 from projections.model_files import ModelFiles
+from projections.sqlite import open_reader
 
 PER_SECOND: Final = 1_000
 TICK_S: Final = 0.005
@@ -119,7 +119,7 @@ async def _live(store: RedisStore, lags: Lags) -> None:
 async def _watch(files: ModelFiles, lags: Lags, over: asyncio.Event) -> None:
     path = files.current()
     assert path is not None
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+    with contextlib.closing(open_reader(path)) as db:
         while not over.is_set() or lags:
             row = db.execute(_CHECKPOINT).fetchone()
             if row is not None:

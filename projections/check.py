@@ -3,11 +3,11 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import msgspec
 
 from ledger.store import Position, Store
+from projections import sqlite
 from projections.compare import Compared, compare
 from projections.model_files import ModelFiles
 from projections.read_model import VERSIONS, is_current, read_stopped
@@ -47,7 +47,7 @@ async def check(
         raise CannotCheck(f"there is no read model in {files.folder}: `ledgerq rebuild` makes one")
     rebuild = Rebuild(files, store, skipped=skipped, progress=progress)
     try:
-        with contextlib.closing(_reader(path)) as live:
+        with contextlib.closing(sqlite.open_reader(path)) as live:
             _check_comparable(live, projections)
             await rebuild.build(await _ends(live, store))
             # From here on the live one stands still, as this connection sees it.
@@ -61,10 +61,6 @@ async def check(
         rebuild.discard()
     equal = all(each.difference is None for each in found)
     return Checked(equal, [str(Position(*end)) for end in sorted(ends.items())], events, found)
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
 
 
 def _check_comparable(live: sqlite3.Connection, projections: Collection[str]) -> None:

@@ -42,7 +42,9 @@ class ModelFiles:
         return self.folder / name if _NAME.fullmatch(name) else None
 
     def install(self, path: Path) -> None:
-        """Make a whole file the live one, and remove those that it replaces."""
+        """Make a whole file the live one, and remove those that it replaces. Raises
+        FileNotFoundError, and leaves things as they are, when somebody took the file away."""
+        path.stat()
         draft = self.folder / f"{CURRENT}.new"
         with draft.open("w", encoding="ascii") as file:
             file.write(f"{path.name}\n")
@@ -52,6 +54,18 @@ class ModelFiles:
         self.forget_damage()
         sync(self.folder)
         self.remove_others()
+
+    def identity(self) -> tuple[str, int, int]:
+        """What tells the live file from any other, even of the same name: its name, device and
+        inode; zeros when it is missing, and no name when there is none."""
+        path = self.current()
+        if path is None:
+            return "", 0, 0
+        try:
+            found = path.stat()
+        except OSError:
+            return path.name, 0, 0
+        return path.name, found.st_dev, found.st_ino
 
     def set_aside(self, path: Path) -> Path:
         """Keep a damaged file under another name, where it takes the last damaged one's place."""
@@ -90,15 +104,23 @@ class ModelFiles:
     def next_path(self) -> Path:
         """Where another file may be made."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        numbers = [
-            int(found[1])
-            for entry in self.folder.iterdir()
-            if (found := _NAME.match(entry.name)) is not None
-        ]
+        names = [entry.name for entry in self.folder.iterdir()]
+        # Also when its file is gone: what is being made must not be taken for the live one.
+        if (current := self.current()) is not None:
+            names.append(current.name)
+        numbers = [int(found[1]) for name in names if (found := _NAME.match(name)) is not None]
         return self.folder / f"read-model-{max(numbers, default=0) + 1}.sqlite3"
 
+    def remove(self, path: Path) -> None:
+        """Remove a file, unless it is the live one."""
+        if path == self.current():
+            return
+        for suffix in _COMPANIONS:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
     def remove_others(self) -> None:
-        """Remove what neither is the live file nor belongs to it."""
+        """Remove what neither is the live file nor belongs to it; with the REBUILD_LOCK held,
+        since somebody's file in the making is such a thing too."""
         current = self.current()
         for entry in list(self.folder.iterdir()):
             found = _NAME.match(entry.name)

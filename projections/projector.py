@@ -118,8 +118,7 @@ class OpenFile:
             return False
 
     def _check_in_thread(self) -> None:
-        path = f"file:{self._path}?mode=ro"
-        self._reader = sqlite3.connect(path, uri=True, check_same_thread=False)
+        self._reader = sqlite.open_reader(self._path)
         self._checking = asyncio.get_running_loop().run_in_executor(None, self._quick_check)
 
     def _quick_check(self) -> str:
@@ -145,9 +144,11 @@ class Projector:
         self._locked = False
         self._open_file: OpenFile | None = None
         self._stopped = False
-        self._unbuildable = False
         self._rebuild: Rebuild | None = None
-        self._building: asyncio.Task[None] | None = None
+        self._rebuild_lock = contextlib.ExitStack()
+        self._built_unopened = False
+        self._unbuildable_over: tuple[str, int, int] | None = None
+        self._building: asyncio.Task[float] | None = None
         self._reads: dict[int, asyncio.Task[list[Entry]]] = {}
         self._counts = dict.fromkeys(range(store.partitions), READ_COUNT_FIRST)
         self.evict_at_s = 0.0
@@ -174,8 +175,7 @@ class Projector:
     async def close(self) -> None:
         """Let go of the file and of the lock."""
         await self._let_go()
-        if self._rebuild is not None:
-            self._rebuild.discard()
+        self._discard_rebuild()
         self._lock.close()
 
     def interrupt(self) -> None:
@@ -222,6 +222,8 @@ class Projector:
                 db.close()
         if self._open_file is None:
             return await self._make("it was made by another version")
+        self._discard_rebuild()
+        self._built_unopened, self._unbuildable_over = False, None
         self._begin(self._open_file.model, epoch)
         return 0.0
 
@@ -237,59 +239,75 @@ class Projector:
 
     async def _make(self, reason: str) -> float:
         """Make a read model, while the old one serves."""
-        if self._unbuildable:
+        if self._unbuildable_over == self._files.identity():
             return PAUSE_S
-        with self._files.lock(REBUILD_LOCK) as alone:
-            if not alone:
-                return PAUSE_S
-            if self._rebuild is None:
-                log.info("read_model_building", reason=reason)
-                self._rebuild = Rebuild(
-                    self._files,
-                    self._store,
-                    skipped=self._options.skip_events,
-                    progress=_logged_progress(),
-                )
-            self._building = asyncio.ensure_future(self._build(self._rebuild))
-            try:
-                await asyncio.wait([self._building])
-                if not self._building.cancelled():
-                    self._building.result()
-            except Rejection:
-                raise  # the next step goes on with it
-            except BaseException:
-                await _end(self._building)
-                self._discard_rebuild()
-                raise
-            if self._building.cancelled():
-                self._discard_rebuild()
-            self._building = self._rebuild = None
-        return 0.0
+        # What was just made is no good: something is wrong that making it again may not mend.
+        pause_s = PAUSE_S if self._built_unopened else 0.0
+        rebuild = self._rebuild or self._begin_rebuild(reason)
+        if rebuild is None:
+            return PAUSE_S
+        self._building = building = asyncio.ensure_future(self._build(rebuild))
+        try:
+            await asyncio.wait([building])
+            if not building.cancelled():
+                pause_s = max(pause_s, building.result())
+        except Rejection:
+            raise  # the next step goes on with it
+        except BaseException:
+            await _end(building)
+            self._discard_rebuild()
+            raise
+        self._building = None
+        self._discard_rebuild()
+        return pause_s
 
-    async def _build(self, rebuild: Rebuild) -> None:
+    def _begin_rebuild(self, reason: str) -> Rebuild | None:
+        """None while somebody else makes a file. The lock is held until `_discard_rebuild`, through
+        outages too: whoever holds it removes what others began."""
+        with contextlib.ExitStack() as stack:
+            if not stack.enter_context(self._files.lock(REBUILD_LOCK)):
+                return None
+            self._rebuild_lock = stack.pop_all()
+        log.info("read_model_building", reason=reason)
+        self._rebuild = Rebuild(
+            self._files,
+            self._store,
+            skipped=self._options.skip_events,
+            progress=_logged_progress(),
+        )
+        return self._rebuild
+
+    async def _build(self, rebuild: Rebuild) -> float:
+        """Build it and put it in its place, or say why not; returns how long to pause then."""
         try:
             try:
                 await rebuild.build()
             except Poison as poison:
-                if self._files.current() is not None:
+                if self._something_serves():
                     raise
                 await rebuild.end_at(poison)
             path = await rebuild.swap()
         except (Poison, BrokenProjection) as error:
             # The old one goes on serving what it has.
-            self._unbuildable = True
+            self._unbuildable_over = self._files.identity()
             log.error("read_model_cannot_be_built", reason=str(error), hint=GO_ON_HINT)
-            rebuild.discard()
-        except LedgerCutShort as error:
+            return PAUSE_S
+        except (LedgerCutShort, FileNotFoundError) as error:
             log.warning("read_model_build_failed", reason=str(error))
-            rebuild.discard()
-        else:
-            log.info("read_model_built", file=str(path))
+            return PAUSE_S
+        self._built_unopened = True
+        log.info("read_model_built", file=str(path))
+        return 0.0
+
+    def _something_serves(self) -> bool:
+        path = self._files.current()
+        return path is not None and sqlite.is_whole(path)
 
     def _discard_rebuild(self) -> None:
         if self._rebuild is not None:
             self._rebuild.discard()
             self._rebuild = None
+        self._rebuild_lock.close()
 
     # -- following ----------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Generic, TypeVar
-from urllib.parse import quote
 
 from projections import sqlite
 from projections.model_files import ModelFiles
@@ -78,34 +77,28 @@ class Readers:
     # -- in a thread --------------------------------------------------------------------------
 
     def _answer(self, asked: "_Asked[Found]") -> Found:
-        try:
-            db = self._connection()
-            with asked.running(db), _one_state(db):
-                return asked.question(db)
-        except sqlite3.Error as error:
-            self._disconnect()
-            if sqlite.is_damage(error):
-                self._files.report_damage(str(error))
-            raise Unavailable(
-                f"the read model cannot be read ({error}); if it is damaged, the projector makes it"
-                " again. Single tasks still answer"
-            ) from error
-
-    def _connection(self) -> sqlite3.Connection:
         path = self._files.current()
-        if path is None:
-            raise Unavailable(
-                "there is no read model yet: the projector makes it (`ledgerq projector`, a part of"
-                " `ledgerq up`). Single tasks still answer"
-            )
-        try:
-            found = path.stat()
-        except OSError as error:
-            self._disconnect()
-            raise Unavailable(
-                f"the read model is missing ({error.strerror}); the projector makes it again."
-                " Single tasks still answer"
-            ) from error
+        while True:
+            if path is None:
+                raise Unavailable(
+                    "there is no read model yet: the projector makes it (`ledgerq projector`, a"
+                    " part of `ledgerq up`). Single tasks still answer"
+                )
+            try:
+                db = self._connection(path)
+                with asked.running(db), _one_state(db):
+                    return asked.question(db)
+            except (OSError, sqlite3.Error) as error:
+                self._disconnect()
+                path, asked_path = self._files.current(), path
+                if path == asked_path:
+                    if isinstance(error, sqlite3.Error) and sqlite.is_damage(error):
+                        self._files.report_damage(str(error))
+                    raise _unavailable(error) from error
+                # Another file took its place meanwhile, and it was removed.
+
+    def _connection(self, path: Path) -> sqlite3.Connection:
+        found = path.stat()
         # By its inode too: a folder that was emptied by hand begins with the same names again.
         identity = (path, found.st_dev, found.st_ino)
         if getattr(self._own, "identity", None) != identity:
@@ -156,6 +149,18 @@ class _Asked(Generic[Found]):
                 self._db.interrupt()
 
 
+def _unavailable(error: OSError | sqlite3.Error) -> Unavailable:
+    if isinstance(error, OSError):
+        return Unavailable(
+            f"the read model is missing ({error.strerror}); the projector makes it again."
+            " Single tasks still answer"
+        )
+    return Unavailable(
+        f"the read model cannot be read ({error}); if it is damaged, the projector makes it again."
+        " Single tasks still answer"
+    )
+
+
 @contextlib.contextmanager
 def _one_state(db: sqlite3.Connection) -> Generator[None]:
     """All that is read within comes from one state of the file."""
@@ -168,13 +173,7 @@ def _one_state(db: sqlite3.Connection) -> Generator[None]:
 
 def _open(path: Path) -> sqlite3.Connection:
     # Closed by whichever thread lets go of it last.
-    db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro",
-        uri=True,
-        timeout=LOCK_TIMEOUT_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    db = sqlite.open_reader(path, timeout_s=LOCK_TIMEOUT_S)
     try:
         db.execute("PRAGMA query_only = ON")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -36,7 +36,8 @@ class Rebuild:
         skipped: Collection[str] = (),
         progress: Callable[[int], None] = lambda events: None,
     ) -> None:
-        """Whoever makes one holds the REBUILD_LOCK. `progress` is told of events taken."""
+        """Whoever makes one holds the REBUILD_LOCK until the end. `progress` is told of events
+        taken."""
         self._files = files
         self._store = store
         self._skipped = skipped
@@ -82,25 +83,31 @@ class Rebuild:
     async def swap(self) -> Path:
         """Draw level with the live read model, and take its place; returns the file.
 
-        Raises as `bring_level`.
+        Raises as `bring_level`, and FileNotFoundError when somebody took the file away.
         """
         live = self._files.current()
         if not self.model.stopped:
             await self._draw_near(live)
+        await self.forget_finished_before(_evicted_before(live))
         with _held(live) as db:
-            if db is not None and not self.model.stopped:
-                await self._bring_level(await ends_of(db, self._store))
+            if db is not None:
+                if not self.model.stopped:
+                    await self._bring_level(await ends_of(db, self._store))
+                # It may have let go of more tasks meanwhile.
+                await self.forget_finished_before(_read_evicted_before(db))
             path = self._close()
             self._files.install(path)
         return path
 
     def discard(self) -> None:
-        """Remove what was made."""
+        """Remove what was made, if it is not in its place."""
         if self._model is not None:
             self._model.db.interrupt()
             self._model.db.close()
             self._model = None
-        self._files.remove_others()
+        if self._path is not None:
+            self._files.remove(self._path)
+            self._path = None
 
     async def _begin(self) -> None:
         self._files.remove_others()
@@ -184,6 +191,14 @@ def _evicted_before(live: Path | None) -> int:
         return 0
     try:
         with contextlib.closing(sqlite.open_writer(live)) as db:
-            return retention.evicted_before(db)
-    except (sqlite.Damaged, sqlite3.Error, ValueError):
+            return _read_evicted_before(db)
+    except (sqlite.Damaged, sqlite3.Error):
+        return 0
+
+
+def _read_evicted_before(live: sqlite3.Connection) -> int:
+    """0 when it cannot be read: another version's file may be of any shape."""
+    try:
+        return retention.evicted_before(live)
+    except (sqlite3.Error, ValueError):
         return 0

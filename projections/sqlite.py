@@ -1,5 +1,6 @@
 """SQLite as the read models use it: opening, making, and what kinds of trouble there are."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -24,8 +25,8 @@ TABLES: Final = [statement for statement in _STATEMENTS if statement.startswith(
 INDEXES: Final = [statement for statement in _STATEMENTS if statement.startswith("CREATE INDEX")]
 
 SCHEMA_VERSION: Final = zlib.crc32("\n".join(_STATEMENTS).encode()) & 0x7FFFFFFF
-"""Kept in the file as `user_version`. It follows from the statements, so that nobody has to think
-of it when one of them changes."""
+"""Kept in a whole file as `user_version`. It follows from the statements, so that nobody has to
+think of it when one of them changes."""
 
 
 class Damaged(Exception):
@@ -34,7 +35,7 @@ class Damaged(Exception):
 
 def create(path: Path) -> sqlite3.Connection:
     """A new file with empty tables, open for loading: no secondary indexes, and no safety. A crash
-    leaves rubbish; `finish` makes it a read model."""
+    leaves rubbish, which nobody takes for a read model: `finish` makes it one."""
     # Indexes are made in a thread, while nothing else uses the connection.
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = MEMORY")
@@ -42,7 +43,6 @@ def create(path: Path) -> sqlite3.Connection:
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     for statement in TABLES:
         db.execute(statement)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return db
 
 
@@ -57,11 +57,35 @@ def finish(db: sqlite3.Connection) -> None:
     _make_safe(db)
     [(_, _, path)] = db.execute("PRAGMA database_list")
     sync(Path(path))
+    # Last, and on the disk no sooner than the rest: it tells that the file is whole.
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a read model was made there to its end, by this version or by another, and can be
+    opened."""
+    try:
+        with contextlib.closing(open_reader(path)) as db:
+            [[version]] = db.execute("PRAGMA user_version")
+    except sqlite3.Error:
+        return False
+    return version != 0
+
+
+def open_reader(path: Path, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite3.Connection:
+    """A connection that only reads, for one thread after the other."""
+    return sqlite3.connect(
+        f"{_uri(path)}?mode=ro",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
     """The one connection that writes. Raises Damaged for what is no SQLite file."""
-    db = sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)
+    db = sqlite3.connect(f"{_uri(path)}?mode=rw", uri=True, isolation_level=None)
     try:
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         _make_safe(db)
@@ -95,6 +119,11 @@ def is_passing(error: sqlite3.Error) -> bool:
         *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL),
         *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
     )
+
+
+def _uri(path: Path) -> str:
+    """Quoted: a folder may have any character in its name."""
+    return path.absolute().as_uri()
 
 
 def _make_safe(db: sqlite3.Connection) -> None:

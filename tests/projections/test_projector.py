@@ -9,9 +9,15 @@ import pytest
 
 from ledger.commands import CancelTask, CompleteTask, RetryTask
 from ledger.memory_store import MemoryStore
-from ledger.store import Recorded
+from ledger.rejections import Rejection, RejectionCode
+from ledger.store import Entry, Recorded
 from projections import stats
-from projections.read_model import VERSIONS
+from projections.catch_up import bring_level
+from projections.model_files import REBUILD_LOCK, ModelFiles
+from projections.projector import PAUSE_S
+from projections.read_model import VERSIONS, ReadModel
+from projections.rebuild import Rebuild
+from projections.sqlite import INDEXES, create
 from tests.checks import read_all
 from tests.contracts.store import RESULT, send, start, submit
 from tests.projections.ledgers import Clock, make_store
@@ -307,6 +313,163 @@ async def test_a_read_model_of_another_version_is_made_anew_while_the_old_one_se
         await assert_equals_the_fold(watched, memory)
     assert old is not None
     assert old.name not in os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41b"])
+async def test_a_folder_may_have_any_name(memory: MemoryStore, tmp_path: Path, name: str):
+    await submit(memory)
+    for _ in range(2):  # made, then opened again
+        async with projecting(memory, tmp_path / name) as watched:
+            await watched.level()
+            await assert_equals_the_fold(watched, memory)
+    assert os.listdir(tmp_path) == [name]
+
+
+async def test_a_file_that_is_no_good_right_away_is_made_again_after_a_pause(
+    memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("projections.projector.is_current", never)
+    async with projecting(memory, tmp_path) as watched:
+        pauses = [await watched.projector.step() for _ in range(4)]
+
+    assert pauses == [0.0, PAUSE_S, PAUSE_S, PAUSE_S]
+
+
+def never(_: object) -> bool:
+    return False
+
+
+async def test_a_file_that_was_half_made_never_serves(memory: MemoryStore, tmp_path: Path):
+    for _ in range(3):
+        await submit(memory)
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+    remove_read_models(tmp_path)
+    path = ModelFiles(tmp_path).current()
+    assert path is not None
+    interrupted = ReadModel(create(path), partitions=1, epoch=await memory.epoch())
+    await bring_level(interrupted, memory)
+    interrupted.db.close()
+
+    async with projecting(memory, tmp_path) as watched:
+        await watched.until(lambda db: len(indexes(db)) == len(INDEXES))
+        await watched.level()
+
+        await assert_equals_the_fold(watched, memory)
+
+
+async def test_an_outage_does_not_give_away_the_file_in_the_making(
+    memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await submit(memory)
+    reads = memory.entries_after
+    monkeypatch.setattr(memory, "entries_after", out_of_reach)
+    async with projecting(memory, tmp_path) as watched:
+        with pytest.raises(Rejection):
+            await watched.projector.step()
+        with watched.files.lock(REBUILD_LOCK) as alone:
+            assert not alone, "somebody else would remove it"
+        [begun] = tmp_path.glob("*.sqlite3")  # noqa: ASYNC240 - a test's own folder
+
+        monkeypatch.setattr(memory, "entries_after", reads)
+        await watched.level()
+
+        assert watched.files.current() == begun
+        with watched.files.lock(REBUILD_LOCK) as alone:
+            assert alone
+
+
+async def test_a_projector_that_ends_leaves_the_files_of_others_alone(
+    memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await submit(memory)
+    async with projecting(memory, tmp_path) as watched:
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "entries_after", out_of_reach)
+            with pytest.raises(Rejection):
+                await watched.projector.step()
+        others = tmp_path / "read-model-7.sqlite3"
+        others.touch()
+
+    assert [name for name in os.listdir(tmp_path) if name.startswith("read")] == [others.name]
+
+
+async def out_of_reach(*_: object) -> list[Entry]:
+    raise Rejection(RejectionCode.SERVICE_UNAVAILABLE, "out of reach")
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 1_000, b""], ids=["rubbish", "empty"])
+async def test_a_damaged_file_is_made_anew_up_to_a_poisonous_event(
+    memory: MemoryStore, tmp_path: Path, damage: bytes
+):
+    await submit(memory)
+    await submit(memory)
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+        poison(memory, 1, type="TaskMoved")
+    damaged = watched.files.current()
+    assert damaged is not None
+    damaged.write_bytes(damage)
+
+    async with projecting(memory, tmp_path) as watched:
+        await watched.stopped()
+
+        assert len(watched.tables()["tasks"]) == 1
+
+
+async def test_what_could_not_be_built_is_tried_again_over_another_file(
+    memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await submit(memory)
+    await submit(memory)
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+    poison(memory, 1, type="TaskMoved")
+    monkeypatch.setitem(VERSIONS, "stats", stats.VERSION + 1)
+    async with projecting(memory, tmp_path) as watched:
+        old = watched.files.current()
+        assert [await watched.projector.step() for _ in range(3)] == [PAUSE_S] * 3
+        assert watched.files.current() == old, "the old one serves more than could be built"
+        remove_read_models(tmp_path)
+
+        await watched.stopped()
+
+        assert len(watched.tables()["tasks"]) == 1
+
+
+async def test_a_failure_to_build_is_forgotten_once_a_file_is_open(
+    memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await submit(memory)
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+    await submit(memory)
+    left_out = str(poison(memory, 1, type="TaskMoved").position)
+    monkeypatch.setitem(VERSIONS, "stats", stats.VERSION + 1)
+    async with projecting(memory, tmp_path) as watched:
+        for _ in range(3):
+            await watched.projector.step()
+        rebuild = Rebuild(watched.files, memory, skipped=(left_out,))
+        await rebuild.build()
+        await rebuild.swap()
+        await submit(memory)
+        await watched.level()
+        remove_read_models(tmp_path)
+
+        await watched.stopped()
+
+        assert len(watched.tables()["tasks"]) == 1
+
+
+def remove_read_models(folder: Path) -> None:
+    """All of them; `current` goes on naming one."""
+    for path in folder.glob("read-model-*"):
+        path.unlink()
+
+
+def indexes(db: sqlite3.Connection) -> list[str]:
+    made = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql != ''"
+    return [name for (name,) in db.execute(made)]
 
 
 # -- retention -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from projections.model_files import ModelFiles
 from projections.rebuild import Rebuild
 from tests.contracts.store import send, submit
 from tests.projections.ledgers import Clock
-from tests.projections.test_projector import assert_equals_the_fold, poison
+from tests.projections.test_projector import assert_equals_the_fold, poison, remove_read_models
 from tests.projections.watching import Watched, projecting
 
 DAY_MS = 86_400_000
@@ -93,6 +94,74 @@ async def test_a_poisonous_event_leaves_what_serves_alone(memory: MemoryStore, t
 
         assert watched.files.current() == before
         assert len(watched.tables()["tasks"]) == 1
+
+
+async def test_what_left_the_live_one_meanwhile_does_not_come_back(
+    memory: MemoryStore, clock: Clock, tmp_path: Path
+):
+    async with projecting(memory, tmp_path, retention_ms=DAY_MS) as watched:
+        for _ in range(3):
+            await send(memory, await submit(memory), CancelTask())
+        await watched.level()
+        rebuild = Rebuild(watched.files, memory)
+        await rebuild.build()
+        clock.ms += 2 * DAY_MS
+        watched.let_time_pass()
+        await watched.until(lambda db: not db.execute("SELECT 1 FROM tasks").fetchall())
+        before = watched.tables()
+
+        await rebuild.swap()
+
+        assert watched.tables() == before
+
+
+async def test_a_name_that_is_live_is_not_given_again(memory: MemoryStore, tmp_path: Path):
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+    live = watched.files.current()
+    assert live is not None
+    remove_read_models(tmp_path)
+
+    rebuild = Rebuild(watched.files, memory)
+    await rebuild.build()
+    assert not await asyncio.to_thread(live.exists)
+    rebuild.discard()
+
+    assert await rebuilt(watched, memory) != live
+
+
+async def test_what_was_taken_away_is_not_installed(memory: MemoryStore, tmp_path: Path):
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+        live = watched.files.current()
+
+        with pytest.raises(FileNotFoundError):
+            watched.files.install(tmp_path / "read-model-7.sqlite3")
+
+        assert watched.files.current() == live
+        assert live is not None
+        assert await asyncio.to_thread(live.exists)
+
+
+async def test_a_rebuild_removes_nothing_but_its_own_file(memory: MemoryStore, tmp_path: Path):
+    async with projecting(memory, tmp_path) as watched:
+        await watched.level()
+        rebuild = Rebuild(watched.files, memory)
+        await rebuild.build()
+        others = tmp_path / "read-model-7.sqlite3"
+        await asyncio.to_thread(others.touch)
+
+        rebuild.discard()
+
+        live = watched.files.current()
+        left = {tmp_path / name for name in os.listdir(tmp_path) if name.endswith(".sqlite3")}
+        assert left == {live, others}
+
+        installed = Rebuild(watched.files, memory)
+        await installed.build()
+        path = await installed.swap()
+        installed.discard()
+        assert await asyncio.to_thread(path.exists)
 
 
 # -- checks ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 from ledger.store import Store
 from projections.model_files import ModelFiles
 from projections.projector import Projector, ProjectorOptions
+from projections.sqlite import open_reader
 from tests.projections.tables import tables_of
 
 STEPS_MAX = 2_000
@@ -48,7 +49,7 @@ class Watched:
     def live(self) -> Generator[sqlite3.Connection]:
         """A connection of a reader."""
         path = self.files.current() or self.files.folder / "none yet"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(open_reader(path)) as db:
             yield db
 
     def let_time_pass(self) -> None:

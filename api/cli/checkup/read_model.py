@@ -8,6 +8,7 @@ from api.cli.checkup.finding import Finding, fail, ok, warn
 from ledger.settings import Settings
 from projections.model_files import ModelFiles
 from projections.read_model import is_current, read_checkpoints, read_stopped
+from projections.sqlite import open_reader
 
 CHECK = "read model"
 
@@ -20,7 +21,7 @@ def read_model(settings: Settings) -> Iterator[Finding]:
         yield ok(CHECK, f"none in {files.folder}: a projector makes it")
         return
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(open_reader(path)) as db:
             yield from _look(db)
     except sqlite3.Error as error:
         yield fail(CHECK, f"{path}: {error}", "a running projector makes another one")
