@@ -45,6 +45,9 @@ stays taken meanwhile, so that a worker does not claim what it cannot start."""
 
 WRITE_PAUSE_CAP_S: Final = 5.0
 
+LATE_CANCELLATIONS_MAX: Final = 100
+"""An attempt whose end is cancelled more often than that is left to its lease."""
+
 
 class StopReason(StrEnum):
     """Why a running handler is stopped."""
@@ -90,6 +93,8 @@ class Attempt:
         """The task that runs the handler, while it does."""
         self._reporter: ProgressReporter | None = None
         self.number = task.state.attempt + 1
+        self.given_up = False
+        """The worker ends, and waits for nothing any more."""
         self.left_behind = False
         """The handler did not end when it was stopped; the attempt ends without it."""
         self.started = False
@@ -142,13 +147,26 @@ class Attempt:
 
     async def _finish(self, command: Command | None) -> None:
         try:
-            if self._reporter is not None:
-                await self._reporter.close()
-            if command is not None:
-                self.ending = True
-                await self._write_end(command)
+            for _ in range(LATE_CANCELLATIONS_MAX):
+                try:
+                    return await self._say(command)
+                except asyncio.CancelledError:
+                    # Something that the handler began has kept its task, and cancels it too late:
+                    # the outcome is not the handler's to stop. Saying it again is safe.
+                    if self.given_up:
+                        raise
+                    await _clear_cancellation()
+            log.error("outcome_canceled_too_often", task_id=self.task_id, attempt=self.number)
         finally:
             self.holds_lease = False
+
+    async def _say(self, command: Command | None) -> None:
+        """Write what is left of the progress, and the outcome."""
+        if self._reporter is not None:
+            await self._reporter.close()
+        if command is not None:
+            self.ending = True
+            await self._write_end(command)
 
     def stop(self, reason: StopReason) -> None:
         """Stop the handler; what it was doing is not wanted any more."""
@@ -195,7 +213,7 @@ class Attempt:
         self._deadlines.drop(slot, self._time_out)
         handling, self._handling = self._handling, None
         if handling is not None and handling.cancelling():
-            await _clear_cancellation(handling)
+            await _clear_cancellation()
         if self._stop_reason is not None:
             return self._stopped(ended)
         return ended or self._failed(ErrorKind.RETRYABLE, "the handler cancelled itself")
@@ -312,9 +330,10 @@ class Attempt:
             pause_s = min(pause_s * 2, WRITE_PAUSE_CAP_S)
 
 
-async def _clear_cancellation(task: asyncio.Task[Any]) -> None:
+async def _clear_cancellation() -> None:
     """Let what was asked of a handler not reach what its own task does next."""
-    while task.cancelling():
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
         task.uncancel()
     # One that was asked for as the handler ended is raised where the task waits next: here.
     with contextlib.suppress(asyncio.CancelledError):

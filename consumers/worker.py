@@ -44,6 +44,9 @@ ABANDONED_THREADS_MAX: Final = 100
 """A worker with so many threads that nobody can stop drains and ends; its supervisor starts it
 anew, without them."""
 
+LEFT_BEHIND_MAX: Final = 100
+"""The same for coroutines that ignore their end."""
+
 FINAL_WRITES_TIMEOUT_S: Final = 10.0
 """After the drain, how long stopped attempts may take to write that they were given back."""
 
@@ -286,7 +289,9 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slot_freed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            log.warning("attempt_cancelled", worker_id=self.id)
+        elif (error := task.exception()) is not None:
             # The lease runs out, and the task is retried; the worker goes on with its others.
             log.error("attempt_broken", worker_id=self.id, exc_info=error)
 
@@ -307,6 +312,7 @@ class Worker:
         self._stuck.add(stuck)
         stuck.add_done_callback(self._stuck.discard)
         self._spawn(self._finish_left_behind(attempt))
+        self._end_with_too_many(len(self._stuck), LEFT_BEHIND_MAX, "handlers left behind")
 
     async def _finish_left_behind(self, attempt: Attempt) -> None:
         try:
@@ -377,8 +383,12 @@ class Worker:
                 return self._processes.run(call)
 
     def _on_abandoned_threads(self, count: int) -> None:
-        if count >= ABANDONED_THREADS_MAX and not self.stopping:
-            log.error("too_many_abandoned_threads", worker_id=self.id, hint="starting anew")
+        self._end_with_too_many(count, ABANDONED_THREADS_MAX, "abandoned threads")
+
+    def _end_with_too_many(self, count: int, most: int, what: str) -> None:
+        """Come to an end, for a supervisor to start a worker without them."""
+        if count >= most and not self.stopping:
+            log.error("too_many_lost", worker_id=self.id, what=what, hint="starting anew")
             self.stop()
 
     # -- leases and the end -------------------------------------------------------------------
@@ -406,13 +416,17 @@ class Worker:
         for attempt in self._attempts.values():
             attempt.stop(StopReason.DRAINING)
         await self._wait_for_tasks(FINAL_WRITES_TIMEOUT_S)
+        for attempt in self._attempts.values():
+            attempt.given_up = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _wait_for_tasks(self, timeout_s: float) -> None:
-        """Until none is left, those included that others begin meanwhile, or time is up."""
+        """Until none is left, those included that others begin meanwhile, or time is up. Those that
+        were left behind meanwhile do not count."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._tasks:
-                    await asyncio.wait(self._tasks)
+                    self._slot_freed.clear()
+                    await self._slot_freed.wait()

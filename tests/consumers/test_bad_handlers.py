@@ -12,6 +12,7 @@ from consumers.handlers import Handler
 from consumers.outcome import HandlerFailed, decode_payload
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
+from ledger.store import Append, Outcome
 from ledger.task import Status, Task
 from tests.consumers.test_executors import MODULE, in_process
 from tests.consumers.working import handles, submit, until, working
@@ -249,6 +250,33 @@ async def test_a_cancellation_that_a_handler_leaves_behind_does_not_reach_the_ou
 
     assert bytes(task.state.result) == b'"done"'
     assert task.state.attempt == 1
+
+
+async def test_a_cancellation_that_comes_too_late_does_not_reach_the_outcome(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something that the handler began has kept its task, and cancels it as the end is written."""
+    task: asyncio.Task[Any] | None = None
+    appended = store.append
+
+    async def keep_task(context: Context, _: Any) -> str:
+        nonlocal task
+        task = asyncio.current_task()
+        return "done"
+
+    async def cancel_first(step: Append) -> Outcome:
+        nonlocal task
+        if task is not None:
+            task, late = None, task
+            late.cancel()
+        return await appended(step)
+
+    monkeypatch.setattr(store, "append", cancel_first)
+    async with working(store, handles("keep_task", keep_task)) as worker:
+        done = await until(store, await submit(store, "keep_task"), Status.COMPLETED)
+
+    assert (bytes(done.state.result), done.state.attempt) == (b'"done"', 1)
+    assert worker.tasks_taken == 1
 
 
 async def test_a_time_out_within_a_handler_is_its_own(store: RedisStore) -> None:

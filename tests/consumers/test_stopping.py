@@ -244,6 +244,21 @@ async def test_a_coroutine_that_ignores_its_end_is_left_behind(
     assert (await kinds(store, task_id))[-1] == "TaskFailed"
 
 
+async def test_a_worker_does_not_wait_for_a_handler_that_was_left_behind(
+    store: RedisStore, logged: Logged
+) -> None:
+    stubborn = Stubborn()
+    async with asyncio.timeout(PATIENCE_S):
+        async with working(store, stubborn.handler, drain_timeout_ms=600_000) as worker:
+            await submit(store, "resist", timeout_s=1, max_retries=0)
+            await signal(stubborn.started)
+            worker.stop()
+        stubborn.finish.set()
+        await signal(stubborn.ended)
+
+    assert logged.of("handler_ignores_its_end")
+
+
 # -- cancels ----------------------------------------------------------------------------------
 
 
