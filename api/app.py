@@ -20,6 +20,7 @@ from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
 from api.routes import routes
+from api.starts import read_starts
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
@@ -51,7 +52,11 @@ class App:
         files = ModelFiles(settings.read_model_folder)
         database = DatabaseHealth(files, lag, look)
         self._health = HealthChecks(store.client, self._memory, database, settings)
-        self._estimates = Estimates(store, lambda: self.read_model.look(read_figures))
+        self._estimates = Estimates(
+            store,
+            lambda: self.read_model.look(read_figures),
+            lambda ids: self.read_model.look(lambda db: read_starts(db, ids)),
+        )
         self.table = routes(
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live, self._estimates),

@@ -10,6 +10,10 @@ that serve the type run at once, and `free` how many of these slots are empty.
     start = now + ((p - free) d + others) / slots     otherwise
     completion = start + d
 
+A slot whose attempt has more than `d` left, by the rule for running ones below, joins the `slots`
+that late: when no more than `d` is left. One whose attempt takes longer than any before never does;
+when there is no other slot, nothing is known. A rate holds from when the first slot has joined.
+
 `rate` is how many attempts of the type ended per ms while some of it waited all the time: it holds
 whatever bounds the workers, be it slots, processors or the ledger. `others` is the work of other
 types that the same workers take before: all that is more urgent, and of what is as urgent as much
@@ -24,8 +28,8 @@ as there is of the task's own, since types take turns.
     completion = started + E[duration | duration > e]
 
 It assumes that this attempt succeeds, and that workers, durations and queues stay as they are. It
-is nothing (None) when no worker serves the type, when no attempt of it was ever measured, or when a
-running one takes longer than any before. It is never in the past.
+is nothing (None) when no worker serves the type, when no attempt of it was ever measured, or when
+it, or each that could make room for it, takes longer than any before. It is never in the past.
 """
 
 import bisect
@@ -97,6 +101,10 @@ class Load(msgspec.Struct, frozen=True):
     rate: float | None = None
     """Attempts that ended, per ms, while tasks of the type waited all the time."""
     rivals: Sequence[Rival] = ()
+    frees_at: Sequence[float] = ()
+    """When the attempts that are known to fill slots are likely to end, in ms, rising."""
+    stuck: int = 0
+    """Slots filled by attempts that take longer than any before: nobody knows their end."""
     mean_ms: float | None = None
     """That of the durations, added up once for many questions."""
 
@@ -118,20 +126,35 @@ def completion_ms(task: Task, position: int, load: Load, now_ms: int) -> int | N
         case Leased():
             return _of_running(task, load.durations, now_ms)
         case Ready():
-            start_ms = now_ms + _wait_ms(task, position, load, mean_ms)
+            earliest_ms = now_ms
         case Due(at_ms):
-            last = 1 + sum(load.waiting[p] for p in _at_least_as_urgent(task))
-            start_ms = max(at_ms, now_ms + _wait_ms(task, last, load, mean_ms))
-    return max(now_ms, round(start_ms + mean_ms))
+            earliest_ms = at_ms
+            position = 1 + sum(load.waiting[p] for p in _at_least_as_urgent(task))
+    wait_ms = _wait_ms(task, position, load, mean_ms, now_ms)
+    if wait_ms is None:
+        return None
+    return max(now_ms, round(max(earliest_ms, now_ms + wait_ms) + mean_ms))
 
 
-def _wait_ms(task: Task, position: int, load: Load, mean_ms: float) -> float:
+def _wait_ms(task: Task, position: int, load: Load, mean_ms: float, now_ms: int) -> float | None:
     ahead = position - load.free
     if ahead <= 0:
         return 0.0
+    late = load.frees_at[bisect.bisect_right(load.frees_at, now_ms + mean_ms) :]
+    slots = max(load.free, load.slots - load.stuck - len(late))
+    if not slots and not late:
+        return None
     if load.rate:
-        return ahead / load.rate
-    return (ahead * mean_ms + _others_ms(task, position, load.rivals)) / load.slots
+        return max(ahead / load.rate, 0.0 if slots else late[0] - now_ms - mean_ms)
+    work_ms = ahead * mean_ms + _others_ms(task, position, load.rivals)
+    wait_ms = work_ms / slots if slots else float("inf")
+    for free_at in late:
+        joins_ms = free_at - now_ms - mean_ms
+        if wait_ms <= joins_ms:
+            break
+        slots, work_ms = slots + 1, work_ms + joins_ms
+        wait_ms = work_ms / slots
+    return wait_ms
 
 
 def _others_ms(task: Task, position: int, rivals: Sequence[Rival]) -> float:

@@ -4,7 +4,7 @@ It is read once a second while somebody asks, and not at all while nobody does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from api.estimate import Load, completion_ms
 from api.loads import Sample, keep, loads
+from api.starts import Start, running
 from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection
 from ledger.store import Store
@@ -40,11 +41,15 @@ class Estimates:
     """`of` a task; `close` in the end."""
 
     def __init__(
-        self, store: Store, read_figures: Callable[[], Awaitable[Mapping[str, Figures]]]
+        self,
+        store: Store,
+        read_figures: Callable[[], Awaitable[Mapping[str, Figures]]],
+        read_starts: Callable[[Sequence[str]], Awaitable[Mapping[str, Start]]],
     ) -> None:
-        """`read_figures` may raise Unavailable."""
+        """`read_figures` and `read_starts` (of tasks with these ids) may raise Unavailable."""
         self._store = store
         self._read_figures = read_figures
+        self._read_starts = read_starts
         self._samples: list[Sample] = []
         self._loads: Mapping[str, Load] = {}
         self._loaded_at = self._asked_at = float("-inf")
@@ -103,6 +108,8 @@ class Estimates:
         try:
             workers = await self._store.workers()
             sample = Sample(asyncio.get_running_loop().time(), await self._read_figures())
+            ids = running(workers)
+            starts = await self._read_starts(ids)
         except (Rejection, ForeignKey, RedisError, Unavailable) as error:
             if not self._failing:
                 log.warning("no_estimates", reason=str(error))
@@ -110,4 +117,4 @@ class Estimates:
             return {}
         self._failing = False
         self._samples = keep(self._samples, sample)
-        return loads(self._samples, workers)
+        return loads(self._samples, workers, starts)

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from api.estimate import Durations, Load, Rival
+from api.starts import Start
 from ledger.workers import WorkerSeen
 from projections.figures import BOUNDS_MS, NO_FIGURES, Figures
 
@@ -43,12 +44,16 @@ def keep(samples: Sequence[Sample], new: Sample) -> list[Sample]:
     return [s for s in samples if new.at_s - s.at_s <= WINDOW_S] + [new]
 
 
-def loads(samples: Sequence[Sample], workers: Sequence[WorkerSeen]) -> dict[str, Load]:
-    """By type, of every type that some worker takes tasks of."""
+def loads(
+    samples: Sequence[Sample], workers: Sequence[WorkerSeen], starts: Mapping[str, Start]
+) -> dict[str, Load]:
+    """By type, of every type that some worker takes tasks of. `starts`, by task id, is of what
+    they run; what is not in it counts as just begun."""
     taking = [w for w in workers if w.takes_tasks]
     types = {name for w in taking for name in w.report.task_types}
     durations = {name: _durations(name, samples) for name in types}
-    return {name: _load(name, samples, taking, durations) for name in types}
+    ends = {w.report.id: _ends(w, starts, durations) for w in taking}
+    return {name: _load(name, samples, taking, durations, ends) for name in types}
 
 
 def _load(
@@ -56,9 +61,11 @@ def _load(
     samples: Sequence[Sample],
     taking: Sequence[WorkerSeen],
     durations: Mapping[str, Durations],
+    ends: Mapping[str, Sequence[float | None]],
 ) -> Load:
     serving = [w.report for w in taking if name in w.report.task_types]
     figures = samples[-1].figures
+    ends_here = [end for report in serving for end in ends[report.id]]
     rivals = {other for report in serving for other in report.task_types} - {name}
     return Load(
         durations[name],
@@ -71,7 +78,26 @@ def _load(
             for other in sorted(rivals)
             if other in figures and any(figures[other].waiting.values())
         ],
+        sorted(end for end in ends_here if end is not None),
+        ends_here.count(None),
     )
+
+
+def _ends(
+    worker: WorkerSeen, starts: Mapping[str, Start], durations: Mapping[str, Durations]
+) -> list[float | None]:
+    """When what the worker runs is likely to end, in ms; None: it takes longer than any before.
+
+    What counts is how long it had run by the worker's last report: whether it still runs now, or
+    how far the read model is behind, nobody knows.
+    """
+    found: list[float | None] = []
+    for start in (starts[i] for i in worker.report.task_ids if i in starts):
+        if start.task_type in durations:
+            elapsed_ms = max(0, worker.last_heartbeat - start.at_ms)
+            mean_ms = durations[start.task_type].mean_beyond_ms(elapsed_ms)
+            found.append(None if mean_ms is None else start.at_ms + mean_ms)
+    return found
 
 
 def _durations(name: str, samples: Sequence[Sample]) -> Durations:

@@ -59,6 +59,8 @@ load_strategy = st.builds(
     waiting=waiting,
     rate=st.none() | st.floats(1e-6, 10),
     rivals=st.lists(st.builds(Rival, waiting, st.floats(0, 1e5)), max_size=3),
+    frees_at=st.lists(st.floats(NOW - 100_000, NOW + 10**6), max_size=5).map(sorted),
+    stuck=st.integers(0, 5),
 )
 histories = st.sampled_from(
     [
@@ -86,7 +88,7 @@ def test_an_estimate_is_never_in_the_past_and_never_made_up(
         assert told >= now
         assert told >= (task.state.waiting_until or 0)
     else:
-        assert task.state.status == "processing"
+        assert task.state.status == "processing" or load.stuck >= load.slots - load.free
 
 
 @for_all(st.integers(1, 10**6), st.integers(0, 10**6), load_strategy)
@@ -117,6 +119,39 @@ def test_a_measured_rate_goes_before_what_slots_promise():
     load = a_load(took(500), rate=0.001)
 
     assert completion_ms(a_task(SUBMITTED), 10, load, NOW) == NOW + 10_000 + 500
+
+
+def test_nobody_knows_when_slots_free_up_whose_attempts_take_longer_than_any_before():
+    short = took(*[2] * 5_000)
+    waits, later = a_task(SUBMITTED), a_task(a_submission(schedule_for=NOW + 1_000))
+    full = a_load(short, slots=4, stuck=4)
+
+    assert [completion_ms(waits, p, full, NOW) for p in (1, 4, 99)] == [None] * 3
+    assert completion_ms(later, 0, full, NOW) is None
+    assert completion_ms(waits, 4, a_load(short, slots=4, stuck=4, rate=0.1), NOW) is None
+    # Those that go on take what waits, by themselves.
+    assert completion_ms(waits, 4, a_load(took(500), slots=4, stuck=3), NOW) == NOW + 2_000 + 500
+    assert completion_ms(waits, 1, a_load(took(500), slots=4, stuck=3, free=1), NOW) == NOW + 500
+
+
+def test_slots_of_long_attempts_are_waited_for():
+    # Both slots are taken for another minute, by tasks of another type perhaps.
+    load = a_load(took(500), frees_at=(NOW + 60_000.0, NOW + 61_000.0))
+
+    told = [completion_ms(a_task(SUBMITTED), p, load, NOW) for p in (1, 2, 3, 5)]
+
+    assert told == [NOW + wait + 500 for wait in (60_000, 60_500, 60_750, 61_250)]
+    paced = a_load(took(500), frees_at=(NOW + 60_000.0, NOW + 61_000.0), rate=1.0)
+    assert completion_ms(a_task(SUBMITTED), 1, paced, NOW) == NOW + 59_500 + 500
+
+
+def test_a_slot_that_is_as_good_as_free_takes_its_share():
+    usual = a_load(took(500))
+    ending = a_load(took(500), frees_at=(NOW - 10.0, NOW + 400.0))
+
+    for position in (1, 2, 7):
+        told = [completion_ms(a_task(SUBMITTED), position, load, NOW) for load in (usual, ending)]
+        assert told[0] == told[1]
 
 
 def test_other_types_take_their_turns():

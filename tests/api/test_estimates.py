@@ -1,11 +1,12 @@
 """What is kept for estimates in a process: read aside, rarely, and only while somebody asks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
 from api.estimates import Estimates
+from api.starts import Start
 from ledger.commands import CompleteTask
 from ledger.memory_store import MemoryStore
 from projections.figures import BOUNDS_MS, NONE_WAITING, Figures
@@ -26,6 +27,7 @@ class Source:
         self.found: Mapping[str, Figures] = {"document_processing": SLOW}
         self.fails = False
         self.asked = 0
+        self.starts: Mapping[str, Start] = {}
         self._news = asyncio.Event()
 
     async def __call__(self) -> Mapping[str, Figures]:
@@ -34,6 +36,9 @@ class Source:
         if self.fails:
             raise Unavailable("there is no read model yet")
         return self.found
+
+    async def started(self, ids: Sequence[str]) -> Mapping[str, Start]:
+        return {task_id: self.starts[task_id] for task_id in ids}
 
     async def asked_again(self) -> None:
         self._news.clear()
@@ -56,7 +61,7 @@ def source() -> Source:
 
 @pytest.fixture
 async def estimates(store: MemoryStore, source: Source) -> AsyncIterator[Estimates]:
-    estimates = Estimates(store, source)
+    estimates = Estimates(store, source, source.started)
     yield estimates
     await estimates.close()
 
@@ -121,6 +126,21 @@ async def test_nothing_is_read_when_nobody_asks_any_more(
     asked = source.asked
     assert await estimates.of(await submit(store), 1) is not None
     assert source.asked == asked + 1
+
+
+async def test_nobody_knows_when_tasks_end_that_take_longer_than_any_before(
+    store: MemoryStore, source: Source, estimates: Estimates
+):
+    quick = Figures(
+        (5_000,) + (0,) * (len(BOUNDS_MS) - 1), (10_000, *SLOW.counts[1:]), NONE_WAITING
+    )
+    source.found = {"document_processing": quick}
+    running = [(await submit(store)).id for _ in range(4)]
+    source.starts = {task_id: Start("document_processing", T0 - 60_000) for task_id in running}
+    await store.announce(a_report(running=4, task_ids=tuple(running)))
+    waiting = [await submit(store) for _ in range(4)]
+
+    assert [await estimates.of(task, n) for n, task in enumerate(waiting, 1)] == [None] * 4
 
 
 async def test_a_finished_task_needs_no_estimate(
