@@ -25,9 +25,10 @@ _AT_FIELD = re.compile(r"at `\$\.(\w+)")
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
 # A list's values are separated by commas, also where the commas were percent-encoded, as many
-# clients do. A comma that belongs to a value therefore stands behind a backslash.
-_COMMA: Final = re.compile(r"(?<!\\),")
-_ESCAPED: Final = re.compile(r"\\([,])")
+# clients do. A comma that belongs to a value therefore stands behind a backslash, and a backslash
+# may: it must where the value goes on with a comma or a backslash, or ends.
+_VALUE: Final = re.compile(r"(?:^|,)((?:\\[\\,]|[^,])*)")
+_ESCAPED: Final = re.compile(r"\\([\\,])")
 
 
 class QueryReader(Generic[Query]):
@@ -50,7 +51,7 @@ class QueryReader(Generic[Query]):
         if not found and self._nothing_given is not None:
             return self._nothing_given
         for name in self._lists & found.keys():
-            found[name] = [_ESCAPED.sub(r"\1", value) for value in _COMMA.split(found[name])]
+            found[name] = [_ESCAPED.sub(r"\1", value) for value in _VALUE.findall(found[name])]
         for name in self._numbers & found.keys():
             # Read as JSON, 1.0 and 1e2 would be whole numbers too.
             if not _WHOLE.fullmatch(found[name]):
@@ -75,8 +76,9 @@ def expected_of(kind: inspect.Type) -> str:
             return extra.get("expected") or expected_of(kind.type)
         case inspect.UnionType():
             return " or ".join(expected_of(of) for of in kind.types if not _is_absence(of))
-        case inspect.VarTupleType(item_type=item):
-            return f"{expected_of(item)}, or several of them separated by commas"
+        case inspect.VarTupleType(item_type=item, max_length=most):
+            most_text = "" if most is None else f", at most {most}"
+            return f"{expected_of(item)}, or several of them separated by commas{most_text}"
         case inspect.EnumType(cls=choices):
             return f"one of {', '.join(str(choice.value) for choice in choices)}"
         case inspect.IntType():

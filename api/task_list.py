@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -162,14 +162,17 @@ class TaskLists:
         """List tasks.
 
         A filter that is a comma list is satisfied by each of its values; several filters have to be
-        satisfied all. A comma that belongs to a value is sent as `\\,`.
+        satisfied all. A comma that belongs to a value is sent as `\\,`, a backslash before a comma
+        or another backslash as `\\\\`.
 
         Tasks without a `started_at` or `completed_at` come last in either order of it, by
         `created_at`. `priority` ascends from low to critical, `status` as in a task's life,
         `task_type` by name; what is equal there is in order of `created_at`. The `id` breaks ties.
 
         Pages are counted anew for each request. `cursor` goes on behind the last task that was
-        seen, however many came or left before it, and is quicker far down a long list.
+        seen, however many came or left before it, and is quicker far down a long list. In order of
+        `created_at`, which never changes, such a walk misses nothing; in another order, a task that
+        changes meanwhile may move behind it, or be seen twice.
         """
         asked = self._reader.read(exchange)
         digest = _digest(asked)
@@ -271,4 +274,11 @@ def _digest(asked: TaskListQuery) -> bytes:
     fields = msgspec.structs.asdict(asked)
     for name in ("page", "page_size", "cursor"):
         del fields[name]
-    return query_digest([None if value is UNSET else value for value in fields.values()])
+    return query_digest([_in_any_order(value) for value in fields.values()])
+
+
+def _in_any_order(value: object) -> object:
+    """The same for the same question: in a comma list neither order nor repetition counts."""
+    if isinstance(value, tuple):
+        return sorted(set(cast("tuple[str, ...]", value)))
+    return None if value is UNSET else value

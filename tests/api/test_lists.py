@@ -92,6 +92,17 @@ async def test_a_comma_of_a_value_stands_behind_a_backslash(
     assert await ids(api, kb_id=r"x\,y") == [one["id"]]
 
 
+async def test_a_backslash_of_a_value_may_stand_behind_another(
+    api: httpx2.AsyncClient, projection: Projection
+):
+    one = await submitted(api, kb_id="x\\")
+    two = await submitted(api, kb_id="y\\z")
+    await projection.catch_up()
+
+    assert await ids(api, kb_id=r"x\\,y\z") == [two["id"], one["id"]]
+    assert await ids(api, kb_id=r"y\\z") == [two["id"]]
+
+
 async def test_times_are_themselves_outside(api: httpx2.AsyncClient, projection: Projection):
     task = await submitted(api)
     await projection.catch_up()
@@ -201,6 +212,28 @@ async def test_a_cursor_of_another_list_is_refused(
     assert answer.status_code == 400
     assert answer.json()["details"]["field"] == "cursor"
     assert "another order" in answer.json()["message"]
+
+
+async def test_a_cursor_is_of_the_same_list_in_whatever_order_its_values_are(
+    api: httpx2.AsyncClient, projection: Projection
+):
+    for kb_id in "ab":
+        await submitted(api, kb_id=kb_id)
+    await projection.catch_up()
+    first = (await api.get(TASKS, params={"kb_id": "a,b", "page_size": 1})).json()
+    cursor = first["pagination"]["next_cursor"]
+
+    found = [await ids(api, kb_id=same, cursor=cursor) for same in ("a,b", "b,a", "b,a,b")]
+
+    assert found[0] == found[1] == found[2] != []
+
+
+async def test_too_many_values_are_told_how_many_may_be(
+    api: httpx2.AsyncClient, projection: Projection
+):
+    answer = await api.get(TASKS, params={"kb_id": ",".join(map(str, range(51)))})
+
+    assert answer.json()["details"]["expected"].endswith("separated by commas, at most 50")
 
 
 async def test_a_forged_cursor_is_refused(api: httpx2.AsyncClient, projection: Projection):
