@@ -1,6 +1,7 @@
 """The REST API as client commands call it; whatever goes wrong is one clear line."""
 
 import ipaddress
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
@@ -72,6 +73,14 @@ class Workers(msgspec.Struct, frozen=True):
 
     workers: list[Worker]
     json: msgspec.Raw
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the read model answers, as the service sent it."""
+
+    json: bytes
+    behind_ms: int
+    """How much older it is than the ledger's last event; 0 when nothing is missing."""
 
 
 class _System(msgspec.Struct, frozen=True):
@@ -160,13 +169,13 @@ class Service:
         raw = _decode(self._call("GET", "/api/v1/stats/system"), _System).workers
         return Workers(_decode(bytes(raw), list[Worker]), raw)
 
-    def tasks(self, query: Mapping[str, str]) -> bytes:
-        """A page of the list, as JSON; the query as in the API."""
-        return self._call("GET", TASKS, query=query)
+    def tasks(self, query: Mapping[str, str]) -> Answer:
+        """A page of the list; the query as in the API."""
+        return _answer(self._respond("GET", TASKS, query=query))
 
-    def task_stats(self, query: Mapping[str, str]) -> bytes:
-        """Counts of tasks, as JSON; the query as in the API."""
-        return self._call("GET", "/api/v1/stats/tasks", query=query)
+    def task_stats(self, query: Mapping[str, str]) -> Answer:
+        """Counts of tasks; the query as in the API."""
+        return _answer(self._respond("GET", "/api/v1/stats/tasks", query=query))
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""
@@ -199,7 +208,11 @@ class Service:
         refused = self._refused(response)
         raise Lost(str(refused)) if response.status_code >= 500 else refused
 
-    def _call(
+    def _call(self, method: str, path: str, **options: Any) -> bytes:
+        """The body of the answer; options as for `_respond`."""
+        return self._respond(method, path, **options).content
+
+    def _respond(
         self,
         method: str,
         path: str,
@@ -208,7 +221,7 @@ class Service:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
-    ) -> bytes:
+    ) -> httpx2.Response:
         json_type = {"content-type": "application/json"} if body is not None else {}
         timeout = httpx2.Timeout(ANSWER_TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S)
         try:
@@ -230,7 +243,7 @@ class Service:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise CliError(f"the call to {self.url} broke off: {_reason(error)}") from error
         if response.is_success:
-            return response.content
+            return response
         raise self._refused(response)
 
     def _nobody(self, error: Exception) -> str:
@@ -246,6 +259,22 @@ class Service:
 
     def _stranger(self, answer: str) -> CliError:
         return CliError(f"{self.url} answered {answer}, not as a ledgerq would: is --url right?")
+
+
+def say_how_old(answer: Answer) -> None:
+    """On standard error, when the answer does not tell all that has happened."""
+    if answer.behind_ms:
+        sys.stderr.write(
+            f"ledgerq: this is {answer.behind_ms / 1000:,.1f} s older than the ledger's last event:"
+            " the read model has not caught up, see `ledgerq doctor`\n"
+        )
+
+
+def _answer(response: httpx2.Response) -> Answer:
+    behind = response.headers.get("projection-lag", "")
+    # An answer that lacks an event of the same ms is old too.
+    known = behind.isascii() and behind.isdigit()
+    return Answer(response.content, max(1, int(behind)) if known else 0)
 
 
 def _task(answer: bytes) -> Task:

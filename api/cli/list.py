@@ -6,13 +6,16 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from api.cli.client import Service
+from api.cli.client import Service, say_how_old
 from api.cli.filters import CreatedAfter, Kbs, Priorities, Statuses, Types, sent
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import print_json, print_table, shortened
 
 ERROR_CHARACTERS_MAX: Final = 60
 HEADINGS: Final = ("task", "type", "kb", "status", "priority", "created", "error")
+
+LEAST: Final = ("priority", "kb", "created", "type")
+"""Left out, in this order, where the terminal is narrow."""
 
 
 class _Listed(msgspec.Struct, frozen=True):
@@ -89,15 +92,16 @@ def list(
     with Service(service_url(url)) as service:
         answer = service.tasks(query)
     if json:
-        print_json(answer)
+        print_json(answer.json)
     else:
-        _print(msgspec.json.decode(answer, type=_Page))
+        _print(msgspec.json.decode(answer.json, type=_Page))
+    say_how_old(answer)
     return 0
 
 
 def _print(page: _Page) -> None:
     if page.tasks:
-        print_table(HEADINGS, [_row(task) for task in page.tasks])
+        print_table(HEADINGS, [_row(task) for task in page.tasks], least=LEAST)
     # Aside, so that whatever reads the lines finds tasks only.
     sys.stderr.write(f"ledgerq: {_where(page)}\n")
 

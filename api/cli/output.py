@@ -6,7 +6,7 @@ Plain lines are never wrapped or cut to a width, so that `grep` and `cut` can re
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Sequence[str]
+
+GAP: Final = 2
+"""Between columns."""
+
+FOLDED_MIN: Final = 16
+"""The last column is not folded to less."""
 
 STYLES = {
     "completed": "green",
@@ -34,18 +40,29 @@ def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
 
-def print_table(headings: Row, rows: Iterable[Row], *, plain_headings: bool = False) -> None:
-    """Columns under headings; the last column takes the room that is left."""
+def print_table(headings: Row, rows: Iterable[Row], *, least: Sequence[str] = ()) -> None:
+    """Columns under headings, which plain lines go without.
+
+    The last column takes the room that is left. On a terminal that is too narrow, columns of
+    `least` are left out, in this order unless they are
+    small enough; where that does not help, each row is a block that has all
+    of them. So nothing is cut that somebody may want to copy.
+    """
     if not on_terminal():
-        _print_plain([list(headings), *rows] if plain_headings else list(rows))
+        _print_plain(list(rows))
         return
     from rich.box import SIMPLE_HEAD
 
-    table = _table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in headings[:-1]:
-        table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1], overflow="fold", ratio=1)
-    _print_rows(table, rows)
+    rows = list(rows)
+    shown = _that_fit(headings, rows, least, _terminal_width())
+    if shown is None:
+        _print_blocks(headings, rows)
+        return
+    table = _table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, collapse_padding=True)
+    for place in shown[:-1]:
+        table.add_column(headings[place], no_wrap=True)
+    table.add_column(headings[shown[-1]], overflow="fold", ratio=1)
+    _print_rows(table, [[row[place] for place in shown] for row in rows])
 
 
 def print_fields(rows: Iterable[Row]) -> None:
@@ -53,7 +70,7 @@ def print_fields(rows: Iterable[Row]) -> None:
     if not on_terminal():
         _print_plain(list(rows))
         return
-    table = _table(box=None, show_header=False, pad_edge=False)
+    table = _table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold", ratio=1)
     _print_rows(table, rows)
@@ -78,7 +95,44 @@ def shortened(text: str, characters_max: int) -> str:
 def _table(**options: Any) -> "Table":
     from rich.table import Table
 
-    return Table(**options, expand=False)
+    return Table(**options, pad_edge=False, expand=False)
+
+
+def _terminal_width() -> int:
+    from rich.console import Console
+
+    return Console().width
+
+
+def _that_fit(
+    headings: Row, rows: Sequence[Row], least: Sequence[str], width: int
+) -> Sequence[int] | None:
+    """Places of the columns to show; None when those that have to be shown do not fit."""
+    from rich.cells import cell_len
+
+    needed = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def fit(shown: Iterable[int]) -> bool:
+        *firm, last = (needed[place] for place in sorted(shown))
+        return sum(firm) + GAP * len(firm) + min(last, FOLDED_MIN) <= width
+
+    may_go = [headings.index(heading) for heading in least]
+    shown = set(range(len(headings))) - set(may_go)
+    if not fit(shown):
+        return None
+    for place in reversed(may_go):
+        if fit({*shown, place}):
+            shown.add(place)
+    return sorted(shown)
+
+
+def _print_blocks(headings: Row, rows: Sequence[Row]) -> None:
+    from rich.console import Console
+
+    for number, row in enumerate(rows):
+        if number:
+            Console().print()
+        print_fields([pair for pair in zip(headings, row, strict=True) if pair[1]])
 
 
 def _print_rows(table: "Table", rows: Iterable[Row]) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,7 +31,7 @@ from projections.check import Checked, check
 from projections.compare import Compared
 from projections.fold import GO_ON_HINT, Poison
 from projections.model_files import REBUILD_LOCK, ModelFiles
-from projections.read_model import VERSIONS, BrokenProjection
+from projections.read_model import VERSIONS, BrokenProjection, Stopped, read_stopped
 from projections.rebuild import Rebuild
 
 
@@ -41,6 +42,13 @@ class Rebuilt(msgspec.Struct, frozen=True):
     events: int
     seconds: float
     events_per_s: int
+
+
+class CheckedSoFar(Checked, frozen=True, kw_only=True):
+    """What a check found, and which projections went no further: with those, only what happened
+    before is compared."""
+
+    stopped: Mapping[str, Stopped]
 
 
 def rebuild(
@@ -87,32 +95,44 @@ def rebuild(
 
 async def _rebuild(settings: Settings) -> Rebuilt:
     files, began_s = ModelFiles(settings.read_model_folder), time.monotonic()
-    with _alone(files):
-        async with open_ledger(settings) as store:
-            with counting("rebuilding", await _length(store)) as progress:
-                making = Rebuild(files, store, skipped=settings.skip_events, progress=progress)
-                try:
-                    await making.build()
-                    events = making.model.events
-                    path = await making.swap()
-                finally:
-                    making.discard()
+    # Nothing is written, not even the lock, before there is a ledger.
+    async with open_ledger(settings) as store:
+        with _alone(files), counting("rebuilding", await _length(store)) as progress:
+            making = Rebuild(files, store, skipped=settings.skip_events, progress=progress)
+            try:
+                await making.build()
+                events = making.model.events
+                path = await making.swap()
+            finally:
+                making.discard()
     seconds = time.monotonic() - began_s
     return Rebuilt(str(path), events, round(seconds, 3), round(events / seconds))
 
 
-async def _check(settings: Settings, projections: Sequence[str]) -> Checked:
+async def _check(settings: Settings, projections: Sequence[str]) -> CheckedSoFar:
     files = ModelFiles(settings.read_model_folder)
-    with _alone(files):
-        async with open_ledger(settings) as store:
-            with counting("checking", await _length(store)) as progress:
-                return await check(
-                    files,
-                    store,
-                    projections=projections,
-                    skipped=settings.skip_events,
-                    progress=progress,
-                )
+    async with open_ledger(settings) as store:
+        with _alone(files), counting("checking", await _length(store)) as progress:
+            found = await check(
+                files,
+                store,
+                projections=projections,
+                skipped=settings.skip_events,
+                progress=progress,
+            )
+            stopped = _stopped(files)
+    return CheckedSoFar(
+        **msgspec.structs.asdict(found),
+        stopped={name: stop for name, stop in stopped.items() if name in projections},
+    )
+
+
+def _stopped(files: ModelFiles) -> Mapping[str, Stopped]:
+    path = files.current()
+    if path is None:
+        return {}
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as live:
+        return read_stopped(live)
 
 
 @contextlib.contextmanager
@@ -142,22 +162,29 @@ def _print_rebuilt(found: Rebuilt, *, as_json: bool) -> None:
     )
 
 
-def _print_checked(found: Checked, *, as_json: bool) -> None:
+def _print_checked(found: CheckedSoFar, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
     rows = [("events", f"{found.events:,}, up to {', '.join(found.positions) or 'the beginning'}")]
-    rows += [(each.projection, _verdict(each)) for each in found.projections]
+    rows += [
+        (e.projection, _verdict(e, found.stopped.get(e.projection))) for e in found.projections
+    ]
     print_fields(rows)
     for each in found.projections:
         if each.difference is not None:
             _print_difference(each)
 
 
-def _verdict(each: Compared) -> str:
+def _verdict(each: Compared, stopped: Stopped | None) -> str:
     if each.difference is None:
-        return f"equal: {each.rows:,} rows, SHA-256 {each.live_sha256}"
-    return f"differs: SHA-256 {each.live_sha256} serves, {each.rebuilt_sha256} is right"
+        verdict = f"equal: {each.rows:,} rows, SHA-256 {each.live_sha256}"
+    else:
+        verdict = f"differs: SHA-256 {each.live_sha256} serves, {each.rebuilt_sha256} is right"
+    if stopped is None:
+        return verdict
+    reason = f"({stopped.reason}); what follows was not compared"
+    return f"stopped at {stopped.at} {reason}; up to there {verdict}"
 
 
 def _print_difference(each: Compared) -> None:

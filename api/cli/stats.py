@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from api.cli.client import Service
+from api.cli.client import Service, say_how_old
 from api.cli.filters import CreatedAfter, Kbs, Priorities, Statuses, Types, sent
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import print_json, print_table
@@ -40,10 +40,11 @@ def stats(
     with Service(service_url(url)) as service:
         answer = service.task_stats(query)
     if json:
-        print_json(answer)
+        print_json(answer.json)
     else:
-        counts = msgspec.json.decode(answer, type=_Stats)
-        print_table(("by", "of", "tasks", "share"), _rows(counts), plain_headings=True)
+        counts = msgspec.json.decode(answer.json, type=_Stats)
+        print_table(("by", "of", "tasks", "share"), _rows(counts), least=("share",))
+    say_how_old(answer)
     return 0
 
 

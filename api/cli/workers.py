@@ -8,6 +8,9 @@ from api.cli.output import print_json, print_table
 
 HEADINGS = ("worker", "status", "running", "done", "failed", "mean", "last heard", "types")
 
+LEAST = ("mean", "failed", "done", "last heard")
+"""Left out, in this order, where the terminal is narrow."""
+
 
 def workers(*, url: Url = None, json: AsJson = False) -> int:
     """Exit code 0."""
@@ -16,7 +19,7 @@ def workers(*, url: Url = None, json: AsJson = False) -> int:
     if json:
         print_json(bytes(listed.json))
     elif listed.workers:
-        print_table(HEADINGS, [_row(worker) for worker in listed.workers], plain_headings=True)
+        print_table(HEADINGS, [_row(worker) for worker in listed.workers], least=LEAST)
     else:
         print("ledgerq: no worker is there: start one with `ledgerq worker`", file=sys.stderr)
     return 0

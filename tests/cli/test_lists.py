@@ -1,5 +1,11 @@
 """`ledgerq list` and `ledgerq stats` against a running service."""
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
 from tests.cli.running import Call
 
 SUBMIT = ("submit", "health_check", "--payload", "{}", "--schedule-for", "2100-01-01T00:00:00Z")
@@ -48,3 +54,48 @@ def test_stats_count_what_was_just_submitted(client: Call):
     assert counts["total_tasks"] == counts["queued_tasks"] == 1
     assert ["status", "queued", "1", "100.0", "%"] in [x.split() for x in told.out.splitlines()]
     assert ["mean", "time", "-"] in [x.split() for x in told.out.splitlines()]
+
+
+TASKS = (
+    b'{"tasks": [], "total": 0, "pagination": {"page": 1, "total_pages": 0, "next_cursor": null}}'
+)
+COUNTS = (
+    b'{"total_tasks": 0, "avg_process_time": null, "success_rate": 0.0, "status_breakdown": {},'
+    b' "type_breakdown": {}, "priority_breakdown": {}}'
+)
+
+
+class Behind(BaseHTTPRequestHandler):
+    """A service whose read model does not catch up."""
+
+    def do_GET(self) -> None:
+        """Answer what is of the path, and how old it is."""
+        body = COUNTS if "stats" in self.path else TASKS
+        self.send_response(200)
+        self.send_header("projection-lag", "2500")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def behind(ledgerq: Call, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+    """Commands that find such a service."""
+    with HTTPServer(("127.0.0.1", 0), Behind) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        monkeypatch.setenv("LEDGERQ_URL", f"http://127.0.0.1:{server.server_port}")
+        yield ledgerq
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize("words", [("list",), ("stats",), ("list", "--json"), ("stats", "--json")])
+def test_an_answer_that_is_not_up_to_date_says_so(behind: Call, words: tuple[str, ...]):
+    ran = behind(*words)
+
+    assert ran.code == 0, ran.err
+    assert "this is 2.5 s older than the ledger's last event" in ran.err.splitlines()[-1]
