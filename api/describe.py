@@ -210,8 +210,8 @@ LEDGER_POSITION_SEEN: Final = HeaderInfo(
 )
 PROJECTION_LAG: Final = HeaderInfo(
     "Projection-Lag",
-    "The read model did not catch up with the ledger in time: by how many ms the answer is older "
-    "than the ledger's last event. Absent when all was seen.",
+    "The read model did not catch up with the ledger in time: for how many ms the oldest event "
+    "that the answer lacks has been there. Absent when all was seen.",
     {"type": "string", "pattern": "^[0-9]+$"},
     always=False,
 )

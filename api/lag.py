@@ -1,12 +1,30 @@
-"""How many events the read model has still to take."""
+"""How far the read model is behind the ledger: in events, and in time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from ledger.store import Store
+from ledger.store import Position, Store
 from projections.read_model import BEGINNING, Checkpoint
 
 _NOTHING = Checkpoint(BEGINNING, b"", 0)
+_AT_ONCE_MS = 1
+
+
+async def behind_ms(store: Store, seen: Mapping[int, Position], ends: Iterable[Position]) -> int:
+    """For how many ms, by the ledger's clock, the oldest event has been there that comes after what
+    was `seen` of its partition; 0 when that is where the ledger ends. Raises as the store does."""
+    last = [(seen.get(end.partition) or Position(end.partition, BEGINNING), end) for end in ends]
+    ages = (_waiting_ms(store, begin) for begin, end in last if begin.order < end.order)
+    return max(await asyncio.gather(*ages), default=0)
+
+
+async def _waiting_ms(store: Store, last: Position) -> int:
+    events = await store.events_after(last, 1, _AT_ONCE_MS)
+    if not events:
+        return 0  # what stands there is no event, or was taken away
+    # Positions begin with the server's time in ms, which this process knows about.
+    written_ms, _ = events[0].position.order
+    return max(1, store.now_ms() - written_ms)
 
 
 class Lag:

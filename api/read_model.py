@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from api.errors import ApiError, Header, invalid
 from api.exchange import Exchange
+from api.lag import behind_ms
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
 from ledger.store import Position, Store, parse_positions, positions_text
@@ -42,8 +43,10 @@ class ReadModel:
         except Unavailable as error:
             raise ApiError(RejectionCode.SERVICE_UNAVAILABLE, str(error)) from error
         headers = [(POSITION_HEADER, positions_text(answer.seen).encode())]
-        if answer.behind_ms is not None:
-            headers.append((b"projection-lag", b"%d" % answer.behind_ms))
+        if not answer.level:
+            seen = {position.partition: position for position in answer.seen}
+            lag_ms = await behind_ms(self._store, seen, wanted.positions.values())
+            headers.append((b"projection-lag", b"%d" % lag_ms))
         return answer.found, headers
 
     async def look(self, question: Callable[[sqlite3.Connection], Found]) -> Found:

@@ -1,7 +1,7 @@
 """GET /api/v1/stats/system: the workers, how much waits, and how fast it is worked off."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from api.describe import (
     operation,
 )
 from api.exchange import Exchange
+from api.lag import behind_ms
 from api.read_model import ReadModel
 from api.scalars import Count, Moment, TaskId
 from api.task_stats import TaskStats, stats_view
@@ -26,7 +27,6 @@ from ledger.workers import WorkerSeen, WorkerState
 from projections.system import SystemFacts
 
 RATE_WINDOW_MS: Final = 60_000
-BEGINNING: Final = "0-0"
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -62,8 +62,8 @@ class Lag(msgspec.Struct, frozen=True):
     behind_ms: Annotated[
         Count,
         Meta(
-            description="How much later the ledger's last event happened than the last one that "
-            "was seen; 0 when all were."
+            description="For how long the oldest event that was not seen has been there; 0 when "
+            "all were seen. As the header `Projection-Lag`."
         ),
     ]
     stopped_at: Annotated[
@@ -118,9 +118,9 @@ def worker_view(worker: WorkerSeen) -> WorkerView:
 
 
 def system_view(
-    facts: SystemFacts, workers: Sequence[WorkerSeen], ends: Sequence[Position]
+    facts: SystemFacts, workers: Sequence[WorkerSeen], lags: dict[str, Lag]
 ) -> SystemStats:
-    """The system for a caller; `ends` is where the ledger's partitions end."""
+    """The system for a caller."""
     states = [worker.state for worker in workers]
     return SystemStats(
         len(workers),
@@ -131,30 +131,24 @@ def system_view(
         facts.finished * 60_000 / RATE_WINDOW_MS,
         [worker_view(worker) for worker in workers],
         stats_view(facts.stats),
-        _lags(facts, ends),
+        lags,
     )
 
 
-def _lags(facts: SystemFacts, ends: Sequence[Position]) -> dict[str, Lag]:
+async def projection_lags(
+    store: Store, facts: SystemFacts, ends: Sequence[Position]
+) -> dict[str, Lag]:
+    """Of each projection; one that stopped has seen nothing after the event where it did."""
+    going_on_ms = await behind_ms(store, facts.seen, ends)
     lags: dict[str, Lag] = {}
     for name, stopped in facts.stopped.items():
         if stopped is None:
-            lags[name] = Lag(_behind_ms(facts.seen, ends), None, None)
+            lags[name] = Lag(going_on_ms, None, None)
         else:
             stop = Position.parse(stopped.at)
             seen = {**facts.seen, stop.partition: stop}
-            lags[name] = Lag(_behind_ms(seen, ends), stopped.at, stopped.reason)
+            lags[name] = Lag(await behind_ms(store, seen, ends), stopped.at, stopped.reason)
     return lags
-
-
-def _behind_ms(seen: Mapping[int, Position], ends: Sequence[Position]) -> int:
-    """Entry ids begin with the server's time in ms."""
-    behind = [0]
-    for end in ends:
-        last = seen.get(end.partition, Position(end.partition, BEGINNING))
-        if last.order < end.order:
-            behind.append(end.order[0] - last.order[0])
-    return max(behind)
 
 
 class SystemStatistics:
@@ -183,5 +177,6 @@ class SystemStatistics:
         facts, headers = await self._read_model.ask(
             exchange, lambda models, wanted: models.system(since_ms, wanted)
         )
-        answer = system_view(facts, await store.workers(), ends)
+        lags = await projection_lags(store, facts, ends)
+        answer = system_view(facts, await store.workers(), lags)
         await exchange.respond(200, encode(answer), headers)

@@ -34,12 +34,12 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, Generic[Found], frozen=True):
-    """What was found, and in which state of the ledger. `behind_ms` is how much later the last
-    event of the ledger happened than the last one seen; None when all was seen."""
+    """What was found, and in which state of the ledger. `level`: all was seen that
+    was wanted."""
 
     found: Found
     seen: tuple[Position, ...]
-    behind_ms: int | None
+    level: bool
 
 
 class ReadModels:
@@ -95,9 +95,8 @@ class ReadModels:
                 return None
             if stopped is not None:
                 seen = _until(seen, Position.parse(stopped.at))
-            behind_ms = None if there else _behind_ms(seen, wanted.positions)
             every = (seen.get(p) or Position(p, BEGINNING) for p in sorted(wanted.positions))
-            return Answer(question(db), tuple(every), behind_ms)
+            return Answer(question(db), tuple(every), there)
 
         answer = await self._readers.ask(lambda db: attempt(db, last=False))
         if answer is None:
@@ -125,12 +124,3 @@ def _until(seen: Mapping[int, Position], stop: Position) -> dict[int, Position]:
     if stop.partition in known and stop.order < known[stop.partition].order:
         known[stop.partition] = stop
     return known
-
-
-def _behind_ms(seen: Mapping[int, Position], wanted: Mapping[int, Position]) -> int:
-    """Entry ids begin with the server's time in ms."""
-    nothing = Position(0, BEGINNING)
-    return max(
-        (end.order[0] - seen.get(partition, nothing).order[0] for partition, end in wanted.items()),
-        default=0,
-    )

@@ -1,5 +1,6 @@
 """GET /api/v1/stats/system, and estimates: over a ledger, a read model and announced workers."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import msgspec
 import pytest
 
 from ledger.commands import CancelTask, CompleteTask
+from ledger.keys import PartitionKeys
+from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from ledger.workers import WorkerState
@@ -18,6 +21,9 @@ from tests.contracts.store import a_report
 from tests.read_models import bring_level, read_model
 
 SYSTEM = "/api/v1/stats/system"
+
+CLOCK_MS = 1_000
+"""How far the estimate of the server's clock may be off, with much to spare."""
 
 
 @pytest.fixture
@@ -99,6 +105,24 @@ async def test_what_waits_and_what_was_finished_in_the_last_minute_is_counted(
     assert told["task_stats"]["total_tasks"] == 8
     level = {"behind_ms": 0, "stopped_at": None, "reason": None}
     assert told["projection_lag"] == dict.fromkeys(("tasks", "stats", "queues"), level)
+
+
+async def test_after_a_silence_the_lag_is_the_age_of_what_was_not_seen(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel
+):
+    long_ago = ("XADD", PartitionKeys(0).events, "1-0", "x", "y")
+    await send(store.client, long_ago)
+    await bring_level(model, store)
+    began_s = time.monotonic()
+    await submitted(api)
+    await submitted(api)
+
+    answer = await api.get(SYSTEM)
+
+    took_ms = (time.monotonic() - began_s) * 1000
+    header_ms = int(answer.headers["projection-lag"])
+    told_ms = answer.json()["projection_lag"]["tasks"]["behind_ms"]
+    assert 0 < header_ms <= told_ms <= took_ms + CLOCK_MS
 
 
 async def test_a_stopped_projection_says_where_and_why(
