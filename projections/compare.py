@@ -26,7 +26,11 @@ QUERIES: Final[dict[str, dict[str, str]]] = {
             FROM tasks t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
             LEFT JOIN names worker ON worker.no = t.worker ORDER BY t.id""",
         "submissions": "SELECT id, submission FROM submissions ORDER BY id",
-        "errors": "SELECT id, message FROM errors ORDER BY id",
+        "errors": """
+            SELECT t.id, kb.name, kind.name, priority, status, coalesce(worker.name, ''),
+                   created_at, updated_at, started_at, completed_at, message
+            FROM errors t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
+            LEFT JOIN names worker ON worker.no = t.worker ORDER BY t.id""",
         "counts": _COUNTED.format(table="counts", columns="n"),
     },
     "stats": {

@@ -13,10 +13,10 @@ from projections.changes import STATUS_NO, Change
 
 HOUR_MS: Final = 3_600_000
 
-ALL: Final = 0
+ALL_KBS: Final = 0
 """Stands for every knowledge base."""
 EVER: Final = -1
-"""Stands for every hour."""
+"""Stands for every hour, as the `hour` of a row."""
 
 Key = tuple[int, int, int, int, int]
 """kb, hour, task_type, priority, status"""
@@ -90,8 +90,8 @@ def _rows_of(key: Key) -> Iterator[Key]:
     kb, hour, task_type, priority, status = key
     yield key
     yield kb, EVER, task_type, priority, status
-    yield ALL, hour, task_type, priority, status
-    yield ALL, EVER, task_type, priority, status
+    yield ALL_KBS, hour, task_type, priority, status
+    yield ALL_KBS, EVER, task_type, priority, status
 
 
 def _drop_zeros(db: sqlite3.Connection, table: str, rows: list[tuple[int, ...]]) -> None:

@@ -8,13 +8,13 @@ ids.
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import islice
-from typing import Final
+from itertools import groupby, islice
+from typing import Any, Final
 
 import msgspec
 
 from ledger.codec import Undecodable, decoder_of, encode
-from ledger.events import Event, TaskSubmitted
+from ledger.events import Event, RetryScheduled, TaskProgressed, TaskStarted, TaskSubmitted
 from ledger.evolve import initial_state, state_after
 from ledger.foreign import ForeignEntries, ForeignEntry
 from ledger.identity import is_task_id
@@ -33,6 +33,10 @@ REMEMBERED_MAX: Final = 20_000
 SELECT_MAX: Final = 500
 """Tasks that are looked up with one statement."""
 
+NUMBER_END: Final = 10**15
+"""Times (ms), versions and counts lie below it: ms until the year 33658. What lies beyond could be
+folded, but some of it not be written, when nobody knows any more which event it came from."""
+
 KIND, TASK, VERSION, DATA, FIELDS = 1, 3, 5, 9, 14
 """Where an event's entry has them (see script_format.EVENT_FIELDS), and how long it is."""
 
@@ -44,6 +48,23 @@ GO_ON_HINT: Final = (
     "upgrade ledgerq and start it again, or leave the event out with --skip-events POSITION"
 )
 """What to do about an event that cannot be folded."""
+
+
+_SOUND: Final[dict[type[Event], Callable[[Any], bool]]] = {
+    TaskSubmitted: lambda event: (
+        event.schedule_for is None or -NUMBER_END < event.schedule_for < NUMBER_END
+    ),
+    TaskStarted: lambda event: (
+        -NUMBER_END < event.attempt < NUMBER_END and -NUMBER_END < event.lease_ms < NUMBER_END
+    ),
+    TaskProgressed: lambda event: -NUMBER_END < event.progress < NUMBER_END,
+    RetryScheduled: lambda event: (
+        -NUMBER_END < event.retry_at < NUMBER_END and -NUMBER_END < event.retry_count < NUMBER_END
+    ),
+}
+"""Whether the numbers that an event brings into a task's state can be written."""
+
+_OUT_OF_RANGE: Final = "a number or time of it is out of range"
 
 
 class Poison(Exception):
@@ -106,6 +127,12 @@ class Fold:
         self._db = db
         self._names = names
         self._skipped = frozenset(skipped)
+        self._skips = {at.partition(":")[0] for at in skipped}
+        """The partitions that they lie in."""
+        self._left_out: set[bytes] = set()
+        """Tasks met whose submission is to be left out, and they with it."""
+        self._looked_up: list[bytes] = []
+        """Finished tasks that are known for this batch alone."""
         self._decoders: dict[bytes, Callable[[bytes], Event]] = {}
         self._known: dict[bytes, Known] = {}
         self._changes: dict[bytes, Change] = {}
@@ -123,12 +150,23 @@ class Fold:
 
     def remember(self, missing: Missing, history: Iterable[Recorded]) -> None:
         """Know a task that was missing from its history, oldest first. Raises Poison."""
+        task = missing.task_id.encode()
         known: Known | None = None
         for recorded in history:
-            if recorded.version >= missing.version:
+            if recorded.position.order >= missing.position.order:
                 break
+            if str(recorded.position) in self._skipped:
+                if known is None:
+                    self._left_out.add(task)
+                    return
+                version = _stepped_over(known.version, recorded.version)
+                known = msgspec.structs.replace(known, version=version)
+                continue
             try:
                 event = recorded.event()
+                sound = _SOUND.get(type(event))
+                if not 0 <= recorded.at < NUMBER_END or (sound is not None and not sound(event)):
+                    raise Undecodable(_OUT_OF_RANGE)
                 if known is None:
                     known = self._submitted(event, recorded.data, recorded.type, recorded.at)
                 else:
@@ -140,10 +178,48 @@ class Fold:
             raise Poison(
                 missing.position, missing.kind, "the ledger does not have what came before it"
             )
-        self._known[missing.task_id.encode()] = known
+        self._known[task] = known
+        self.bytes += len(known.submission or b"")
+        if known.state.status in FINISHED:
+            self._looked_up.append(task)
 
     def take(self, partition: int, entries: Sequence[Entry]) -> None:
         """Fold entries of one partition. Raises Poison or Missing, with those before it folded."""
+        if str(partition) not in self._skips:
+            self._take_run(partition, entries)
+            return
+
+        def is_skipped(entry: Entry) -> bool:
+            return f"{partition}:{entry[0].decode()}" in self._skipped
+
+        for skipped, run in groupby(entries, is_skipped):
+            if not skipped:
+                self._take_run(partition, list(run))
+                continue
+            for entry in run:
+                if not self._is_foreign(partition, entry):
+                    self._step_over(entry[1])
+
+    def clear(self) -> None:
+        """Begin a new batch: what was gathered is written."""
+        for task in self._looked_up:
+            self._known.pop(task, None)
+        for task, change in self._changes.items():
+            if change.after.status in FINISHED:
+                self._known.pop(task, None)
+            else:
+                self._known[task] = Known(
+                    change.kb, change.task_type, change.priority, change.after, change.version
+                )
+        surplus = len(self._known) - REMEMBERED_MAX
+        for task in list(islice(self._known, max(surplus, 0))):
+            del self._known[task]
+        self._looked_up = []
+        self._changes = {}
+        self.measures = Measures()
+        self.bytes = 0
+
+    def _take_run(self, partition: int, entries: Sequence[Entry]) -> None:
         left = iter(entries)
         while True:
             try:
@@ -155,32 +231,17 @@ class Fold:
                 raise Missing(partition, unknown.entry) from None
             if self._is_foreign(partition, entry):
                 continue
+            if entry[1][TASK] in self._left_out:
+                continue
             position = Position(partition, entry[0].decode())
-            if str(position) not in self._skipped:
-                raise Poison(position, entry[1][KIND].decode(errors="replace"), reason)
-            self._step_over(entry[1])
-
-    def clear(self) -> None:
-        """Begin a new batch: what was gathered is written."""
-        for task, change in self._changes.items():
-            if change.after.status in FINISHED:
-                self._known.pop(task, None)
-            else:
-                self._known[task] = Known(
-                    change.kb, change.task_type, change.priority, change.after, change.version
-                )
-        surplus = len(self._known) - REMEMBERED_MAX
-        for task in list(islice(self._known, max(surplus, 0))):
-            del self._known[task]
-        self._changes = {}
-        self.measures = Measures()
-        self.bytes = 0
+            raise Poison(position, entry[1][KIND].decode(errors="replace"), reason)
 
     def _take_all(self, left: Iterable[Entry], entries: Sequence[Entry]) -> None:
         """Take those that are left of the entries. Raises _Unfit, _Unknown; those before it are
         taken, and those after it are left."""
         changes, known = self._changes, self._known
-        decoders, measures = self._decoders, self.measures
+        decoders, measures, left_out = self._decoders, self.measures, self._left_out
+        sounds = _SOUND
         size_bytes = 0
         entry: Entry | None = None
         try:
@@ -191,11 +252,16 @@ class Fold:
                 version, at = int(version_text), int(at_text)
                 decode = decoders.get(kind) or self._decoder_of(kind)
                 event = decode(data)
+                sound = sounds.get(type(event))
+                if not 0 <= at < NUMBER_END or (sound is not None and not sound(event)):
+                    raise ValueError(_OUT_OF_RANGE)
                 size_bytes += len(data)
                 change = changes.get(task)
                 if change is None:
                     if last_name != b"prev":
                         raise ValueError("its fields are not those of an event")
+                    if task in left_out:
+                        continue
                     if task not in known and version != 1 and is_task_id(task.decode()):
                         self._look_up(entries)
                         if task not in known:
@@ -213,7 +279,7 @@ class Fold:
                 change.version = version
                 if kind in MEASURED:
                     measures.take(change.task_type, before, event, at)
-        except (Undecodable, IllegalTransition, ValueError, RecursionError) as error:
+        except (Undecodable, IllegalTransition, ValueError, OverflowError, RecursionError) as error:
             assert entry is not None  # noqa: S101 - it is one of them that failed
             raise _Unfit(entry, str(error)) from error
         finally:
@@ -286,14 +352,22 @@ class Fold:
         if change is None and known is not None:
             change = self._go_on(task, known)
         if change is not None:
-            change.version = max(change.version, version)
+            change.version = _stepped_over(change.version, version)
 
     def _select(self, tasks: list[bytes]) -> None:
         by_id = {_id_bytes(task): task for task in tasks}
         marks = ",".join("?" * len(by_id))
         rows = self._db.execute(f"{_SELECT} ({marks})", list(by_id))
         for id, kb, task_type, priority, state, version in rows:
-            self._known[by_id[id]] = Known(kb, task_type, priority, _decode_state(state), version)
+            known = Known(kb, task_type, priority, _decode_state(state), version)
+            self._known[by_id[id]] = known
+            if known.state.status in FINISHED:
+                self._looked_up.append(by_id[id])
+
+
+def _stepped_over(before: int, version: int) -> int:
+    """The version of a task behind an event that is left out, and says it is its `version`."""
+    return max(before, version) if version < NUMBER_END else before + 1
 
 
 def _id_bytes(task: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ledger.store import Position
-from projections.read_model import read_checkpoints
+from projections.read_model import BEGINNING, read_checkpoints
 from projections.readers import Readers
 
 PAUSE_MIN_S: Final = 0.002
@@ -23,7 +23,7 @@ def positions(db: sqlite3.Connection) -> dict[int, Position]:
 def reached(seen: Mapping[int, Position], wanted: Mapping[int, Position]) -> bool:
     """Whether nothing of `wanted` is still to come."""
     return all(
-        end.order <= seen.get(partition, Position(partition, "0-0")).order
+        end.order <= seen.get(partition, Position(partition, BEGINNING)).order
         for partition, end in wanted.items()
     )
 

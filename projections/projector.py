@@ -367,7 +367,7 @@ class Projector:
 
     def _stop_all(self, model: ReadModel, at: str, reason: str, hint: str) -> None:
         self._stopped = True
-        model.stop_all(at or "the beginning", f"{reason}; {hint}")
+        model.stop_all(at, f"{reason}; {hint}")
 
     def _evict_when_due(self, model: ReadModel) -> None:
         now_s = time.monotonic()

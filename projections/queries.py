@@ -7,23 +7,21 @@ read model has got to where the ledger was when it was asked.
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from ledger.store import Position
-from projections.level import Level, positions, reached
+from projections.level import Level, reached
 from projections.list_query import Filters, Listed, ListQuery
 from projections.queue_sizes import QueueSize, queue_sizes
-from projections.read_model import Stopped, read_stopped
+from projections.read_model import BEGINNING, Stopped, read_seen, read_stopped
 from projections.readers import Readers, Unavailable
 from projections.system import SystemFacts, system_facts
 from projections.task_list import list_tasks
 from projections.task_stats import Stats, task_stats
 
 Found = TypeVar("Found")
-
-BEGINNING: Final = "0-0"
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -87,14 +85,12 @@ class ReadModels:
         self, projection: str, question: Callable[[sqlite3.Connection], Found], wanted: Wanted
     ) -> Answer[Found]:
         def attempt(db: sqlite3.Connection, last: bool) -> Answer[Found] | None:
-            seen, stopped = positions(db), read_stopped(db).get(projection)
+            seen, stopped = read_seen(db, projection), read_stopped(db).get(projection)
             there = stopped is None and reached(seen, wanted.positions)
             if not there and wanted.insists and (last or stopped is not None):
                 raise Unavailable(_not_there(stopped, self._wait_s))
             if not there and not last and stopped is None:
                 return None
-            if stopped is not None:
-                seen = _until(seen, Position.parse(stopped.at))
             every = (seen.get(p) or Position(p, BEGINNING) for p in sorted(wanted.positions))
             return Answer(question(db), tuple(every), there)
 
@@ -116,11 +112,3 @@ def _not_there(stopped: Stopped | None, wait_s: float) -> str:
         f"the read model has not got to that Ledger-Position within {wait_s:g} s; try again."
         " Single tasks still answer"
     )
-
-
-def _until(seen: Mapping[int, Position], stop: Position) -> dict[int, Position]:
-    """The positions of a projection that went no further than `stop`."""
-    known = dict(seen)
-    if stop.partition in known and stop.order < known[stop.partition].order:
-        known[stop.partition] = stop
-    return known

@@ -28,17 +28,28 @@ VERSIONS: Final = {
 """The projections, and what they are at now. `tasks` is the one that the others hang on."""
 
 BEGINNING: Final = "0-0"
+_SEEN: Final = "seen_by_{}"
+"""The fact that says how far a projection got that stopped alone: positions, one a partition."""
+
 WENT_BACKWARDS: Final = "the ledger went backwards"
 """How the reason begins of projections that stopped over that."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """How far a partition is read: its last event, and how many there were."""
+    """How far a partition is read: its last event, and how many entries that were, with the foreign
+    ones before it."""
 
     entry: str
     digest: bytes
     """SHA-256 of the event at `entry`; empty at the beginning."""
     events: int
+
+
+class Strangers(msgspec.Struct, frozen=True):
+    """Foreign entries behind a checkpoint, which count once an event follows."""
+
+    last: Position
+    n: int
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -83,6 +94,7 @@ class ReadModel:
         self._skipped = skipped
         self._checkpoints = {p: Checkpoint(BEGINNING, b"", 0) for p in range(partitions)}
         self._pending: dict[int, Checkpoint] = {}
+        self._strangers: dict[int, Strangers] = {}
         with transaction(db):
             self._prepare(epoch)
         self._forget()
@@ -104,6 +116,7 @@ class ReadModel:
         self._names = Names(self.db)
         self._fold = Fold(self.db, self._names, self._skipped)
         self._pending = {}
+        self._strangers = {}
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -152,15 +165,21 @@ class ReadModel:
         self._fold.remember(missing, history)
 
     def _reach(self, partition: int, entries: Sequence[Entry]) -> None:
-        events, foreign = read_events(partition, entries[-1:])
-        if foreign:
-            events, _ = read_events(partition, entries)
-        if events:
-            before = self.checkpoint(partition).events
-            last = events[-1]
-            self._pending[partition] = Checkpoint(
-                last.position.entry, digest(last), before + len(entries)
-            )
+        strangers = self._strangers.get(partition)
+        if strangers is not None:
+            # After trouble they are read again.
+            entries = [e for e in entries if _order(partition, e) > strangers.last.order]
+        n = 0 if strangers is None else strangers.n
+        last = _last_event(partition, entries)
+        if last is not None:
+            end, event = last
+            passed = self.checkpoint(partition).events + n + end
+            self._pending[partition] = Checkpoint(event.position.entry, digest(event), passed)
+            self._strangers.pop(partition, None)
+            n, entries = 0, entries[end:]
+        if entries:
+            at = Position(partition, entries[-1][0].decode())
+            self._strangers[partition] = Strangers(at, n + len(entries))
 
     def commit(self) -> None:
         """Write what was taken. On any error nothing is written.
@@ -212,12 +231,21 @@ class ReadModel:
                 raise BrokenProjection(str(self._first_pending()), repr(error)) from error
             self.db.execute("ROLLBACK TO projection")
             self._stop((name,), str(self._first_pending()), repr(error))
+            self._keep_seen(name)
         self.db.execute("RELEASE projection")
 
     def _first_pending(self) -> Position:
         """Behind which the batch in hand begins."""
         partition = min(self._pending)
         return Position(partition, self._checkpoints[partition].entry)
+
+    def _keep_seen(self, name: str) -> None:
+        """The checkpoints go on without a projection that stopped alone: keep where they were."""
+        seen = [str(Position(p, c.entry)) for p, c in self._checkpoints.items()]
+        self.db.execute(
+            "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)",
+            (_SEEN.format(name), ",".join(seen)),
+        )
 
     def _write_checkpoints(self) -> None:
         self.db.executemany(
@@ -279,6 +307,14 @@ def read_checkpoints(db: sqlite3.Connection) -> dict[int, Checkpoint]:
     return {partition: Checkpoint(*row) for partition, *row in rows}
 
 
+def read_seen(db: sqlite3.Connection, projection: str) -> dict[int, Position]:
+    """How far a projection is, by partition; nothing of a partition that was not begun."""
+    alone = read_fact(db, _SEEN.format(projection))
+    if alone is not None:
+        return {at.partition: at for at in map(Position.parse, alone.split(","))}
+    return {p: Position(p, point.entry) for p, point in read_checkpoints(db).items()}
+
+
 def read_stopped(db: sqlite3.Connection) -> dict[str, Stopped]:
     """The projections that do not go on, by name."""
     rows = db.execute("SELECT name, stopped_at, reason FROM projections WHERE stopped_at != ''")
@@ -297,6 +333,19 @@ def read_fact(db: sqlite3.Connection, name: str) -> str | None:
     """A single value of the table `facts`."""
     row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
+
+
+def _last_event(partition: int, entries: Sequence[Entry]) -> tuple[int, Recorded] | None:
+    """The last of the entries that is an event, and how many they are up to and with it."""
+    for end in range(len(entries), 0, -1):
+        events, _ = read_events(partition, entries[end - 1 : end])
+        if events:
+            return end, events[0]
+    return None
+
+
+def _order(partition: int, entry: Entry) -> tuple[int, int]:
+    return Position(partition, entry[0].decode()).order
 
 
 class transaction:

@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
+from ledger.codec import Undecodable
 from projections import sqlite
 from projections.model_files import ModelFiles
 from projections.read_model import read_fact
@@ -31,6 +34,9 @@ LOCK_TIMEOUT_S: Final = 0.25
 CACHE_KIB: Final = 8 * 1024
 """For each thread. The file is not mapped into memory: a walk through an index of a million tasks
 is a third quicker then, but leaves the process 100 MB larger for anybody who looks."""
+
+_UNREADABLE: Final = (sqlite3.Error, msgspec.MsgspecError, UnicodeDecodeError, Undecodable)
+"""What a question meets in a damaged file: pages of it may be sound, and what they hold not."""
 
 Found = TypeVar("Found")
 
@@ -88,7 +94,7 @@ class Readers:
                 db = self._connection(path)
                 with asked.running(db), _one_state(db):
                     return asked.question(db)
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, *_UNREADABLE) as error:
                 self._disconnect()
                 path, asked_path = self._files.current(), path
                 if path == asked_path:
@@ -149,7 +155,7 @@ class _Asked(Generic[Found]):
                 self._db.interrupt()
 
 
-def _unavailable(error: OSError | sqlite3.Error) -> Unavailable:
+def _unavailable(error: Exception) -> Unavailable:
     if isinstance(error, OSError):
         return Unavailable(
             f"the read model is missing ({error.strerror}); the projector makes it again."

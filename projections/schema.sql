@@ -23,6 +23,7 @@ CREATE TABLE projections (
 );
 
 -- Single values: epoch (of the ledger), evicted_before (ms: finished tasks older than that left).
+-- seen_by_X: how far the projection X had come when it stopped alone, a position for each partition.
 CREATE TABLE facts (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL

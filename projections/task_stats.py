@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from ledger.task import Priority, Status
+from projections.counting import ALL_KBS, EVER, HOUR_MS
 from projections.list_query import Filters
 from projections.selection import (
     PRIORITIES,
@@ -17,7 +18,7 @@ from projections.selection import (
     one_of,
     select,
 )
-from projections.totals import ALL_KBS, COUNTED, EVER, HOUR_MS
+from projections.totals import COUNTED
 
 _Cell = tuple[int, int, int, int, int]
 """task_type, priority, status, how many, process_ms"""

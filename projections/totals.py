@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from ledger.task import Status
+from projections.counting import ALL_KBS, EVER, HOUR_MS
 from projections.list_plan import FilterIndex
 from projections.selection import (
     FILTER_INDEXES,
@@ -24,12 +25,6 @@ from projections.selection import (
     created_within,
     one_of,
 )
-
-HOUR_MS: Final = 3_600_000
-EVER: Final = -1
-"""The `hour` of rows that count all hours."""
-
-ALL_KBS: Final = 0
 
 DIRECT_MAX: Final = 20_000
 """So few entries of an index are counted sooner than the hours are added up."""

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ledger.commands import CancelTask
+from ledger.commands import CancelTask, FailAttempt
+from ledger.events import ErrorKind
 from ledger.memory_store import MemoryStore
 from projections.check import CannotCheck, Checked, check
 from projections.compare import QUERIES
 from projections.fold import Poison
 from projections.model_files import ModelFiles
 from projections.rebuild import Rebuild
-from tests.contracts.store import send, submit
+from tests.contracts.store import send, start, submit
 from tests.projections.ledgers import Clock
 from tests.projections.test_projector import assert_equals_the_fold, poison, remove_read_models
 from tests.projections.watching import Watched, projecting
@@ -198,6 +199,7 @@ async def test_a_check_finds_nothing_where_nothing_is_wrong(
     [
         ("UPDATE tasks SET status = 4", "tasks", "tasks"),
         ("UPDATE counts SET n = n + 1 WHERE hour = -1 AND kb = 0", "tasks", "counts"),
+        ("UPDATE errors SET created_at = created_at + 1", "tasks", "errors"),
         ("UPDATE stats SET process_ms = 1", "stats", "stats"),
         ("DELETE FROM ready", "queues", "ready"),
     ],
@@ -207,6 +209,8 @@ async def test_a_check_finds_the_first_difference(
 ):
     async with projecting(memory, tmp_path) as watched:
         await submit(memory)
+        task = await start(memory, await submit(memory))
+        await send(memory, task, FailAttempt(1, "no", ErrorKind.PERMANENT))
         await watched.level()
     path = watched.files.current()
     assert path is not None
