@@ -31,6 +31,7 @@ def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
     """Every log record of the test, which are then not printed."""
     logged = Logged()
+    structlog.reset_defaults()  # an earlier test may have configured a level that hides some
     structlog.configure(processors=[logged], cache_logger_on_first_use=False)
     for name, module in list(sys.modules.items()):
         if name.startswith("consumers.") and hasattr(module, "log"):
