@@ -15,7 +15,7 @@ from api.describe import (
     Group,
     operation,
 )
-from api.errors import invalid
+from api.errors import ApiError, invalid
 from api.estimates import Estimates
 from api.exchange import Exchange
 from api.known_types import check_types
@@ -24,11 +24,12 @@ from api.read_model import ReadModel
 from api.scalars import Count, KbId, TaskTypeName, TimeOrAge
 from api.waiting import queue_position
 from api.wire import TaskView, parse_moment, task_view
-from ledger.codec import decode_task, encode
+from ledger.codec import Undecodable, decode_task, encode
 from ledger.events import Priority
 from ledger.redis_store import RedisStore
+from ledger.rejections import RejectionCode
 from ledger.settings import Settings
-from ledger.task import Status
+from ledger.task import Status, Task
 from projections.cursor import (
     CURSOR_CHARACTERS_MAX,
     BadCursor,
@@ -257,7 +258,7 @@ class TaskLists:
 
     async def _views(self, rows: Sequence[Row]) -> list[TaskView]:
         """The tasks as callers see them. Positions come from the store, all in one round trip."""
-        tasks = [decode_task(row.id, row.version, row.submission, row.state) for row in rows]
+        tasks = _tasks(rows)
         positions = await asyncio.gather(*(queue_position(self._store, task) for task in tasks))
         # What estimates rest on is in the process, but for the first time.
         estimates = [await self._estimates.of(t, n) for t, n in zip(tasks, positions, strict=True)]
@@ -267,6 +268,18 @@ class TaskLists:
 def alternatives(values: tuple[Value, ...] | UnsetType) -> tuple[Value, ...] | None:
     """What a comma list names, once each; None when it was not sent."""
     return None if isinstance(values, UnsetType) else tuple(dict.fromkeys(values))
+
+
+def _tasks(rows: Sequence[Row]) -> list[Task]:
+    """The tasks of rows. Raises ApiError (503) when one holds what no projector writes."""
+    try:
+        return [decode_task(row.id, row.version, row.submission, row.state) for row in rows]
+    except Undecodable as error:
+        raise ApiError(
+            RejectionCode.SERVICE_UNAVAILABLE,
+            f"the read model is damaged ({error}): `ledgerq rebuild` makes it anew. Single tasks "
+            "still answer",
+        ) from error
 
 
 def _digest(asked: TaskListQuery) -> bytes:

@@ -338,6 +338,23 @@ async def test_with_a_damaged_read_model_only_lists_fail(
     await assert_only_lists_fail(api, task["id"])
 
 
+async def test_a_row_that_cannot_be_read_makes_the_list_unavailable(
+    api: httpx2.AsyncClient, projection: Projection
+):
+    task = await submitted(api)
+    await projection.catch_up()
+    projection.close()
+    with sqlite3.connect(projection.path) as db:
+        db.execute("UPDATE tasks SET state = X'7B22'")
+    db.close()
+
+    listed = await api.get(TASKS)
+
+    assert (listed.status_code, listed.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert "ledgerq rebuild" in listed.json()["message"]
+    assert (await api.get(f"{TASKS}/{task['id']}")).status_code == 200
+
+
 async def test_with_a_locked_read_model_only_lists_fail(
     api: httpx2.AsyncClient, projection: Projection
 ):
