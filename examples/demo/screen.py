@@ -1,6 +1,5 @@
 """What the story looks like: at most 80 columns, and plain lines where no person watches."""
 
-import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
@@ -36,11 +35,7 @@ class Screen:
         self._console.print(Text(text, "bold"))
 
     def part(self, text: str) -> None:
-        """The heading of the next part, which does not begin once the story was interrupted: on
-        Python 3.11 a library can lose a cancellation on its way up."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+        """The heading of the next part."""
         self._parts += 1
         self._console.print()
         self._console.print(Text(f"{self._parts}. {text}", "bold cyan"))
