@@ -20,7 +20,6 @@ from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
 from api.routes import routes
-from api.starts import read_starts
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
@@ -30,6 +29,7 @@ from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from projections.figures import read_figures
 from projections.model_files import ModelFiles
+from projections.starts import read_starts
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

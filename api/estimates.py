@@ -12,13 +12,13 @@ from redis.exceptions import RedisError
 
 from api.estimate import Load, completion_ms
 from api.loads import Sample, keep, loads
-from api.starts import Start, running
 from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection
 from ledger.store import Store
 from ledger.task import Task
 from projections.figures import Figures
 from projections.readers import Unavailable
+from projections.starts import Start, running
 
 log = structlog.get_logger("estimates")
 

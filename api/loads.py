@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from api.estimate import Durations, Load, Rival
-from api.starts import Start
 from ledger.workers import WorkerSeen
 from projections.figures import BOUNDS_MS, NO_FIGURES, Figures
+from projections.starts import Start
 
 WINDOW_S: Final = 60.0
 """How far back samples count."""

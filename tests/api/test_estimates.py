@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 
 from api.estimates import Estimates
-from api.starts import Start
 from ledger.commands import CompleteTask
 from ledger.memory_store import MemoryStore
 from projections.figures import BOUNDS_MS, NONE_WAITING, Figures
 from projections.readers import Unavailable
+from projections.starts import Start
 from tests.contracts.store import RESULT, a_report, send, start, submit
 from tests.given import T0
 

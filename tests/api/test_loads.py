@@ -3,10 +3,10 @@
 from typing import Any
 
 from api.loads import GAP_MAX_S, RATE_ENDED_MIN, RECENT_ATTEMPTS_MIN, WINDOW_S, Sample, keep, loads
-from api.starts import Start
 from ledger.events import Priority
 from ledger.workers import WorkerReport, WorkerSeen, WorkerState
 from projections.figures import BOUNDS_MS, NONE_WAITING, Figures
+from projections.starts import Start
 
 HEARD_AT = 1_000_000
 

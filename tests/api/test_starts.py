@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.starts import Start, read_starts, running
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from ledger.workers import WorkerReport, WorkerSeen, WorkerState
+from projections.starts import Start, read_starts, running
 from tests.api.reading import Projection
 from tests.api.requests import complete, start, submitted
 

@@ -10,11 +10,10 @@ import msgspec
 from ledger.identity import is_task_id
 from ledger.task import Status
 from ledger.workers import WorkerSeen
+from projections.changes import STATUS_NO
 
 STARTS_MAX: Final = 1_000
 """So many are looked up; what else runs counts as just begun."""
-
-PROCESSING: Final = list(Status).index(Status.PROCESSING)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -38,6 +37,6 @@ def read_starts(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Start]:
     rows = db.execute(
         "SELECT id, name, started_at FROM tasks JOIN names ON no = task_type"  # noqa: S608 - question marks only
         f" WHERE id IN ({marks}) AND status = ? AND started_at IS NOT NULL",
-        (*(UUID(task_id).bytes for task_id in ids), PROCESSING),
+        (*(UUID(task_id).bytes for task_id in ids), STATUS_NO[Status.PROCESSING]),
     )
     return {str(UUID(bytes=task_id)): Start(name, at_ms) for task_id, name, at_ms in rows}
