@@ -30,6 +30,9 @@ handlers' module, another ledger's server. As a child's first exit it ends the p
 CHILD_NAME: Final = "{name}"
 """An item of a command line that stands for the child's name, such as `worker-2`."""
 
+CHILD_NUMBER: Final = "{number}"
+"""An item that stands for the child's number among those of its program, the first being 1."""
+
 NOT_STARTED: Final = 125
 """Stands for the exit code of a child for which there was no process to be had."""
 
@@ -47,7 +50,8 @@ class Program(msgspec.Struct, frozen=True):
 
     name: str
     argv: tuple[str, ...]
-    """The command line, whose first item is the program's absolute path; see CHILD_NAME."""
+    """The command line, whose first item is the program's absolute path; see CHILD_NAME,
+    CHILD_NUMBER."""
     env: Mapping[str, str]
     """The whole environment, looked at anew for each start."""
     count: int = 1
@@ -158,6 +162,8 @@ class _Child:
         self.started = asyncio.Event()
         self.gone = asyncio.Event()
         self._program = program
+        stand_ins = {CHILD_NAME: self.name, CHILD_NUMBER: str(number)}
+        self._argv = [stand_ins.get(item, item) for item in program.argv]
         self._backoff = backoff
         self._stable_after_s = stable_after_s
         self._ending = asyncio.Event()
@@ -231,7 +237,7 @@ class _Child:
     async def _spawn(self) -> asyncio.subprocess.Process:
         program = self._program
         return await asyncio.create_subprocess_exec(
-            *tied_argv([self.name if item == CHILD_NAME else item for item in program.argv]),
+            *tied_argv(self._argv),
             stdin=asyncio.subprocess.DEVNULL if _ON_LINUX else asyncio.subprocess.PIPE,
             env=with_our_packages(program.env),
             pass_fds=program.inherited,

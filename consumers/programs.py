@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from consumers.own_modules import module_argv, with_our_packages
-from consumers.pool import CHILD_NAME, CannotRun, Program
+from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
 from ledger.settings import Settings, to_env
@@ -44,7 +44,7 @@ def server_url(settings: Settings) -> str:
 def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
     """The workers of a pool."""
     stop_timeout_s = drain_s(settings) + FINAL_WRITES_TIMEOUT_S
-    argv = module_argv("consumers.roles", "worker", CHILD_NAME)
+    argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER)
     return Program("worker", argv, env, settings.workers, stop_timeout_s)
 
 

@@ -4,6 +4,7 @@ import random
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from ledger.codec import Meta
 from ledger.commands import FailAttempt
@@ -17,16 +18,23 @@ log = structlog.get_logger("reaper")
 
 META: Final = Meta(actor="reaper")
 
+PAUSE_CAP_MS: Final = 1_000
+"""Longest pause before an attempt that follows a lost one: the task has waited for as long as the
+lease already, and its handler is not to blame. So a crash costs a task no more than its lease and
+two seconds, however often it was retried before."""
+
 
 async def fail_lost_attempt(store: Store, task_id: str, attempt: int, retry: RetryPolicy) -> None:
     """Turn an expired lease into a failed attempt; its task is retried as `retry` says, since the
-    handler's own policy is known to its workers alone.
+    handler's own policy is known to its workers alone, but within PAUSE_CAP_MS.
 
     Raises Rejection: TASK_NOT_FOUND, and what may be tried again.
     """
     jitter = random.random()  # noqa: S311 - spreads retries
     message = "the worker was lost: its lease ran out without a heartbeat"
-    command = FailAttempt(attempt, message, ErrorKind.WORKER_LOST, jitter, retry)
+    cap_ms = min(retry.cap_ms, PAUSE_CAP_MS)
+    soon = replace(retry, base_ms=min(retry.base_ms, cap_ms), cap_ms=cap_ms)
+    command = FailAttempt(attempt, message, ErrorKind.WORKER_LOST, jitter, soon)
     try:
         await transact(store, task_id, command, meta=META)
     except Rejection as rejection:

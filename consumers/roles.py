@@ -1,4 +1,4 @@
-"""The background roles as processes of their own: `python -m consumers.roles worker worker-2`.
+"""The background roles as processes of their own: `python -m consumers.roles worker worker-2 2`.
 
 Their settings come from the environment alone, where whoever starts them puts every one
 (`ledger.settings.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one ends it
@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 import uvloop
+from msgspec.structs import replace
 
 from consumers import logs
 from consumers.collector import collect_rarely
@@ -137,7 +138,7 @@ def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
     options = WorkerOptions(
         concurrency=settings.concurrency,
         lease_ms=settings.lease_ms,
-        heartbeat_ms=settings.heartbeat_ms,
+        heartbeat_ms=settings.beat_ms,
         pending_idle_ms=settings.pending_idle_ms,
         drain_timeout_ms=settings.drain_timeout_ms,
         result_bytes_max=settings.result_bytes_max,
@@ -153,7 +154,7 @@ def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
         return Scheduler(
             store,
             sweep_interval_ms=settings.sweep_interval_ms,
-            outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.heartbeat_ms / 1000),
+            outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.beat_ms / 1000),
             retry=settings.retry_policy,
         ).service
 
@@ -211,12 +212,14 @@ def run_reported(name: str, run: Callable[[Settings], object]) -> int:
 
 
 def main() -> int:
-    """`python -m consumers.roles ROLE NAME`; the exit code."""
-    _, role, name = sys.argv
+    """`python -m consumers.roles ROLE NAME [NUMBER]`; the exit code. NUMBER is the process's own
+    among those of its kind, the first being 1."""
+    _, role, name, *number = sys.argv
     end_with_parent()
 
     def run(settings: Settings) -> None:
-        make = ROLES[role](settings)
+        share = settings.concurrency_of(int(number[0]) if number else 1)
+        make = ROLES[role](replace(settings, concurrency=share))
         collect_rarely()
         uvloop.run(run_role(settings, make))
 

@@ -220,14 +220,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     workers: Annotated[int, Meta(ge=1, le=256, description="worker processes of a pool")] = 1
     concurrency: Annotated[
-        int, Meta(ge=1, le=10_000, description="tasks in flight in one worker process")
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="tasks at once in all processes of a pool together, divided evenly among"
+            " them: 50 over 4 are 13, 13, 12 and 12; each process has at least 1",
+        ),
     ] = 50
     lease_ms: Annotated[
         int,
         Meta(ge=2_000, le=600_000, description="how long a task stays a silent worker's own"),
     ] = 15_000
     heartbeat_ms: Annotated[
-        int, Meta(ge=100, le=60_000, description="time between a worker's heartbeats")
+        int,
+        Meta(
+            ge=100,
+            le=60_000,
+            description="time between a worker's heartbeats; never more than a quarter of lease_ms",
+        ),
     ] = 1_000
     drain_timeout_ms: Annotated[
         int,
@@ -272,6 +283,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def known_task_types(self) -> tuple[str, ...]:
         """All task types that a submission may name, the built-in ones first."""
         return tuple(dict.fromkeys(BUILT_IN_TASK_TYPES + self.task_types))
+
+    def concurrency_of(self, number: int) -> int:
+        """How many tasks at once are worker process `number`'s share; the first is 1."""
+        share, rest = divmod(self.concurrency, self.workers)
+        return max(1, share + (number <= rest))
+
+    @property
+    def beat_ms(self) -> int:
+        """Time between heartbeats: of a short lease too, three may come late."""
+        return min(self.heartbeat_ms, self.lease_ms // 4)
 
     @property
     def metrics_folder(self) -> Path:

@@ -51,7 +51,7 @@ _add(
     RUN,
     "worker",
     "Run worker processes, on a Redis or Valkey that runs already.",
-    "ledgerq worker --handlers shop.handlers --workers 4 --redis redis://localhost:6379/0",
+    "ledgerq worker --handlers shop.handlers --processes 4 --redis redis://localhost:6379/0",
 )
 _add(
     RUN,

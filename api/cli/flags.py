@@ -13,11 +13,17 @@ from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, load
 from ledger.settings import find_file as find_settings_file
 
 
-def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> Parameter:
+def _knob(
+    name: str, group: str = "Parameters", metavar: str | None = None, also: str | None = None
+) -> Parameter:
+    """`also` is another name of the flag, which is shown first."""
     knob = KNOBS[name]
     default = "" if knob.default in (None, ()) else f" [default: {knob.default}]"
     return Parameter(
-        name=knob.flag, help=f"{knob.description}{default}", group=group, metavar=metavar
+        name=(also, knob.flag) if also else knob.flag,
+        help=f"{knob.description}{default}",
+        group=group,
+        metavar=metavar,
     )
 
 
@@ -30,7 +36,7 @@ SkipEvents = Annotated[str | None, _knob("skip_events", metavar="POSITION,...")]
 SyncMode = Annotated[Durability | None, _knob("durability")]
 Handlers = Annotated[str | None, _knob("handlers", metavar="MODULE")]
 TaskTypes = Annotated[str | None, _knob("task_types", metavar="TYPE,...")]
-Workers = Annotated[int | None, _knob("workers")]
+Workers = Annotated[int | None, _knob("workers", also="--processes")]
 Concurrency = Annotated[int | None, _knob("concurrency")]
 Level = Annotated[LogLevel | None, _knob("log_level", group="Logs")]
 Format = Annotated[LogFormat | None, _knob("log_format", group="Logs")]

@@ -18,7 +18,7 @@ from .processes import Process, descendants, still_running
 
 HANDLERS: Final = "examples.knowledge_service.handlers"
 WORKERS: Final = 2
-CONCURRENCY: Final = 4
+CONCURRENCY: Final = 8
 LEASE_MS: Final = 2_000
 
 READY_TIMEOUT_S: Final = 30

@@ -9,10 +9,10 @@ from consumers import Context
 from consumers.reaper import fail_lost_attempt
 from consumers.worker import Worker, WorkerOptions
 from ledger.commands import StartTask
-from ledger.events import AttemptFailed, ErrorKind
+from ledger.events import AttemptFailed, ErrorKind, RetryScheduled
 from ledger.keys import PartitionKeys
 from ledger.redis_store import RedisStore
-from ledger.retry_policy import DEFAULT_RETRY_POLICY
+from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ledger.task import Status
 from ledger.transact import transact
 from tests.checks import check_ledger
@@ -44,6 +44,21 @@ async def test_the_task_of_a_lost_worker_is_done_by_another(store: RedisStore) -
     (failed,) = await events_of(store, task_id, AttemptFailed)
     assert failed.error_kind is ErrorKind.WORKER_LOST
     assert failed.error_message == "the worker was lost: its lease ran out without a heartbeat"
+
+
+async def test_a_lost_task_is_tried_again_within_a_second_however_patient_the_policy(
+    store: RedisStore,
+) -> None:
+    patient = RetryPolicy(base_ms=60_000, cap_ms=600_000, spread=0)
+    task_id = await submit(store)
+    await transact(store, task_id, StartTask(1, "a worker that is gone", 1))
+
+    await fail_lost_attempt(store, task_id, 1, patient)
+
+    task = await store.load(task_id)
+    assert task is not None
+    (retry,) = await events_of(store, task_id, RetryScheduled)
+    assert retry.retry_at == task.state.updated_at + 1_000
 
 
 async def test_a_task_whose_workers_are_lost_each_time_fails_in_the_end(store: RedisStore) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumers.own_modules import module_argv
-from consumers.pool import CHILD_NAME, UNUSABLE, CannotRun, Pool, Program
+from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, Program
 
 PATIENCE_S = 20
 
@@ -133,6 +134,14 @@ async def test_runs_each_program_as_often_as_it_says(reports: Reports):
         f"a-2 runs {pids['a'][1]}",
         f"b runs {pids['b'][0]}",
     }
+
+
+async def test_a_child_is_told_its_number(reports: Reports):
+    numbered = program(reports, "say(sys.argv[3]); signal.pause()", count=2)
+    numbered = replace(numbered, argv=(*numbered.argv, CHILD_NUMBER))
+
+    async with running(Pool([numbered])):
+        assert await reports.take(2) == {"child-1 1", "child-2 2"}
 
 
 async def test_stops_children_with_sigterm_and_waits_for_them(reports: Reports):

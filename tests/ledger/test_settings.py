@@ -218,6 +218,23 @@ def test_a_lease_must_outlast_a_lost_heartbeat():
     )
 
 
+@pytest.mark.parametrize(
+    ("workers", "concurrency", "shares"),
+    [(1, 50, [50]), (4, 50, [13, 13, 12, 12]), (3, 3, [1, 1, 1]), (4, 2, [1, 1, 1, 1])],
+)
+def test_the_processes_of_a_pool_share_its_concurrency(
+    workers: int, concurrency: int, shares: list[int]
+):
+    settings = Settings(workers=workers, concurrency=concurrency)
+
+    assert [settings.concurrency_of(number) for number in range(1, workers + 1)] == shares
+
+
+@pytest.mark.parametrize(("lease_ms", "beat_ms"), [(15_000, 1_000), (4_000, 1_000), (2_000, 500)])
+def test_a_short_lease_is_renewed_more_often(lease_ms: int, beat_ms: int):
+    assert Settings(lease_ms=lease_ms).beat_ms == beat_ms
+
+
 def test_the_longest_retry_delay_is_not_below_the_first():
     assert problems({"retry_cap_ms": 10}) == (
         "retry_cap_ms: expected at least retry_base_ms, got 10 (flag --retry-cap-ms)"
