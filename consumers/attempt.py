@@ -310,13 +310,13 @@ class Attempt:
     async def _write_patiently(self, command: Command) -> None:
         """Write through any outage that is shorter than our patience; a start, only until the
         worker is stopped. Sending it again is safe: a wish that holds makes nothing happen."""
-        deadline, pause_s, is_first = time.monotonic() + WRITE_PATIENCE_S, 0.1, True
+        deadline, pause_s, is_first = self._loop.time() + WRITE_PATIENCE_S, 0.1, True
         while True:
             try:
                 return await self._write(command)
             except Rejection as rejection:
                 given_up = not self.started and self._stop_reason is not None
-                if not rejection.retryable or given_up or time.monotonic() + pause_s > deadline:
+                if not rejection.retryable or given_up or self._loop.time() + pause_s > deadline:
                     raise
                 if is_first:
                     log.info(

@@ -17,7 +17,8 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[Callable[[], None]]] = {}
+        self._slots: dict[int, dict[Callable[[], None], None]] = {}
+        """The sets keep the order in which calls were added: so a run can be played again."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_slot = 0
 
@@ -27,17 +28,17 @@ class Deadlines:
         slot = int((loop.time() + seconds) / RESOLUTION_S) + 1
         calls = self._slots.get(slot)
         if calls is None:
-            calls = self._slots[slot] = set()
+            calls = self._slots[slot] = {}
             if self._timer is None or slot < self._timer_slot:
                 self._arm(loop, slot)
-        calls.add(call)
+        calls[call] = None
         return slot
 
     def drop(self, slot: int, call: Callable[[], None]) -> None:
         """Forget a call; does nothing when its time has come already."""
         calls = self._slots.get(slot)
         if calls is not None:
-            calls.discard(call)
+            calls.pop(call, None)
             if not calls:
                 del self._slots[slot]
 

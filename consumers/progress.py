@@ -1,7 +1,6 @@
 """Progress reports on their way to the ledger: merged, so that a chatty handler stays cheap."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -32,12 +31,13 @@ class ProgressReporter:
             await self._flushing
 
     async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._latest is not None:
-                await self._pause(self._sent_at + PROGRESS_INTERVAL_S - time.monotonic())
+                await self._pause(self._sent_at + PROGRESS_INTERVAL_S - loop.time())
                 latest, self._latest = self._latest, None
                 await self._send(*latest)
-                self._sent_at = time.monotonic()
+                self._sent_at = loop.time()
         finally:
             self._flushing = None
 

@@ -5,7 +5,6 @@ schedulers may run: the version of a task lets one of them win.
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -49,8 +48,8 @@ class Scheduler:
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
         # It may be starting in the very moment in which an outage ends.
-        self._spare_until = time.monotonic() + outage_grace_s
         self._outage_grace_s = outage_grace_s
+        self._spare_until = self._end_of_grace()
         self.service = Service("scheduler", self.step)
 
     async def step(self) -> float:
@@ -58,14 +57,18 @@ class Scheduler:
         try:
             return min([await self._sweep(p) for p in range(self._store.partitions)])
         except Rejection:
-            self._spare_until = time.monotonic() + self._outage_grace_s
+            self._spare_until = self._end_of_grace()
             raise
+
+    def _end_of_grace(self) -> float:
+        return asyncio.get_running_loop().time() + self._outage_grace_s
 
     async def _sweep(self, partition: int) -> float:
         # What cannot be served comes up each time, and must not crowd out the rest.
         count = ROUND_TASKS_MAX + len(self._unservable)
         overdue = await self._store.overdue(partition, count)
-        expired = overdue.expired if time.monotonic() >= self._spare_until else ()
+        is_spared = asyncio.get_running_loop().time() < self._spare_until
+        expired = () if is_spared else overdue.expired
         steps = [
             *((task_id, self._release(task_id, overdue.now_ms)) for task_id in overdue.due),
             *((lost[0], fail_lost_attempt(self._store, *lost, self._retry)) for lost in expired),

@@ -90,7 +90,8 @@ class Worker:
         self._threads = ThreadExecutor(self._on_abandoned_threads)
         self._deadlines = Deadlines()
         self._attempts: dict[tuple[str, int], Attempt] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """In the order of their beginning: a run that is played again ends them in the same one."""
         self._stuck: set[asyncio.Task[None]] = set()
         """Those whose handlers were left behind."""
         self._reserved = 0
@@ -283,11 +284,11 @@ class Worker:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._slot_freed.set()
         if task.cancelled():
             log.warning("attempt_cancelled", worker_id=self.id)
@@ -308,7 +309,7 @@ class Worker:
 
     def _on_left_behind(self, attempt: Attempt, stuck: asyncio.Task[None]) -> None:
         """A handler ignores its end: its slot is given to others, its task waits for it alone."""
-        self._tasks.discard(stuck)
+        self._tasks.pop(stuck, None)
         self._stuck.add(stuck)
         stuck.add_done_callback(self._stuck.discard)
         self._spawn(self._finish_left_behind(attempt))
@@ -418,7 +419,7 @@ class Worker:
         await self._wait_for_tasks(FINAL_WRITES_TIMEOUT_S)
         for attempt in self._attempts.values():
             attempt.given_up = True
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
