@@ -51,6 +51,7 @@ ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     RejectionCode.STALE_ATTEMPT: (409, "Attempt is no longer current"),
     RejectionCode.IDEMPOTENCY_CONFLICT: (409, "Idempotency-Key used for another submission"),
     RejectionCode.VERSION_CONFLICT: (409, "Task was changed by others"),
+    RejectionCode.TOO_MANY_LIMITS: (409, "Too many limits"),
     RejectionCode.QUEUE_FULL: (503, "Queue is full"),
     RejectionCode.SERVICE_UNAVAILABLE: (503, "Service unavailable"),
 }

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from ledger.identity import SYSTEM
+
 SETTING_MARK: Final = "x-setting"
 """In a schema: the rest of it comes from the setting of this name."""
 
@@ -36,6 +38,14 @@ TaskId = Annotated[
         description="The task's id: a lower-case UUID, version 7, or version 8 where an "
         "`Idempotency-Key` made it.",
         extra_json_schema={"format": "uuid"},
+        examples=[ID_EXAMPLE],
+    ),
+]
+Subject = Annotated[
+    str,
+    Meta(
+        description="The task's id; `system` where the event belongs to no task.",
+        extra_json_schema={"anyOf": [{"format": "uuid"}, {"const": SYSTEM}]},
         examples=[ID_EXAMPLE],
     ),
 ]

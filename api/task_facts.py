@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
-from api.scalars import JsonObject, LedgerPosition, Moment, TaskId, Version
+from api.scalars import JsonObject, LedgerPosition, Moment, Subject, Version
 from api.wire import moment_text
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.events import Priority, TaskSubmitted
+from ledger.identity import SYSTEM
 from ledger.store import Recorded, Store
 from ledger.task import Status
 from ledger.transitions import STATUS_AFTER
@@ -38,12 +39,13 @@ class Facts(msgspec.Struct, frozen=True):
 
 class Message(msgspec.Struct, frozen=True):
     """An event as the live feed tells it. `kb_id` and `task_type` are null when the task is no
-    longer known, `status` for an unknown type of event."""
+    longer known, `status` for an unknown type of event; all three where the event is no task's, but
+    the service's own."""
 
     # The fields stand in the contract's order.
     position: LedgerPosition
     type: str
-    task_id: TaskId
+    task_id: Subject
     version: Version
     at: Moment
     data: JsonObject
@@ -105,7 +107,7 @@ class TaskFacts:
             if event.type == TaskSubmitted.__name__:
                 self._learn(event)
         found = {event.task_id: self._recall(event.task_id) for event in events}
-        unknown = [task_id for task_id in found if task_id not in self._known]
+        unknown = [name for name in found if name not in self._known and name != SYSTEM]
         for start in range(0, len(unknown), LOADS_AT_ONCE):
             wave = unknown[start : start + LOADS_AT_ONCE]
             loaded = await asyncio.gather(*map(self._load, wave))

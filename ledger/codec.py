@@ -10,6 +10,8 @@ from typing import cast
 import msgspec
 
 from ledger.events import EVENT_TYPES, Event, TaskSubmitted
+from ledger.system.events import SYSTEM_EVENT_TYPES, SystemEvent
+from ledger.system.state import System, SystemState
 from ledger.task import State, Task
 from ledger.upcast import UPCASTERS, Upcaster
 
@@ -24,6 +26,11 @@ _decoders: dict[str, Callable[[bytes], Event]] = {
 }
 _decode_submission = msgspec.json.Decoder(TaskSubmitted).decode
 _decode_state = msgspec.json.Decoder(State).decode
+_system_decoders: dict[str, Callable[[bytes], SystemEvent]] = {
+    name: cast("Callable[[bytes], SystemEvent]", msgspec.json.Decoder(kind).decode)
+    for name, kind in SYSTEM_EVENT_TYPES.items()
+}
+_decode_system_state = msgspec.json.Decoder(SystemState).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # ValueError covers msgspec's own errors and the UnicodeDecodeError that it lets through.
@@ -67,6 +74,16 @@ def decode_event(name: str, data: bytes, upcasters: Mapping[str, Upcaster] = UPC
         raise Undecodable(f"the data of a {name} event cannot be read: {error}") from error
 
 
+def decode_system_event(name: str, data: bytes) -> SystemEvent:
+    """The event stored under `name` of the subject `system`. Raises as `decode_event`."""
+    if name not in _system_decoders:
+        raise UnknownEventType(f"system event type {name!r} is unknown to this version of ledgerq")
+    try:
+        return _system_decoders[name](data)
+    except _UNREADABLE as error:
+        raise Undecodable(f"the data of a {name} event cannot be read: {error}") from error
+
+
 def decoder_of(name: bytes) -> Callable[[bytes], Event]:
     """`decode_event` for many events stored under one name; its errors are ValueErrors too, where
     the data has another shape. Raises UnknownEventType."""
@@ -92,3 +109,11 @@ def decode_task(task_id: str, version: int, submission: bytes, state: bytes) -> 
         return Task(task_id, version, _decode_submission(submission), _decode_state(state))
     except _UNREADABLE as error:
         raise Undecodable(f"the snapshot of task {task_id} cannot be read: {error}") from error
+
+
+def decode_system(version: int, state: bytes) -> System:
+    """The service's subject from its stored snapshot. Raises Undecodable for another shape."""
+    try:
+        return System(version, _decode_system_state(state))
+    except _UNREADABLE as error:
+        raise Undecodable(f"the snapshot of the system cannot be read: {error}") from error

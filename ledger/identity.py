@@ -2,6 +2,10 @@
 
 import hashlib
 import re
+from typing import Final
+
+SYSTEM: Final = "system"
+"""The subject of events that belong to no task. It lives in partition 0."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -13,10 +17,11 @@ def is_task_id(text: str) -> bool:
 
 def partition_of(task_id: str, partitions: int) -> int:
     """The partition that a task lives in, for good: its last 16 bits, modulo `partitions`.
+    Also that of SYSTEM.
 
     Those bits are random in a version 7 UUID (RFC 9562, section 5.7) and a hash in our version 8.
     """
-    return int(task_id[-4:], 16) % partitions
+    return 0 if task_id == SYSTEM else int(task_id[-4:], 16) % partitions
 
 
 def derived_id(kb_id: str, idempotency_key: str, index: int | None = None) -> str:

@@ -11,7 +11,11 @@ on Redis Cluster too.
     {ledgerq:p}:leases                    zset     <id>:<attempt> by the time (ms) it expires at
     {ledgerq:p}:counters                  hash     entered:<type>:<priority>, taken:…, numbers that
                                                    queue positions are told from
+    {ledgerq:p}:limits                    hash     type:<type>, kb:<kb_id>: how many may be
+                                                   admitted; version: of the system subject
+    {ledgerq:p}:admitted                  hash     type:<type>, kb:<kb_id>: how many are
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
+    {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task
     {ledgerq:0}:ledger                    hash     format, partitions, epoch, secret
     {ledgerq:0}:workers                   hash     <worker id>: what it last said of itself
     {ledgerq:0}:heartbeats                zset     <worker id> by the time (ms) it was last heard
@@ -42,6 +46,8 @@ class PartitionKeys:
         self.leases = f"{tag}leases"
         self.counters = f"{tag}counters"
         self.set_aside = f"{tag}set-aside"
+        self.limits = f"{tag}limits"
+        self.admitted = f"{tag}admitted"
         self.task_prefix = f"{tag}task:"
         self._ready_prefix = f"{tag}ready:"
         self._ready: dict[Queue, str] = {}

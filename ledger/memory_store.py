@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from ledger.codec import Undecodable, decode_task, encode
+from ledger.codec import Undecodable, decode_system, decode_task, encode
 from ledger.events import Priority, TaskSubmitted
-from ledger.identity import partition_of
+from ledger.identity import SYSTEM, partition_of
 from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
-from ledger.script_format import EVENT_FIELDS
+from ledger.script_format import EVENT_FIELDS, limit_fields
 from ledger.store import (
     Append,
     Claimed,
@@ -25,10 +25,13 @@ from ledger.store import (
     Overdue,
     Position,
     Recorded,
+    SystemAppend,
     Waiting,
     Written,
     waiting_elsewhere,
 )
+from ledger.system.events import LimitScope
+from ledger.system.state import System
 from ledger.task import Task
 from ledger.workers import LOST_KEPT_MS, WorkerReport, WorkerSeen, in_order, seen
 
@@ -64,6 +67,9 @@ class Partition:
         self.entered: dict[Queue, int] = {}
         self.taken: dict[Queue, int] = {}
         self.set_aside: list[tuple[Delivery, str]] = []
+        self.limits: dict[str, int] = {}
+        self.limits_version = 0
+        self.admitted: dict[str, int] = {}
         self.entries = 0
 
     def next_entry(self) -> str:
@@ -87,6 +93,8 @@ class MemoryStore:
         self._idle = idle
         self.contents = [Partition() for _ in range(partitions)]
         self.reports: dict[str, tuple[WorkerReport, int]] = {}
+        self._system = (0, encode(System().state), "")
+        """Version, state, entry of the last event."""
 
     @property
     def partitions(self) -> int:
@@ -176,6 +184,28 @@ class MemoryStore:
 
     async def history(self, task_id: str) -> list[Recorded]:
         return [e for e in self._partition(task_id).events if e.task_id == task_id]
+
+    async def append_system(self, step: SystemAppend) -> Written | Conflict:
+        version, _, last = self._system
+        if version != step.before.version:
+            return Conflict(version)
+        partition = self.contents[0]
+        for event in step.events:
+            version += 1
+            position = Position(0, partition.next_entry())
+            kind, at = type(event).__name__, step.after.state.updated_at
+            data, meta = encode(event), encode(step.meta)
+            partition.events.append(Recorded(position, kind, SYSTEM, version, at, data, meta, last))
+            last = position.entry
+        self._system = (version, encode(step.after.state), last)
+        return Written(Position(0, last))
+
+    async def load_system(self) -> System:
+        version, state, _ = self._system
+        return decode_system(version, state)
+
+    async def system_version(self) -> int:
+        return self._system[0]
 
     async def queue_position(self, task: Task) -> int:
         partition, queue = self._partition(task.id), queue_of(task)
@@ -288,6 +318,23 @@ class MemoryStore:
     def _remembered(self) -> list[tuple[str, tuple[WorkerReport, int]]]:
         since = self._now_ms() - LOST_KEPT_MS
         return [(name, heard) for name, heard in self.reports.items() if heard[1] > since]
+
+    async def spread_limits(self, system: System) -> None:
+        for partition in self.contents:
+            if partition.limits_version < system.state.limits_version:
+                partition.limits = limit_fields(system, self.partitions)
+                partition.limits_version = system.state.limits_version
+
+    async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
+        held: dict[tuple[LimitScope, str], int] = {}
+        for field, limit in self.contents[partition].limits.items():
+            scope, _, name = field.partition(":")
+            held[LimitScope(scope), name] = limit
+        return held
+
+    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+        fields = [f"{scope.value}:{name}" for name in names]
+        return [sum(p.admitted.get(field, 0) for p in self.contents) for field in fields]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         contents, now = self.contents[partition], self._now_ms()

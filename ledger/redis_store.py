@@ -15,7 +15,7 @@ from ledger.batching import Coalescer
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.events import Priority
 from ledger.foreign import ForeignEntries
-from ledger.identity import partition_of
+from ledger.identity import SYSTEM, partition_of
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
 from ledger.redis_clock import ServerClock
@@ -24,13 +24,17 @@ from ledger.script_format import (
     Argument,
     EncodedAppend,
     encode_append,
+    encode_system_append,
+    limit_fields,
     read_claimed,
     read_delivery,
     read_events,
     read_lease,
+    read_limits,
     read_outcome,
     read_recorded,
     read_report,
+    read_system,
     read_task,
 )
 from ledger.store import (
@@ -44,10 +48,13 @@ from ledger.store import (
     Overdue,
     Position,
     Recorded,
+    SystemAppend,
     Waiting,
     Written,
     waiting_elsewhere,
 )
+from ledger.system.events import LimitScope
+from ledger.system.state import System
 from ledger.task import Task
 from ledger.workers import (
     FORGOTTEN_AT_ONCE_MAX,
@@ -110,6 +117,7 @@ RENEW = Script("renew")
 DUE = Script("due")
 ANNOUNCE = Script("announce")
 WORKERS = Script("workers")
+LIMITS = Script("limits")
 
 WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
 
@@ -213,10 +221,19 @@ class RedisStore:
                     outcomes[i] = outcome
         return outcomes
 
+    async def append_system(self, step: SystemAppend) -> Written | Conflict:
+        encoded = encode_system_append(self._keys[0], step, self._next_commit())
+        outcome = await self._appends[0].submit(encoded, encoded.size_bytes)
+        if not isinstance(outcome, Written | Conflict):
+            raise ForeignKey(encoded.keys[:1])
+        return outcome
+
     def _encode(self, partition: int, step: Append) -> EncodedAppend:
+        return encode_append(self._keys[partition], step, self._next_commit())
+
+    def _next_commit(self) -> str:
         self._commits += 1
-        commit = f"{self._commit_prefix}-{self._commits:x}"
-        return encode_append(self._keys[partition], step, commit)
+        return f"{self._commit_prefix}-{self._commits:x}"
 
     def _batches(
         self, indices: Sequence[int], encoded: Sequence[EncodedAppend]
@@ -253,9 +270,11 @@ class RedisStore:
 
     async def _find_commit(self, item: EncodedAppend, conflict: Conflict) -> Outcome:
         """Tell a real conflict from our own append whose reply was lost and which was built on."""
-        version = item.step.after.version
-        for recorded in await self.history(item.step.after.id):
-            if recorded.version == version and decode_meta(recorded.meta).commit == item.commit:
+        for recorded in await self.history(item.subject):
+            if (
+                recorded.version == item.version
+                and decode_meta(recorded.meta).commit == item.commit
+            ):
                 return Written(recorded.position)
         return conflict
 
@@ -285,6 +304,15 @@ class RedisStore:
                 found.reverse()
                 return found
             start = following
+
+    async def load_system(self) -> System:
+        key = self._keys[0].task(SYSTEM)
+        version, state = await self._caller.command("HMGET", key, "version", "state")
+        return read_system(version, state)
+
+    async def system_version(self) -> int:
+        version = await self._caller.command("HGET", self._keys[0].task(SYSTEM), "version")
+        return int(version or 0)
 
     async def queue_position(self, task: Task) -> int:
         position = await self._positions[self.partition_of(task.id)].submit(task, 0)
@@ -514,6 +542,31 @@ class RedisStore:
             if str(error).startswith("WRONGTYPE"):
                 raise ForeignKey(WORKER_KEYS) from error
             raise
+
+    async def spread_limits(self, system: System) -> None:
+        version = system.state.limits_version
+        behind = [names for names in self._keys if await self._limits_version(names) < version]
+        if not behind:
+            return
+        fields = limit_fields(system, self.partitions)
+        arguments = (version, *(part for pair in fields.items() for part in pair))
+        for names in behind:
+            await self._call(LIMITS, (names.limits,), arguments)
+
+    async def _limits_version(self, names: PartitionKeys) -> int:
+        return int(await self._caller.command("HGET", names.limits, "version") or 0)
+
+    async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
+        return read_limits(await self._caller.command("HGETALL", self._keys[partition].limits))
+
+    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+        if not names:
+            return []
+        fields = [f"{scope.value}:{name}" for name in names]
+        counts = await asyncio.gather(
+            *(self._caller.command("HMGET", p.admitted, *fields) for p in self._keys)
+        )
+        return [sum(max(0, int(n or 0)) for n in counted) for counted in zip(*counts, strict=True)]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         names = self._keys[partition]

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from ledger.codec import Undecodable, decode_task, encode
+from ledger.codec import Undecodable, decode_system, decode_task, encode
 from ledger.events import TaskSubmitted
 from ledger.foreign import ForeignEntry
-from ledger.identity import is_task_id
+from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.store import (
@@ -21,20 +21,27 @@ from ledger.store import (
     Outcome,
     Position,
     Recorded,
+    SystemAppend,
     Written,
+    limit_share,
 )
+from ledger.system.events import LimitScope
+from ledger.system.state import INITIAL, System
 from ledger.task import Task
 from ledger.workers import WorkerReport
 
 Argument = str | bytes | int
 
+_SCOPES = frozenset(LimitScope)
 _decode_report = msgspec.json.Decoder(WorkerReport).decode
 
 
 class EncodedAppend(msgspec.Struct, frozen=True):
     """An Append as the script wants it."""
 
-    step: Append
+    subject: str
+    version: int
+    """Of the subject, once it is written."""
     commit: str
     keys: list[str]
     arguments: list[Argument]
@@ -71,7 +78,25 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         data = encode(event)
         size_bytes += len(data)
         arguments += (type(event).__name__, data)
-    return EncodedAppend(step, commit, script_keys, arguments, size_bytes)
+    return EncodedAppend(after.id, after.version, commit, script_keys, arguments, size_bytes)
+
+
+def encode_system_append(
+    partition: PartitionKeys, step: SystemAppend, commit: str
+) -> EncodedAppend:
+    """The same of the service as a whole, which waits nowhere and was never submitted."""
+    state = encode(step.after.state)
+    arguments: list[Argument] = [
+        *(SYSTEM, step.before.version, commit, step.after.state.updated_at),
+        *(_with_commit(encode(step.meta), commit), "", state, "keep", 0, "", len(step.events)),
+    ]
+    size_bytes = len(state)
+    for event in step.events:
+        data = encode(event)
+        size_bytes += len(data)
+        arguments += (type(event).__name__, data)
+    script_keys = [partition.task(SYSTEM), partition.events]
+    return EncodedAppend(SYSTEM, step.after.version, commit, script_keys, arguments, size_bytes)
 
 
 def _with_commit(meta: bytes, commit: str) -> bytes:
@@ -119,6 +144,33 @@ def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | Non
     return decode_task(task_id, int(version), submission or b"", state or b"")
 
 
+def read_system(version: bytes | None, state: bytes | None) -> System:
+    if version is None:
+        return INITIAL
+    if not version.isdigit():
+        raise Undecodable(f"the snapshot of the system has no version, but {version[:40]!r}")
+    return decode_system(int(version), state or b"")
+
+
+def limit_fields(system: System, partitions: int) -> dict[str, int]:
+    """The limits as a partition keeps them, by the names that counters have too."""
+    state = system.state
+    return {
+        f"{scope.value}:{name}": limit_share(limit, partitions)
+        for scope in LimitScope
+        for name, limit in state.limits(scope).items()
+    }
+
+
+def read_limits(flat: list[bytes]) -> dict[tuple[LimitScope, str], int]:
+    held: dict[tuple[LimitScope, str], int] = {}
+    for field, value in _fields(flat).items():
+        scope, colon, name = field.decode(errors="replace").partition(":")
+        if colon and scope in _SCOPES:
+            held[LimitScope(scope), name] = int(value)
+    return held
+
+
 def read_lease(member: bytes) -> tuple[str, int]:
     task_id, _, attempt = member.decode(errors="replace").rpartition(":")
     # What is no lease of ours names no task either.
@@ -149,7 +201,7 @@ def read_recorded(partition: int, entry: Entry) -> Recorded:
             raise ValueError(f"its fields are {flat[::2]!r:.80}")
         kind, task, version, at, data, meta, prev = flat[1::2]
         task_id = task.decode()
-        if not is_task_id(task_id):
+        if not is_task_id(task_id) and (task_id != SYSTEM or partition):
             raise ValueError(f"{task_id[:80]!r} is no task id")
         return Recorded(
             position,

@@ -9,9 +9,12 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import msgspec
 
-from ledger.codec import Meta, decode_event
+from ledger.codec import Meta, decode_event, decode_system_event
 from ledger.events import Event, Priority
+from ledger.identity import SYSTEM
 from ledger.placement import Queue
+from ledger.system.events import LimitScope, SystemEvent
+from ledger.system.state import System
 from ledger.task import Task
 from ledger.workers import WorkerReport, WorkerSeen
 
@@ -86,6 +89,15 @@ class Append(msgspec.Struct, frozen=True):
     """Say in the outcome where in its ready queue the task waits, when it enters one."""
 
 
+class SystemAppend(msgspec.Struct, frozen=True):
+    """A step of the service as a whole: from `before` through `events` to `after`."""
+
+    before: System
+    after: System
+    events: tuple[SystemEvent, ...]
+    meta: Meta
+
+
 class Written(msgspec.Struct, frozen=True):
     """The events are in the ledger; `position` is that of the last one.
 
@@ -112,7 +124,7 @@ Outcome = Written | Conflict | Full
 
 class Recorded(msgspec.Struct, frozen=True):
     """An event as it stands in the ledger. `at` is in ms; `prev` is the entry id of the task's
-    previous event, empty for its first."""
+    previous event, empty for its first. `task_id` is SYSTEM where it belongs to no task."""
 
     position: Position
     type: str
@@ -123,9 +135,18 @@ class Recorded(msgspec.Struct, frozen=True):
     meta: bytes
     prev: str
 
+    @property
+    def of_system(self) -> bool:
+        """Whether it belongs to the service as a whole, rather than to a task."""
+        return self.task_id == SYSTEM
+
     def event(self) -> Event:
-        """Raises UnknownEventType or Undecodable."""
+        """What happened to a task. Raises UnknownEventType or Undecodable."""
         return decode_event(self.type, self.data)
+
+    def system_event(self) -> SystemEvent:
+        """What happened to the service. Raises UnknownEventType or Undecodable."""
+        return decode_system_event(self.type, self.data)
 
 
 class Extent(msgspec.Struct, frozen=True):
@@ -185,6 +206,12 @@ def waiting_elsewhere(waiting: Waiting, partition: int, priority: Priority) -> i
     return sum(sum(waiting[p]) - waiting[p][partition] for p in at_least_as_urgent)
 
 
+def limit_share(limit: int, partitions: int) -> int:
+    """What each partition may admit, since none knows of the others: rounded up, so that a limit
+    holds exactly where it is a multiple of the partitions, and else by less than one for each."""
+    return -(-limit // partitions)
+
+
 class Store(Protocol):
     """Keeps events, snapshots and places. Every method may raise Rejection with the code
     SERVICE_UNAVAILABLE when the ledger cannot be reached in time. Nothing is half done then, but
@@ -218,7 +245,33 @@ class Store(Protocol):
         ...
 
     async def history(self, task_id: str) -> list[Recorded]:
-        """All events of a task, oldest first; empty when there is no such task."""
+        """All events of a task (or of SYSTEM), oldest first; empty when there is no such task."""
+        ...
+
+    async def load_system(self) -> System:
+        """Pauses, limits and losses as they are now. Raises Undecodable."""
+        ...
+
+    async def system_version(self) -> int:
+        """How many system events there are: whether something changed, told cheaply."""
+        ...
+
+    async def append_system(self, step: SystemAppend) -> Written | Conflict:
+        """Write a step of the service, whole or not at all, once however often it is sent."""
+        ...
+
+    async def spread_limits(self, system: System) -> None:
+        """Let every partition hold the limits of `system`, where it does not hold newer ones; each
+        holds its share (`limit_share`)."""
+        ...
+
+    async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
+        """The limits that a partition works by."""
+        ...
+
+    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+        """How many tasks count against a limit each of these would have: those that run, and those
+        that are next to be taken."""
         ...
 
     async def queue_position(self, task: Task) -> int:

@@ -17,7 +17,7 @@ from ledger.codec import Undecodable, decoder_of, encode
 from ledger.events import Event, RetryScheduled, TaskProgressed, TaskStarted, TaskSubmitted
 from ledger.evolve import initial_state, state_after
 from ledger.foreign import ForeignEntries, ForeignEntry
-from ledger.identity import is_task_id
+from ledger.identity import SYSTEM, is_task_id
 from ledger.script_format import read_recorded
 from ledger.store import Entry, Position, Recorded
 from ledger.task import FINISHED, State
@@ -36,6 +36,9 @@ SELECT_MAX: Final = 500
 NUMBER_END: Final = 10**15
 """Times (ms), versions and counts lie below it: ms until the year 33658. What lies beyond could be
 folded, but some of it not be written, when nobody knows any more which event it came from."""
+
+SYSTEM_SUBJECT: Final = SYSTEM.encode()
+"""Where an event has it in the place of a task, its position counts, and nothing is folded."""
 
 KIND, TASK, VERSION, DATA, FIELDS = 1, 3, 5, 9, 14
 """Where an event's entry has them (see script_format.EVENT_FIELDS), and how long it is."""
@@ -197,7 +200,7 @@ class Fold:
                 self._take_run(partition, list(run))
                 continue
             for entry in run:
-                if not self._is_foreign(partition, entry):
+                if not self._is_of_no_task(partition, entry):
                     self._step_over(entry[1])
 
     def clear(self) -> None:
@@ -229,7 +232,7 @@ class Fold:
                 entry, reason = unfit.entry, str(unfit)
             except _Unknown as unknown:
                 raise Missing(partition, unknown.entry) from None
-            if self._is_foreign(partition, entry):
+            if self._is_of_no_task(partition, entry):
                 continue
             if entry[1][TASK] in self._left_out:
                 continue
@@ -335,13 +338,12 @@ class Fold:
         )  # fmt: skip
         return change
 
-    def _is_foreign(self, partition: int, entry: Entry) -> bool:
+    def _is_of_no_task(self, partition: int, entry: Entry) -> bool:
         try:
-            read_recorded(partition, entry)
+            return read_recorded(partition, entry).of_system
         except ForeignEntry as stranger:
             self._foreign.met(stranger)
             return True
-        return False
 
     def _step_over(self, fields: list[bytes]) -> None:
         """An event that was said to be left out still counts as one of its task's versions."""

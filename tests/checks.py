@@ -11,6 +11,8 @@ import msgspec
 from ledger.codec import decode_meta
 from ledger.evolve import evolve, initial
 from ledger.store import Position, Recorded, Store
+from ledger.system.evolve import evolve as evolve_system
+from ledger.system.state import INITIAL, System
 from ledger.task import FINISHED, Status, Task
 
 CHUNK_EVENTS = 1_000
@@ -27,6 +29,8 @@ class Counts(msgspec.Struct):
     """How often each task came to a final state; a task that never did is missing."""
     commits: int
     """How many appends wrote all that."""
+    system: System = INITIAL
+    """The service's own subject, as its events make it."""
 
     def in_status(self, status: Status) -> int:
         return sum(task.status is status for task in self.tasks.values())
@@ -43,6 +47,7 @@ async def check_ledger(store: Store) -> Counts:
         for recorded in await read_all(store, partition):
             _take(counts, recorded, last_entries)
             commits.add(decode_meta(recorded.meta).commit)
+    assert await store.load_system() == counts.system, "the system's snapshot is not its fold"
     for task_id, task in counts.tasks.items():
         assert await store.load(task_id) == task, f"the snapshot of {task_id} is not its fold"
     counts.commits = len(commits)
@@ -62,12 +67,15 @@ async def read_all(store: Store, partition: int) -> list[Recorded]:
 
 
 def _take(counts: Counts, recorded: Recorded, last_entries: dict[str, str]) -> None:
+    where = f"{recorded.type} at {recorded.position}"
+    assert recorded.prev == last_entries.get(recorded.task_id, ""), where
+    last_entries[recorded.task_id] = recorded.position.entry
+    if recorded.of_system:
+        _take_of_system(counts, recorded, where)
+        return
     task_id, event = recorded.task_id, recorded.event()
     known = counts.tasks.get(task_id)
-    where = f"{recorded.type} at {recorded.position}"
     assert recorded.version == (1 if known is None else known.version + 1), where
-    assert recorded.prev == last_entries.get(task_id, ""), where
-    last_entries[task_id] = recorded.position.entry
     if known is None:
         task = initial(task_id, event, recorded.at)
     else:
@@ -77,3 +85,12 @@ def _take(counts: Counts, recorded: Recorded, last_entries: dict[str, str]) -> N
     counts.events[recorded.type] += 1
     if task.status in FINISHED:
         counts.finals[task_id] += 1
+
+
+def _take_of_system(counts: Counts, recorded: Recorded, where: str) -> None:
+    before = counts.system
+    assert recorded.version == before.version + 1, where
+    assert recorded.at >= before.state.updated_at, where
+    by = decode_meta(recorded.meta).actor
+    counts.system = evolve_system(before, recorded.system_event(), recorded.at, by)
+    counts.events[recorded.type] += 1

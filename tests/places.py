@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from ledger import keys
 from ledger.events import Priority
-from ledger.identity import is_task_id
+from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.memory_store import MemoryStore
 from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement
@@ -102,6 +102,8 @@ def _is_known(key: str) -> bool:
         return False
     names = PartitionKeys(int(tagged[1]))
     if key in (names.events, names.due, names.leases, names.counters, names.set_aside):
+        return True
+    if key in (names.limits, names.admitted) or key == PartitionKeys(0).task(SYSTEM):
         return True
     if key.startswith(names.task_prefix):
         return is_task_id(key.removeprefix(names.task_prefix))

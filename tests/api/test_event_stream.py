@@ -15,11 +15,14 @@ from api import event_stream
 from api.app import App
 from api.broadcast import Follower
 from api.server import serve
+from ledger.codec import Meta
 from ledger.commands import CancelTask
 from ledger.keys import PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.settings import Settings
+from ledger.system.commands import PauseQueue
+from ledger.system.transact import transact_system
 from tests.api.conftest import Service
 from tests.api.listening import EVENTS, PATIENCE_S, listening
 from tests.api.requests import BATCH, TASKS, UNKNOWN_ID, body, complete, do, fail, start, submitted
@@ -524,3 +527,22 @@ async def test_a_stream_outlives_an_outage_of_the_ledger(tmp_path: Path):
 
     assert (told.data["type"], refused.status_code) == ("TaskSubmitted", 503)
     assert (after.data["type"], after.data["version"]) == ("TaskCanceled", 2)
+
+
+# -- what belongs to no task ------------------------------------------------------------------
+
+
+async def test_events_of_the_service_are_told_unless_tasks_are_asked_for(
+    web: httpx2.AsyncClient, store: RedisStore
+):
+    async with listening(web) as all_of_it, listening(web, kb_id="kb-7") as of_a_kb:
+        await transact_system(store, PauseQueue("mail", "full"), Meta("ann"))
+        task = await submitted(web, kb_id="kb-7")
+        paused, submission = await all_of_it.events(2)
+        only = await of_a_kb.event()
+
+    assert (paused.event, paused.data["task_id"]) == ("QueuePaused", "system")
+    assert paused.data["data"] == {"task_type": "mail", "reason": "full"}
+    assert paused.data["meta"]["actor"] == "ann"
+    assert [paused.data[name] for name in ("kb_id", "task_type", "status")] == [None] * 3
+    assert submission.data["task_id"] == only.data["task_id"] == task["id"]

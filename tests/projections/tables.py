@@ -67,6 +67,8 @@ def expected_tables(events: Iterable[Recorded]) -> dict[str, Rows]:
     outcomes: Counter[tuple[str, str]] = Counter()
     durations: dict[tuple[str, str], list[int]] = defaultdict(list)
     for recorded in events:
+        if recorded.of_system:
+            continue
         _measure(recorded, tasks.get(recorded.task_id), outcomes, durations)
         tasks[recorded.task_id] = _after(recorded, tasks.get(recorded.task_id))
     _add_rows(found, tasks)
