@@ -76,13 +76,16 @@ def _of_the_delay(task: Task, at_ms: int, now_ms: int) -> Reason:
         message = f"It is scheduled for {until}, in {_span(left_ms)}; nothing is to be done."
         return DelayedUntil(until=until, seconds=seconds, message=message)
     state, retries_max = task.state, task.submission.max_retries
+    put_off = f", and put off {state.postponements} times by its handler" * (
+        state.postponements > 0
+    )
     return RetryingAt(
         until=until,
         seconds=seconds,
         retry_count=state.retry_count,
         max_retries=retries_max,
         message=f"Attempt {state.attempt} failed ({_error(task)}). It is tried again at {until}, "
-        f"in {_span(left_ms)}: retry {state.retry_count} of {retries_max}.",
+        f"in {_span(left_ms)}: retry {state.retry_count} of {retries_max}{put_off}.",
     )
 
 

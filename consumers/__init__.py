@@ -1,7 +1,8 @@
-"""What a worker's author imports: handlers, their context, and the error that is not retried."""
+"""What a worker's author imports: handlers, their context, and what they say by raising."""
 
+from consumers.classification import PermanentError, RetryLater
 from consumers.context import Context
-from consumers.handlers import PermanentError, handler
+from consumers.handlers import handler
 from ledger.retry_policy import RetryPolicy
 
-__all__ = ["Context", "PermanentError", "RetryPolicy", "handler"]
+__all__ = ["Context", "PermanentError", "RetryLater", "RetryPolicy", "handler"]

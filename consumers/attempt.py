@@ -234,11 +234,13 @@ class Attempt:
             # The handler was not even called, or its answer got lost: no thread, no process.
             log.error("executor_failed", task_id=self.task_id, exc_info=error)
             error = failure(self._handler, error)
-        return self._failed(error.kind, error.message)
+        return self._failed(error.kind, error.message, error.retry_after_ms)
 
-    def _failed(self, kind: ErrorKind, message: str) -> FailAttempt:
+    def _failed(
+        self, kind: ErrorKind, message: str, retry_after_ms: int | None = None
+    ) -> FailAttempt:
         jitter = random.random()  # noqa: S311 - spreads retries
-        return FailAttempt(self.number, message, kind, jitter, self._retry)
+        return FailAttempt(self.number, message, kind, jitter, self._retry, retry_after_ms)
 
     def _call(self, timeout_s: int) -> Call:
         submission = self._task.submission

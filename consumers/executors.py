@@ -163,8 +163,8 @@ class Child:
                         context.progress(percent, message)
                     case Returned(result):
                         return result
-                    case Raised(kind, message):
-                        raise HandlerFailed(kind, message)
+                    case Raised(kind, message, retry_after_ms):
+                        raise HandlerFailed(kind, message, retry_after_ms)
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError) as error:
             self._signal(signal.SIGKILL)
             code = await self._process.wait()

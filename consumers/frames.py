@@ -40,10 +40,11 @@ class Returned(msgspec.Struct, frozen=True, tag="returned"):
 
 
 class Raised(msgspec.Struct, frozen=True, tag="raised"):
-    """The handler failed."""
+    """The handler failed; `retry_after_ms` as in HandlerFailed."""
 
     kind: ErrorKind
     message: str
+    retry_after_ms: int | None = None
 
 
 Answer = Progress | Returned | Raised

@@ -8,23 +8,15 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
+from consumers.classification import Classification, ExceptionClass, classify
 from consumers.context import Context
-from ledger.events import ErrorKind
 from ledger.retry_policy import RetryPolicy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class PermanentError(Exception):
-    """Raise it in a handler to fail the task at once: trying again would not help."""
-
-
-ALWAYS_PERMANENT = (PermanentError, SystemExit, KeyboardInterrupt, RecursionError)
-"""A handler that ends the interpreter, or recurses without end, will do the same next time."""
 
 
 class ExecutorKind(StrEnum):
@@ -46,20 +38,8 @@ class Handler(msgspec.Struct, frozen=True):
     executor: ExecutorKind
     retry: RetryPolicy | None = None
     """None: the worker's own."""
-    permanent: tuple[type[BaseException], ...] = ()
-    """Exceptions that fail the task at once, besides PermanentError."""
-
-    def kind_of(self, error: BaseException) -> ErrorKind:
-        """Whether an error that the function raised is worth another attempt."""
-        permanent = (*ALWAYS_PERMANENT, *self.permanent)
-        if isinstance(error, permanent):
-            return ErrorKind.PERMANENT
-        if isinstance(error, BaseExceptionGroup):
-            # A TaskGroup's: worth another attempt when any of its errors is.
-            inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
-            if all(self.kind_of(each) is ErrorKind.PERMANENT for each in inner):
-                return ErrorKind.PERMANENT
-        return ErrorKind.RETRYABLE
+    errors: Classification = Classification()
+    """What the exceptions mean that the function raises."""
 
 
 class HandlersError(Exception):
@@ -74,7 +54,8 @@ def handler(
     *,
     executor: str | None = None,
     retry: RetryPolicy | None = None,
-    permanent: type[BaseException] | tuple[type[BaseException], ...] = (),
+    permanent: ExceptionClass | tuple[ExceptionClass, ...] = (),
+    retryable: ExceptionClass | tuple[ExceptionClass, ...] = (),
 ) -> Callable[[Function], Function]:
     """Register a function as the handler of `task_type`.
 
@@ -82,15 +63,21 @@ def handler(
     returns, as JSON, is the task's result. An `async def` runs on the event loop, a plain `def` in
     a thread; `executor="process"` runs either in a process that can be killed.
 
-    `retry` says how long to wait between attempts (else the settings do); `permanent` names
-    exceptions that are not worth another one. Raises HandlersError when the type has a handler
-    already, the executor does not fit the function, or `permanent` or `retry` is something else.
+    `retry` says how long to wait between attempts (else the settings do). `permanent` names
+    exceptions that are not worth another one, `retryable` those that are: of the classes of an
+    exception, the most specific one that is named decides. What no class is named for is retryable.
+
+    Raises HandlersError when the type has a handler already, the executor does not fit the
+    function, or an option is something else.
     """
-    errors = permanent if isinstance(permanent, tuple) else (permanent,)
-    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in errors):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise HandlersError(f"{task_type}: permanent= takes exception classes, got {permanent!r}")
+    if not isinstance(task_type, str) or not task_type:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise HandlersError(f'expected @handler("task_type"), got @handler({task_type!r})')
     if not isinstance(retry, RetryPolicy | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise HandlersError(f"{task_type}: retry= takes a RetryPolicy, got {retry!r}")
+    try:
+        errors = classify(permanent, retryable)
+    except ValueError as error:
+        raise HandlersError(f"{task_type}: {error}") from None
 
     def register(function: Function) -> Function:
         known = _registered.get(task_type)

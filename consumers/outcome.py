@@ -17,10 +17,12 @@ ERROR_CHARS_MAX: Final = 4_000
 class HandlerFailed(Exception):
     """A handler did not give a result; `kind` says whether another attempt makes sense."""
 
-    def __init__(self, kind: ErrorKind, message: str) -> None:
+    def __init__(self, kind: ErrorKind, message: str, retry_after_ms: int | None = None) -> None:
+        """`retry_after_ms`: how long the handler asks to wait; None when the policy says."""
         super().__init__(message)
         self.kind = kind
         self.message = plain_text(message, ERROR_CHARS_MAX)
+        self.retry_after_ms = retry_after_ms
 
 
 def decode_payload(payload: bytes | msgspec.Raw) -> Any:
@@ -74,10 +76,11 @@ def failure(handler: Handler, error: BaseException) -> HandlerFailed:
     """What an exception that a handler raised means for its task."""
     if isinstance(error, HandlerFailed):
         return error
+    kind, name, text = handler.errors.kind_of(error), type(error).__name__, _text(error)
     if isinstance(error, SystemExit):
-        return HandlerFailed(ErrorKind.PERMANENT, f"the handler called sys.exit({_text(error)})")
-    name, text = type(error).__name__, _text(error)
-    return HandlerFailed(handler.kind_of(error), f"{name}: {text}" if text else name)
+        return HandlerFailed(kind, f"the handler called sys.exit({text})")
+    message = f"{name}: {text}" if text else name
+    return HandlerFailed(kind, message, handler.errors.retry_after_ms(error))
 
 
 def _text(error: BaseException) -> str:

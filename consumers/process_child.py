@@ -52,7 +52,7 @@ def _answer(handler: Handler, run: Run, report: Callable[[int, str], None]) -> A
         return Returned(encode_result(returned, run.result_bytes_max))
     except BaseException as error:  # sys.exit too: it is the task that fails, not this process
         failed = failure(handler, error)
-        return Raised(failed.kind, failed.message)
+        return Raised(failed.kind, failed.message, failed.retry_after_ms)
 
 
 async def _finish(awaitable: Awaitable[Any]) -> Any:

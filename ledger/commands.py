@@ -45,13 +45,19 @@ class CompleteTask(msgspec.Struct, frozen=True):
 
 
 class FailAttempt(msgspec.Struct, frozen=True):
-    """End the attempt with an error. `jitter` in [0, 1) is drawn by the caller."""
+    """End the attempt with an error. `jitter` in [0, 1) is drawn by the caller.
+
+    `retry_after_ms`: the handler said when to try again, instead of `policy`, which puts the task
+    off rather than counting a retry (within POSTPONEMENTS_MAX). Of no meaning with another
+    `error_kind` than `retryable`.
+    """
 
     attempt: int
     error_message: str
     error_kind: ErrorKind
     jitter: float = 0.0
     policy: RetryPolicy = DEFAULT_RETRY_POLICY
+    retry_after_ms: int | None = None
 
 
 class AbandonAttempt(msgspec.Struct, frozen=True):

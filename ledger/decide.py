@@ -33,6 +33,7 @@ from ledger.events import (
     TaskSubmitted,
 )
 from ledger.rejections import Rejection, RejectionCode
+from ledger.retry_policy import DELAY_MS_MAX, POSTPONEMENTS_MAX
 from ledger.task import Status, Task
 
 NOTHING: tuple[Event, ...] = ()
@@ -134,12 +135,25 @@ def _fail(command: FailAttempt, task: Task, now: int) -> tuple[Event, ...]:
         return NOTHING
     _require_running(task, command.attempt)
     failed = AttemptFailed(command.attempt, command.error_message, command.error_kind)
+    asked_ms = _asked_ms(command)
+    if asked_ms is not None and state.postponements < POSTPONEMENTS_MAX:
+        postponements = state.postponements + 1
+        return (failed, RetryScheduled(now + asked_ms, state.retry_count, postponements))
     retries_left = state.retry_count < task.submission.max_retries
     if command.error_kind is ErrorKind.PERMANENT or not retries_left:
         return (failed, TaskFailed(command.error_message, command.error_kind))
     retry_count = state.retry_count + 1
     delay_ms = command.policy.delay_ms(retry_count, command.jitter)
-    return (failed, RetryScheduled(now + delay_ms, retry_count))
+    if asked_ms is not None:
+        delay_ms = asked_ms
+    return (failed, RetryScheduled(now + delay_ms, retry_count, state.postponements))
+
+
+def _asked_ms(command: FailAttempt) -> int | None:
+    """For how long the handler wants its task put off, within bounds; None when it does not."""
+    if command.error_kind is not ErrorKind.RETRYABLE or command.retry_after_ms is None:
+        return None
+    return min(max(command.retry_after_ms, 0), DELAY_MS_MAX)
 
 
 def _abandon(command: AbandonAttempt, task: Task, now: int) -> tuple[Event, ...]:
@@ -147,7 +161,7 @@ def _abandon(command: AbandonAttempt, task: Task, now: int) -> tuple[Event, ...]
         return NOTHING
     _require_running(task, command.attempt)
     failed = AttemptFailed(command.attempt, command.reason, ErrorKind.WORKER_LOST)
-    return (failed, RetryScheduled(now, task.state.retry_count))
+    return (failed, RetryScheduled(now, task.state.retry_count, task.state.postponements))
 
 
 def _cancel(command: CancelTask, task: Task) -> tuple[Event, ...]:

@@ -93,11 +93,13 @@ class AttemptFailed(msgspec.Struct, frozen=True):
     error_kind: ErrorKind
 
 
-class RetryScheduled(msgspec.Struct, frozen=True):
+class RetryScheduled(msgspec.Struct, frozen=True, omit_defaults=True):
     """Another attempt will be made, not before `retry_at`."""
 
     retry_at: int
     retry_count: int
+    postponements: int = 0
+    """How often the handler has put the task off by now, which `retry_count` leaves out."""
 
 
 class TaskFailed(msgspec.Struct, frozen=True):

@@ -88,13 +88,14 @@ def state_after(state: State, event: Event, at: int) -> State:
                 error_message=error_message,
                 error_kind=error_kind,
             )
-        case RetryScheduled(retry_at, retry_count):
+        case RetryScheduled(retry_at, retry_count, postponements):
             return replace(
                 state,
                 status=status,
                 updated_at=at,
                 waiting_until=retry_at,
                 retry_count=retry_count,
+                postponements=postponements,
                 worker_id=None,
             )
         case TaskFailed(error_message, error_kind):

@@ -1,8 +1,16 @@
 """How long to wait before another attempt: exponential backoff with jitter."""
 
 import math
+from typing import Any, Final
 
 import msgspec
+
+DELAY_MS_MAX: Final = 30 * 86_400_000
+"""No attempt is put off for longer: not by a policy, not by a handler that asks for it."""
+
+POSTPONEMENTS_MAX: Final = 1_000
+"""How often a handler may put its task off without that being counted as a retry; from then on it
+is. So a task that is always put off ends all the same."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -19,9 +27,17 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     spread: float = 0.5
 
     def __post_init__(self) -> None:
+        _check_type(self, "base_ms", int, "a whole number of ms")
+        _check_type(self, "cap_ms", int, "a whole number of ms")
+        _check_type(self, "factor", int | float, "a number")
+        _check_type(self, "spread", int | float, "a number")
         if not 0 <= self.base_ms <= self.cap_ms:
             raise ValueError(
                 f"retry policy: expected 0 <= base_ms <= cap_ms, got {self.base_ms}, {self.cap_ms}"
+            )
+        if self.cap_ms > DELAY_MS_MAX:
+            raise ValueError(
+                f"retry policy: cap_ms must be at most {DELAY_MS_MAX} (30 days), got {self.cap_ms}"
             )
         if not 1 <= self.factor < math.inf:
             raise ValueError(f"retry policy: factor must be at least 1, got {self.factor}")
@@ -38,6 +54,12 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         except OverflowError:
             full = self.cap_ms if self.base_ms else 0
         return round(full * (1 - self.spread * jitter))
+
+
+def _check_type(policy: RetryPolicy, name: str, kind: Any, expected: str) -> None:
+    value = getattr(policy, name)
+    if not isinstance(value, kind):
+        raise TypeError(f"retry policy: {name} must be {expected}, got {value!r}")
 
 
 DEFAULT_RETRY_POLICY = RetryPolicy()

@@ -37,6 +37,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     """Starts so far. The number of the running attempt is its fencing token."""
     retry_count: int = 0
+    postponements: int = 0
+    """How often a handler put the task off; not among the retries."""
     waiting_until: int | None = None
     """Not to be taken before this time: a schedule or a retry. None once released."""
     lease_ms: int = 0

@@ -62,7 +62,9 @@ _SOUND: Final[dict[type[Event], Callable[[Any], bool]]] = {
     ),
     TaskProgressed: lambda event: -NUMBER_END < event.progress < NUMBER_END,
     RetryScheduled: lambda event: (
-        -NUMBER_END < event.retry_at < NUMBER_END and -NUMBER_END < event.retry_count < NUMBER_END
+        -NUMBER_END < event.retry_at < NUMBER_END
+        and -NUMBER_END < event.retry_count < NUMBER_END
+        and -NUMBER_END < event.postponements < NUMBER_END
     ),
 }
 """Whether the numbers that an event brings into a task's state can be written."""

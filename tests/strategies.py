@@ -111,6 +111,7 @@ def commands(attempt: int) -> st.SearchStrategy[Command]:
             st.sampled_from(ErrorKind),
             st.floats(0, 1, exclude_max=True),
             policies,
+            st.none() | st.sampled_from([0, 1_000, 60_000]),
         ),
         st.builds(AbandonAttempt, attempts, texts),
         st.builds(CancelTask, texts),

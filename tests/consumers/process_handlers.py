@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from consumers import Context, PermanentError, RetryPolicy, handler
+from consumers import Context, PermanentError, RetryLater, RetryPolicy, handler
 
 AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)
 LONG_S = 600
@@ -34,7 +34,13 @@ async def add_async(context: Context, payload: dict[str, Any]) -> int:
     return payload["a"] + payload["b"]
 
 
-@handler("process_raise", executor="process", retry=AT_ONCE, permanent=(LookupError,))
+@handler(
+    "process_raise",
+    executor="process",
+    retry=AT_ONCE,
+    permanent=(LookupError,),
+    retryable=(IndexError,),
+)
 def raise_it(context: Context, payload: dict[str, str]) -> None:
     known: dict[str, BaseException] = {
         "retryable": ValueError("not this time"),
@@ -43,6 +49,8 @@ def raise_it(context: Context, payload: dict[str, str]) -> None:
         "exit": SystemExit(3),
         "interrupt": KeyboardInterrupt(),
         "odd": ValueError("\udcff"),
+        "later": RetryLater(90, "busy"),
+        "index": IndexError("i"),
     }
     raise known[payload["how"]]
 

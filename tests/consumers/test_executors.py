@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers import Context, PermanentError, RetryPolicy
+from consumers import Context, PermanentError, RetryLater, RetryPolicy
 from consumers.handlers import Handler, load_handlers
 from ledger.events import AttemptFailed, ErrorKind, RetryScheduled, TaskProgressed
 from ledger.redis_store import RedisStore
@@ -88,12 +88,15 @@ def fail_plain(context: Context, payload: dict[str, str]) -> None:
         "permanent": PermanentError("never"),
         "lookup": KeyError("k"),
         "odd": ValueError("\udcff"),
+        "later": RetryLater(90, "busy"),
+        "index": IndexError("i"),
     }[payload["how"]]
 
 
+CLASSES: Any = {"permanent": (LookupError,), "retryable": (IndexError,)}
 FAILING = {
-    "async": handles("fail", fail_async, permanent=(LookupError,)),
-    "thread": handles("fail", fail_plain, permanent=(LookupError,)),
+    "async": handles("fail", fail_async, **CLASSES),
+    "thread": handles("fail", fail_plain, **CLASSES),
     "process": in_process("process_raise"),
 }
 
@@ -130,6 +133,47 @@ async def test_a_permanent_error_is_not_retried(
 
     assert (task.state.attempt, task.state.error_message) == (1, message)
     assert task.state.error_kind is ErrorKind.PERMANENT
+
+
+@pytest.mark.parametrize("executor", list(FAILING))
+async def test_an_error_below_a_permanent_one_may_be_worth_another_attempt(
+    store: RedisStore, executor: str
+) -> None:
+    handler = FAILING[executor]
+    async with working(store, handler, module=MODULE):
+        task_id = await submit(store, handler.task_type, {"how": "index"})
+        task = await until(store, task_id, Status.RETRYING)
+
+    assert (task.state.error_message, task.state.retry_count) == ("IndexError: i", 1)
+
+
+@pytest.mark.parametrize("executor", list(FAILING))
+async def test_a_task_is_put_off_without_a_retry_being_counted(
+    store: RedisStore, executor: str
+) -> None:
+    handler = FAILING[executor]
+    async with working(store, handler, module=MODULE):
+        task_id = await submit(store, handler.task_type, {"how": "later"}, max_retries=0)
+        task = await until(store, task_id, Status.RETRYING)
+
+    [failed] = await events_of(store, task_id, AttemptFailed)
+    [scheduled] = await events_of(store, task_id, RetryScheduled)
+    assert failed == AttemptFailed(1, "RetryLater: busy", ErrorKind.RETRYABLE)
+    assert scheduled.retry_at - task.state.updated_at == 90_000
+    assert (task.state.retry_count, task.state.postponements) == (0, 1)
+
+
+async def test_a_task_that_was_put_off_is_done_when_its_time_has_come(store: RedisStore) -> None:
+    async def limited(context: Context, _: Any) -> int:
+        if context.attempt < 3:
+            raise RetryLater(0)
+        return context.attempt
+
+    async with working(store, handles("limited", limited)), scheduling(store):
+        task_id = await submit(store, "limited", max_retries=0)
+        task = await until(store, task_id, Status.COMPLETED)
+
+    assert (bytes(task.state.result), task.state.retry_count) == (b"3", 0)
 
 
 @pytest.mark.parametrize("executor", list(FAILING))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers import handlers
+from consumers import PermanentError, RetryLater, handlers
 from consumers.handlers import ExecutorKind, HandlersError, handler, load_handlers
 from ledger.events import ErrorKind
 
@@ -130,10 +130,30 @@ def test_what_users_import_brings_neither_redis_nor_the_api() -> None:
 def test_one_permanent_exception_needs_no_tuple() -> None:
     handler("once", permanent=KeyError)(well)
 
-    assert load_handlers(None)["once"].kind_of(KeyError()) is ErrorKind.PERMANENT
+    assert load_handlers(None)["once"].errors.kind_of(KeyError()) is ErrorKind.PERMANENT
 
 
-@pytest.mark.parametrize("options", [{"permanent": "KeyError"}, {"permanent": (1,)}, {"retry": 3}])
-def test_options_of_another_kind_are_told_at_registration(options: dict[str, Any]) -> None:
-    with pytest.raises(HandlersError, match=f"{next(iter(options))}= takes"):
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"permanent": "KeyError"}, r"once: permanent= takes an exception class or a tuple"),
+        ({"permanent": (1,)}, r"permanent= takes .* got \(1,\)"),
+        ({"retryable": [KeyError]}, r"retryable= takes .* got \[<class 'KeyError'>\]"),
+        ({"retryable": (int,)}, r"retryable= takes"),
+        ({"retry": 3}, r"retry= takes a RetryPolicy, got 3"),
+        ({"permanent": OSError, "retryable": (OSError,)}, r"OSError: named by permanent= and by"),
+        ({"retryable": PermanentError}, r"retryable= cannot name PermanentError, which is perm"),
+        ({"permanent": RetryLater}, r"permanent= cannot name RetryLater, which is retryable"),
+    ],
+)
+def test_options_that_make_no_sense_are_told_at_registration(
+    options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(HandlersError, match=told):
         handler("once", **options)
+
+
+@pytest.mark.parametrize("task_type", [well, "", None])
+def test_a_decorator_without_a_task_type_is_told_at_registration(task_type: Any) -> None:
+    with pytest.raises(HandlersError, match=r'expected @handler\("task_type"\), got @handler\('):
+        handler(task_type)

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from uuid_utils import uuid7
 
+from consumers.classification import Classification
 from consumers.handlers import ExecutorKind, Handler
 from consumers.scheduler import Scheduler
 from consumers.service import Service
@@ -91,11 +92,12 @@ def handles(
     *,
     retry: RetryPolicy = AT_ONCE,
     permanent: tuple[type[BaseException], ...] = (),
+    retryable: tuple[type[BaseException], ...] = (),
 ) -> Handler:
     """A handler that needs no registration; coroutines run on the loop, functions in a thread."""
     is_async = inspect.iscoroutinefunction(function)
     executor = ExecutorKind.ASYNC if is_async else ExecutorKind.THREAD
-    return Handler(task_type, function, executor, retry, permanent)
+    return Handler(task_type, function, executor, retry, Classification(permanent, retryable))
 
 
 async def submit(

@@ -35,9 +35,9 @@ from ledger.events import (
 )
 from ledger.rejections import Rejection
 from ledger.rejections import RejectionCode as Code
-from ledger.retry_policy import RetryPolicy
+from ledger.retry_policy import DELAY_MS_MAX, POSTPONEMENTS_MAX, RetryPolicy
 from ledger.transact import apply
-from tests.given import T0, Rejected, a_submission, given, rejected
+from tests.given import T0, Given, Rejected, a_submission, given, rejected
 from tests.strategies import Life, commands, lives
 
 SUBMITTED = a_submission(max_retries=1, body_sha256="a1")
@@ -224,6 +224,63 @@ def test_retries_are_counted_until_they_are_spent():
         AttemptFailed(2, "worker gone", ErrorKind.WORKER_LOST),
         TaskFailed("worker gone", ErrorKind.WORKER_LOST),
     )
+
+
+LATER = FailAttempt(1, "busy", ErrorKind.RETRYABLE, policy=POLICY, retry_after_ms=90_000)
+BUSY = AttemptFailed(1, "busy", ErrorKind.RETRYABLE)
+
+
+def running_after(postponements: int, retry_count: int = 0) -> Given:
+    """The first attempt, of a task that was put off so often before."""
+    task = given(SUBMITTED, STARTED).task
+    assert task is not None
+    counts = {"postponements": postponements, "retry_count": retry_count}
+    state = msgspec.structs.replace(task.state, **counts)
+    return Given(msgspec.structs.replace(task, state=state), NOW)
+
+
+def test_a_task_that_its_handler_puts_off_comes_back_then_and_no_retry_is_counted():
+    running_after(3, retry_count=1).when(LATER, at=NOW).then(
+        BUSY, RetryScheduled(NOW + 90_000, 1, 4)
+    )
+
+
+def test_a_task_that_was_put_off_too_often_uses_its_retries_up():
+    often = POSTPONEMENTS_MAX
+
+    running_after(often).when(LATER, at=NOW).then(BUSY, RetryScheduled(NOW + 90_000, 1, often))
+    running_after(often, 1).when(LATER).then(BUSY, TaskFailed("busy", ErrorKind.RETRYABLE))
+
+
+@pytest.mark.parametrize(("asked_ms", "granted_ms"), [(-1, 0), (10**18, DELAY_MS_MAX)])
+def test_a_task_is_put_off_within_bounds(asked_ms: int, granted_ms: int):
+    later = msgspec.structs.replace(LATER, retry_after_ms=asked_ms)
+
+    running_after(0).when(later, at=NOW).then(BUSY, RetryScheduled(NOW + granted_ms, 0, 1))
+
+
+def test_only_a_retryable_error_puts_a_task_off():
+    broken = FailAttempt(1, "no such file", ErrorKind.PERMANENT, retry_after_ms=9)
+    slow = FailAttempt(1, "too slow", ErrorKind.TIMEOUT, policy=POLICY, retry_after_ms=9)
+
+    running_after(0).when(broken).then(BROKEN, FAILED)
+    running_after(0).when(slow, at=NOW).then(TIMED_OUT, RetryScheduled(NOW + 2_000, 1))
+
+
+def test_how_often_a_task_was_put_off_outlasts_other_failures_but_not_a_manual_retry():
+    lost = FailAttempt(1, "gone", ErrorKind.WORKER_LOST)
+    failed = AttemptFailed(1, "gone", ErrorKind.WORKER_LOST)
+
+    running_after(7).when(lost, at=NOW).then(failed, RetryScheduled(NOW + 1_000, 1, 7))
+    running_after(7).when(AbandonAttempt(1, "gone"), at=NOW).then(failed, RetryScheduled(NOW, 0, 7))
+    ended = (
+        running_after(7, retry_count=1)
+        .when(lost)
+        .then(failed, TaskFailed("gone", ErrorKind.WORKER_LOST))
+    )
+    again = ended.when(RetryTask()).then(TaskRetried()).task
+    assert again is not None
+    assert again.state.postponements == 0
 
 
 def test_an_abandoned_attempt_costs_no_retry():

@@ -44,7 +44,7 @@ from ledger.keys import PartitionKeys
 from ledger.redis_store import RedisStore
 from ledger.retry_policy import RetryPolicy
 from ledger.store import Position
-from ledger.task import Status, Task
+from ledger.task import State, Status, Task
 from ledger.transact import transact
 from tests.given import TASK_ID
 
@@ -157,6 +157,37 @@ def test_a_snapshot_reads_and_writes_as_it_was_first_stored(status: Status):
     assert task == tasks[-1]
     assert task.status is status
     assert encode(task.state) == stored
+
+
+PUT_OFF: Final = RetryScheduled(MS + 34_000, 1, postponements=2)
+"""The shape of version 2: its handler put the task off. Without that it is as in version 1."""
+
+
+def test_a_retry_that_a_handler_put_off_reads_and_writes_as_it_was_first_stored():
+    stored = golden("events", "v2", "RetryScheduled.json")
+
+    assert decode_event("RetryScheduled", stored) == PUT_OFF
+    assert encode(PUT_OFF) == stored
+
+
+def test_the_snapshot_of_a_task_that_was_put_off_reads_and_writes_as_it_was_first_stored():
+    stored = golden("snapshots", "v2", "retrying.json")
+    put_off = State(
+        Status.RETRYING,
+        created_at=MS + 123,
+        updated_at=MS + 4_000,
+        attempt=3,
+        retry_count=1,
+        postponements=2,
+        waiting_until=PUT_OFF.retry_at,
+        lease_ms=15_000,
+        started_at=MS + 2_000,
+        error_message="RetryLater: busy",
+        error_kind=ErrorKind.RETRYABLE,
+    )
+
+    assert decode_task(TASK_ID, 9, encode(SUBMITTED), stored).state == put_off
+    assert encode(put_off) == stored
 
 
 def _updated_at(state: bytes) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from ledger.retry_policy import RetryPolicy
+from ledger.retry_policy import DELAY_MS_MAX, RetryPolicy
 from tests.strategies import policies
 
 JITTER = st.floats(0, 1, exclude_max=True)
@@ -55,6 +55,7 @@ def test_no_base_means_no_delay(factor: float):
     [
         ({"base_ms": -1}, "0 <= base_ms <= cap_ms"),
         ({"base_ms": 9, "cap_ms": 8}, "0 <= base_ms <= cap_ms"),
+        ({"cap_ms": DELAY_MS_MAX + 1}, "cap_ms must be at most 2592000000"),
         ({"factor": 0.9}, "factor"),
         ({"factor": float("inf")}, "factor"),
         ({"factor": float("nan")}, "factor"),
@@ -65,4 +66,18 @@ def test_no_base_means_no_delay(factor: float):
 )
 def test_a_policy_out_of_bounds_is_refused(wrong: dict[str, Any], told: str):
     with pytest.raises(ValueError, match=told):
+        RetryPolicy(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"base_ms": "5 s"}, "base_ms must be a whole number of ms, got '5 s'"),
+        ({"cap_ms": 1e6}, "cap_ms must be a whole number of ms, got 1000000.0"),
+        ({"factor": None}, "factor must be a number, got None"),
+        ({"spread": "half"}, "spread must be a number, got 'half'"),
+    ],
+)
+def test_a_policy_of_other_things_than_numbers_is_refused(wrong: dict[str, Any], told: str):
+    with pytest.raises(TypeError, match=told):
         RetryPolicy(**wrong)

@@ -84,6 +84,13 @@ async def test_an_event_that_could_be_read_is_left_out_too(memory: MemoryStore, 
         (4, {"data": b'{"attempt":%d,"worker_id":"w","lease_ms":1}' % BEYOND}),
         (2, {"data": b'{"attempt":1,"progress":%d}' % BEYOND}),
         (2, {"type": "RetryScheduled", "data": b'{"retry_at":%d,"retry_count":1}' % BEYOND}),
+        (
+            2,
+            {
+                "type": "RetryScheduled",
+                "data": b'{"retry_at":1,"retry_count":1,"postponements":%d}' % BEYOND,
+            },
+        ),
         (3, {"data": b'{"task_type":"t","kb_id":"k","payload":{},"schedule_for":%d}' % BEYOND}),
     ],
 )

@@ -1,0 +1,110 @@
+"""What an exception of a handler means: the most specific class that is named decides."""
+
+from typing import Any
+
+import pytest
+
+from consumers.classification import Classification, PermanentError, RetryLater, classify
+from ledger.events import ErrorKind
+from ledger.retry_policy import DELAY_MS_MAX
+
+PERMANENT, RETRYABLE = ErrorKind.PERMANENT, ErrorKind.RETRYABLE
+
+
+class Refused(ConnectionError):
+    """One that a handler might bring."""
+
+
+class RateLimited(RetryLater):
+    """Another."""
+
+
+class Both(KeyError, ConnectionError):
+    """Of two classes, neither of which is above the other."""
+
+
+@pytest.mark.parametrize(
+    ("permanent", "retryable", "error", "kind"),
+    [
+        ((), (), ValueError(), RETRYABLE),
+        ((), (), PermanentError(), PERMANENT),
+        ((), (), SystemExit(), PERMANENT),
+        ((), (), RecursionError(), PERMANENT),
+        ((ValueError,), (), UnicodeError(), PERMANENT),
+        ((ValueError,), (UnicodeError,), UnicodeError(), RETRYABLE),
+        ((ValueError,), (UnicodeError,), ValueError(), PERMANENT),
+        ((OSError,), (ConnectionError,), ConnectionResetError(), RETRYABLE),
+        ((OSError, Refused), (ConnectionError,), Refused(), PERMANENT),
+        ((Exception,), (ConnectionError, TimeoutError), TimeoutError(), RETRYABLE),
+        ((Exception,), (ConnectionError, TimeoutError), KeyError(), PERMANENT),
+        ((Exception,), (), RetryLater(1), RETRYABLE),
+        ((Exception,), (RecursionError,), RecursionError(), RETRYABLE),
+        ((RateLimited,), (), RateLimited(1), PERMANENT),
+        ((LookupError,), (ConnectionError,), Both(), PERMANENT),
+        ((ConnectionError,), (LookupError,), Both(), RETRYABLE),
+    ],
+)
+def test_the_most_specific_class_that_is_named_decides(
+    permanent: Any, retryable: Any, error: BaseException, kind: ErrorKind
+):
+    assert classify(permanent, retryable).kind_of(error) is kind
+
+
+def group(*errors: Exception) -> ExceptionGroup[Exception]:
+    return ExceptionGroup("several", errors)
+
+
+@pytest.mark.parametrize(
+    ("permanent", "errors", "kind"),
+    [
+        (Exception, (KeyError(), ConnectionError()), RETRYABLE),
+        (Exception, (KeyError(), group(ValueError(), ConnectionError())), RETRYABLE),
+        (Exception, (KeyError(), group(ValueError())), PERMANENT),
+        ((), (PermanentError(), PermanentError()), PERMANENT),
+        (ExceptionGroup, (ConnectionError(),), PERMANENT),
+    ],
+)
+def test_a_group_is_what_its_errors_are_unless_groups_are_named(
+    permanent: Any, errors: tuple[Exception, ...], kind: ErrorKind
+):
+    assert classify(permanent, ConnectionError).kind_of(group(*errors)) is kind
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ms"),
+    [(30, 30_000), (0.25, 250), (0, 0), (-5, 0), (1e300, DELAY_MS_MAX), (10**400, DELAY_MS_MAX),
+     (float("inf"), DELAY_MS_MAX)],
+)  # fmt: skip
+def test_a_time_to_wait_is_brought_within_its_bounds(seconds: float, ms: int):
+    assert Classification().retry_after_ms(RetryLater(seconds)) == ms
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(float("nan"), ValueError), ("5", TypeError)])
+def test_a_time_to_wait_that_is_no_number_is_an_error(seconds: Any, error: type[Exception]):
+    with pytest.raises(error, match="RetryLater: seconds must be a number, got"):
+        RetryLater(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "ms"),
+    [
+        (ValueError(), None),
+        (RateLimited(2), 2_000),
+        (group(RetryLater(2), group(RetryLater(5))), 5_000),
+        (group(RetryLater(2), ValueError()), None),
+        (group(RetryLater(2), PermanentError()), None),
+    ],
+)
+def test_a_group_waits_as_long_as_the_most_patient_of_its_errors_asks(
+    error: BaseException, ms: int | None
+):
+    assert Classification().retry_after_ms(error) == ms
+
+
+def test_what_is_permanent_asks_for_nothing():
+    assert Classification(permanent=(RateLimited,)).retry_after_ms(RateLimited(2)) is None
+
+
+def test_a_text_says_how_long_when_there_is_no_other():
+    assert str(RetryLater(90)) == "not before 90 s have passed"
+    assert str(RetryLater(90, "the model is loading")) == "the model is loading"
