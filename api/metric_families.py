@@ -138,11 +138,33 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "event_stream_dropped", "Clients that were too slow.", value=meters.streams_dropped
     )
+    yield _gauge(
+        "worker_threads_abandoned",
+        "Threads of handlers that run on although their tasks were given up, now.",
+        meters.threads_abandoned,
+    )
+    yield from _of_blocked_loops(meters)
     yield CounterMetricFamily(
         "ledger_foreign_entries",
         "Entries of the ledger's streams that ledgerq did not write.",
         value=meters.foreign_entries,
     )
+
+
+def _of_blocked_loops(meters: Meters) -> Iterator[Metric]:
+    """By the type whose handler did it; empty where that is unknown."""
+    blocks = CounterMetricFamily(
+        "worker_loop_blocks", "Times that a handler held up its worker's loop.", labels=["type"]
+    )
+    for task_type, count in meters.loop_blocks.items():
+        blocks.add_metric([task_type], count)
+    yield blocks
+    seconds = CounterMetricFamily(
+        "worker_loop_blocked_seconds", "For how long, in all.", labels=["type"]
+    )
+    for task_type, total in meters.loop_blocked_seconds.items():
+        seconds.add_metric([task_type], total)
+    yield seconds
 
 
 # -- shapes ---------------------------------------------------------------------------------------

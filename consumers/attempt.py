@@ -16,6 +16,7 @@ from consumers.context import Context
 from consumers.deadlines import Deadlines
 from consumers.executors import Call
 from consumers.handlers import Handler
+from consumers.loop_watch import RUNNING
 from consumers.outcome import HandlerFailed, decode_metadata, failure
 from consumers.progress import ProgressReporter
 from ledger.codec import Meta
@@ -115,6 +116,10 @@ class Attempt:
         return self._task.id
 
     @property
+    def task_type(self) -> str:
+        return self._task.submission.task_type
+
+    @property
     def key(self) -> tuple[str, int]:
         """As leases name it."""
         return self._task.id, self.number
@@ -203,6 +208,7 @@ class Attempt:
         if self._stop_reason is not None:
             return self._stopped(None)
         self._handling = asyncio.current_task()
+        RUNNING.set(self)
         slot = self._deadlines.add(self._task.submission.timeout_s, self._time_out)
         try:
             ended = CompleteTask(self.number, msgspec.Raw(await self._run_handler(call)))
@@ -303,6 +309,7 @@ class Attempt:
                 raise
             log.warning(
                 "outcome_refused",
+                worker_id=self._worker_id,
                 task_id=self.task_id,
                 attempt=self.number,
                 outcome=type(command).__name__,

@@ -72,7 +72,7 @@ class ThreadExecutor:
     """
 
     def __init__(self, on_abandoned: Callable[[int], None]) -> None:
-        """`on_abandoned` is told how many there are, each time that another one is abandoned."""
+        """`on_abandoned` is told how many there are, each time that they are more or fewer."""
         self._on_abandoned = on_abandoned
         self._abandoned = 0
         """Threads that still run long after their task was given up."""
@@ -106,6 +106,7 @@ class ThreadExecutor:
 
     def _count_one_less(self, _: object) -> None:
         self._abandoned -= 1
+        self._on_abandoned(self._abandoned)
 
     def _start(
         self, call: Call, loop: asyncio.AbstractEventLoop

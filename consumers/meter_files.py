@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -55,6 +56,8 @@ class MeterFile:
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._lock: int | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._writing = threading.Lock()
+        meter.keep = self.flush
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _held(folder / GATHER_LOCK):
@@ -74,6 +77,7 @@ class MeterFile:
             self._flushing.cancel()
             await asyncio.wait([self._flushing])
         self._meter.meters.stream_clients = 0
+        self._meter.meters.threads_abandoned = 0
         self._meter.changed = True
         self.flush()
         if self._lock is not None:
@@ -84,7 +88,7 @@ class MeterFile:
         """Write what was measured since the last time."""
         if self._meter.changed and self._lock is not None:
             self._meter.changed = False
-            with contextlib.suppress(OSError):
+            with self._writing, contextlib.suppress(OSError):
                 _replace(self._folder / f"{self._name}.json", _encode(self._meter.meters))
 
     async def gather(self) -> Meters:

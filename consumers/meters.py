@@ -5,9 +5,12 @@ queues, attempts) is not measured again.
 """
 
 import bisect
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DURATION_BOUNDS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -22,6 +25,8 @@ SERIES_MAX: Final = 500
 OTHER: Final = "other"
 METHODS: Final = frozenset(("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"))
 """Callers may invent methods; those are `other`."""
+
+Number = TypeVar("Number", int, float)
 
 RequestKey = tuple[str, str, int]
 """Route (a template, never a path), method, status."""
@@ -46,13 +51,19 @@ class Meters(msgspec.Struct, kw_only=True):
     stream_clients: int = 0
     streams_dropped: int = 0
     foreign_entries: int = 0
+    threads_abandoned: int = 0
+    loop_blocks: dict[str, int] = {}
+    """By the task type whose handler held up the event loop; "" where that is unknown."""
+    loop_blocked_seconds: dict[str, float] = {}
 
 
 class Meter:
-    """Measures. `changed` is set by every measurement, for whoever keeps them."""
+    """Measures. `changed` is set by every measurement, for whoever keeps them; `keep` does so at
+    once, from any thread."""
 
     def __init__(self) -> None:
         self.changed = False
+        self.keep: Callable[[], None] = lambda: None
         self.meters = Meters()
         self._requests: dict[RequestKey, Histogram] = {}
 
@@ -86,6 +97,23 @@ class Meter:
             self.meters.foreign_entries = count
             self.changed = True
 
+    def threads_abandoned(self, count: int) -> None:
+        """So many threads run on, whose tasks were given up."""
+        self.meters.threads_abandoned = count
+        self.changed = True
+
+    def loop_blocked(self, task_type: str) -> None:
+        """A handler holds up the event loop: called by another thread, and kept at once, since the
+        process may be killed for it."""
+        _add_to(self.meters.loop_blocks, task_type, 1)
+        self.changed = True
+        self.keep()
+
+    def loop_moves(self, task_type: str, seconds: float) -> None:
+        """The event loop moves again, after so long."""
+        _add_to(self.meters.loop_blocked_seconds, task_type, seconds)
+        self.changed = True
+
     def _series(self, route: str, method: str, status: int) -> Histogram:
         key = (route, method if method in METHODS else OTHER, status)
         if key not in self._requests and len(self._requests) >= SERIES_MAX:
@@ -102,13 +130,19 @@ def empty(bounds: tuple[float, ...]) -> Histogram:
 
 
 def add(total: Meters, other: Meters, *, ended: bool) -> None:
-    """Add `other` to `total`; of a process that has `ended`, nobody is connected any more."""
+    """Add `other` to `total`; of a process that has `ended`, neither connections nor threads
+    are left."""
     for key, histogram in other.requests.items():
         _add(total.requests.setdefault(key, empty(DURATION_BOUNDS_S)), histogram)
     _add(total.append_seconds, other.append_seconds)
     _add(total.append_items, other.append_items)
     total.streams_dropped += other.streams_dropped
     total.stream_clients += 0 if ended else other.stream_clients
+    total.threads_abandoned += 0 if ended else other.threads_abandoned
+    for task_type, blocks in other.loop_blocks.items():
+        _add_to(total.loop_blocks, task_type, blocks)
+    for task_type, seconds in other.loop_blocked_seconds.items():
+        _add_to(total.loop_blocked_seconds, task_type, seconds)
     # Each process reads all of the ledger: the one that has met most has met what the others have.
     total.foreign_entries = max(total.foreign_entries, other.foreign_entries)
 
@@ -116,3 +150,7 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
 def _add(total: Histogram, other: Histogram) -> None:
     total.counts = [a + b for a, b in zip(total.counts, other.counts, strict=True)]
     total.total += other.total
+
+
+def _add_to(sums: dict[str, Number], key: str, more: Number) -> None:
+    sums[key] = sums[key] + more if key in sums else more

@@ -1,4 +1,5 @@
-"""Keeps child processes running: starts them, restarts one that dies, stops them in order.
+"""Keeps child processes running: starts them, restarts one that dies or stands still, replaces one
+that wants to leave, stops them in order.
 
 A child cannot outlive its supervisor, even one that is killed with SIGKILL: on Linux the kernel
 sends the child SIGTERM then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
@@ -9,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from consumers.own_modules import describe_exit, tied_argv, with_our_packages
+from consumers.child_process import ON_LINUX, ChildProcess
+from consumers.own_modules import describe_exit
 from consumers.service import backoff_s
 
 log = structlog.get_logger("pool")
@@ -39,10 +40,9 @@ NOT_STARTED: Final = 125
 STABLE_AFTER_S: Final = 30.0
 """A child that stayed up so long is restarted at once again, without a growing pause."""
 
-KILL_TIMEOUT_S: Final = 10.0
-"""Until a killed process is gone: it can take as long as the disk does."""
-
-_ON_LINUX: Final = sys.platform == "linux"
+LEAVING_MAX: Final = 2
+"""Processes that left their place and still let their tasks finish, for each place; of more than
+that, the oldest is told to end within its drain time-out."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Program(msgspec.Struct, frozen=True):
     name: str
     argv: tuple[str, ...]
     """The command line, whose first item is the program's absolute path; see CHILD_NAME,
-    CHILD_NUMBER."""
+    CHILD_NUMBER, CHILD_LIVENESS."""
     env: Mapping[str, str]
     """The whole environment, looked at anew for each start."""
     count: int = 1
@@ -59,6 +59,8 @@ class Program(msgspec.Struct, frozen=True):
     """From SIGTERM to SIGKILL."""
     inherited: tuple[int, ...] = ()
     """File descriptors that the child shares with the supervisor."""
+    silence_timeout_s: float = 30.0
+    """A child that tells that it moves (CHILD_LIVENESS) is killed when it does not for so long."""
 
 
 class CannotRun(Exception):
@@ -92,7 +94,7 @@ class Pool:
     def pids(self) -> dict[str, list[int]]:
         """Process ids by program, of those that run at the moment."""
         return {
-            name: [child.pid for child in children if child.pid is not None]
+            name: [pid for child in children for pid in child.pids]
             for name, children in self._children.items()
         }
 
@@ -145,14 +147,15 @@ async def _end(children: Sequence["_Child"]) -> None:
             await asyncio.gather(*(child.gone.wait() for child in children))
     except TimeoutError:
         for child in children:
-            if child.pid is not None:
-                log.error("process_killed", process=child.name, pid=child.pid, after_s=timeout_s)
-                child.kill()
+            for pid in child.pids:
+                log.error("process_killed", process=child.name, pid=pid, after_s=timeout_s)
+            child.kill()
         await asyncio.gather(*(child.gone.wait() for child in children))
 
 
 class _Child:
-    """One process of a program, and those that take its place."""
+    """A place in the pool: one process, those that take its place, and those that left it and have
+    still to end."""
 
     def __init__(
         self, program: Program, number: int, backoff: Callable[[int], float], stable_after_s: float
@@ -167,41 +170,53 @@ class _Child:
         self._backoff = backoff
         self._stable_after_s = stable_after_s
         self._ending = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._processes: list[ChildProcess] = []
+        """The oldest first."""
+        self._lives: set[asyncio.Task[int]] = set()
 
     @property
-    def pid(self) -> int | None:
-        """None while there is no process."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+    def pids(self) -> list[int]:
+        """Of the process, and of those that it replaced and that have not ended yet."""
+        return [process.pid for process in self._processes if process.pid is not None]
 
     def end(self) -> None:
         """Ask the process to end, and start no other."""
         self._ending.set()
-        self._signal(signal.SIGTERM)
+        for process in self._processes:
+            process.end()
 
     def kill(self) -> None:
         """End the process at once, with what it started in its group."""
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        for process in self._processes:
+            process.kill()
 
     async def keep(self) -> None:
         """Run the process, again and again, until `end`. Raises CannotRun."""
-        deaths = 0
         try:
-            while not self._ending.is_set():
-                started_at = time.monotonic()
-                exit_status = await self._run_once()
-                up_s = time.monotonic() - started_at
-                if self._ending.is_set():
-                    return
-                if exit_status == UNUSABLE and not deaths:
-                    raise CannotRun(self.name)
-                deaths = 1 if up_s >= self._stable_after_s else deaths + 1
-                await self._pause(exit_status, up_s, self._backoff(deaths))
+            await self._keep_one()
+            while self._lives:
+                await asyncio.wait(self._lives)
         finally:
+            for life in self._lives:
+                life.cancel()
+            if self._lives:
+                await asyncio.wait(self._lives)
             self.gone.set()
+
+    async def _keep_one(self) -> None:
+        deaths = 0
+        while not self._ending.is_set():
+            started_at = time.monotonic()
+            exit_status = await self._run_once()
+            up_s = time.monotonic() - started_at
+            if self._ending.is_set():
+                return
+            if exit_status is None:
+                continue
+            if exit_status == UNUSABLE and not deaths:
+                raise CannotRun(self.name)
+            deaths = 1 if up_s >= self._stable_after_s else deaths + 1
+            await self._pause(exit_status, up_s, self._backoff(deaths))
 
     async def _pause(self, exit_status: int, up_s: float, pause_s: float) -> None:
         """Report a death, and let some time pass."""
@@ -215,46 +230,51 @@ class _Child:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
 
-    async def _run_once(self) -> int:
-        """Start the process and wait for its end; its exit code, or minus a signal's number."""
+    async def _run_once(self) -> int | None:
+        """Start the process and wait for its end; its exit code, or minus a signal's number. None
+        when it leaves its place to another one, and ends later."""
         try:
-            process = self._process = await self._spawn()
+            program = self._program
+            process = await ChildProcess.spawn(
+                self.name, self._argv, program.env, program.inherited
+            )
         except OSError as error:
             log.error("process_not_started", process=self.name, reason=str(error))
             return NOT_STARTED
+        life, leaving = self._begin(process)
+        try:
+            await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+        if life.done():
+            return life.result()
+        log.info("process_leaving", process=self.name, pid=process.pid, why=leaving.result())
+        if len(self._processes) > LEAVING_MAX:
+            self._processes[0].end()
+        return None
+
+    def _begin(self, process: ChildProcess) -> tuple[asyncio.Task[int], asyncio.Task[str]]:
+        loop = asyncio.get_running_loop()
+        self._processes.append(process)
+        life = loop.create_task(process.live(self._program.silence_timeout_s))
+        self._lives.add(life)
+
+        def forget(ended: asyncio.Task[int]) -> None:
+            self._lives.discard(ended)
+            self._processes.remove(process)
+
+        life.add_done_callback(forget)
         self.started.set()
         log.debug("process_started", process=self.name, pid=process.pid)
         if self._ending.is_set():
-            self._signal(signal.SIGTERM)
-        try:
-            return await process.wait()
-        finally:
-            if process.returncode is None:
-                self.kill()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), KILL_TIMEOUT_S)
-
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        program = self._program
-        return await asyncio.create_subprocess_exec(
-            *tied_argv(self._argv),
-            stdin=asyncio.subprocess.DEVNULL if _ON_LINUX else asyncio.subprocess.PIPE,
-            env=with_our_packages(program.env),
-            pass_fds=program.inherited,
-            # Ctrl-C in a terminal goes to a whole group: what ends first is decided here.
-            start_new_session=True,
-        )
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+            process.end()
+        return life, loop.create_task(process.leaving())
 
 
 def end_with_parent() -> None:
     """Called by a child, where the kernel does not tell it that its supervisor died: SIGTERM to
     itself once its standard input, which only the supervisor holds, is at its end."""
-    if not _ON_LINUX:
+    if not ON_LINUX:
         watch_input(0)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from consumers.child_process import CHILD_LIVENESS
 from consumers.own_modules import module_argv, with_our_packages
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
@@ -44,8 +45,9 @@ def server_url(settings: Settings) -> str:
 def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
     """The workers of a pool."""
     stop_timeout_s = drain_s(settings) + FINAL_WRITES_TIMEOUT_S
-    argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER)
-    return Program("worker", argv, env, settings.workers, stop_timeout_s)
+    argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER, CHILD_LIVENESS)
+    silence_timeout_s = settings.silence_timeout_ms / 1000
+    return Program("worker", argv, env, settings.workers, stop_timeout_s, (), silence_timeout_s)
 
 
 def scheduler_program(env: Mapping[str, str]) -> Program:

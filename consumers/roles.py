@@ -1,4 +1,4 @@
-"""The background roles as processes of their own: `python -m consumers.roles worker worker-2 2`.
+"""The background roles as processes of their own: `python -m consumers.roles worker worker-2`.
 
 Their settings come from the environment alone, where whoever starts them puts every one
 (`ledger.settings.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one ends it
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from consumers import logs
 from consumers.collector import collect_rarely
 from consumers.handlers import HandlersError
+from consumers.liveness import Liveness
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter
 from consumers.pool import UNUSABLE, end_with_parent
@@ -92,9 +93,31 @@ async def open_store(settings: Settings) -> RedisStore:
         slow.cancel()
 
 
-async def run_role(settings: Settings, make: Callable[[RedisStore], Role]) -> None:
-    """Open the ledger and run a role on it, until a signal says to stop. Raises as `open_store`."""
+async def run_role(
+    settings: Settings,
+    make: Callable[[RedisStore], Role],
+    *,
+    meter: Meter | None = None,
+    line: Liveness | None = None,
+) -> None:
+    """Open the ledger and run a role on it, until a signal says to stop. Raises as `open_store`.
+
+    `meter` is what the role measures with; on `line` the supervisor hears that the process moves.
+    """
     signals = StopSignals()
+    telling = asyncio.create_task((line or Liveness()).tell())
+    try:
+        await _run(settings, make, meter or Meter(), signals)
+    finally:
+        telling.cancel()
+
+
+async def _run(
+    settings: Settings,
+    make: Callable[[RedisStore], Role],
+    meter: Meter,
+    signals: StopSignals,
+) -> None:
     opening = asyncio.create_task(open_store(settings))
     signals.call(opening.cancel)
     try:
@@ -104,16 +127,17 @@ async def run_role(settings: Settings, make: Callable[[RedisStore], Role]) -> No
     try:
         role = make(store)
         signals.call(role.stop)
-        async with measured(store, settings):
+        async with measured(store, settings, meter):
             await role.run()
     finally:
         await store.close()
 
 
 @contextlib.asynccontextmanager
-async def measured(store: RedisStore, settings: Settings) -> AsyncGenerator[None]:
-    """Tell /metrics of the appends made within, where this node has a data directory."""
-    kept = _meter_file(store, settings)
+async def measured(store: RedisStore, settings: Settings, meter: Meter) -> AsyncGenerator[None]:
+    """Tell /metrics of what is measured within, appends above all, where this node has a data
+    directory."""
+    kept = _meter_file(store, settings, meter)
     if kept is None:
         yield
         return
@@ -124,15 +148,16 @@ async def measured(store: RedisStore, settings: Settings) -> AsyncGenerator[None
         await kept.close()
 
 
-def _meter_file(store: RedisStore, settings: Settings) -> MeterFile | None:
+def _meter_file(store: RedisStore, settings: Settings, meter: Meter) -> MeterFile | None:
     if not Path(settings.data_dir).is_dir():
         return None
-    meter = Meter()
     store.on_append = meter.append
     return MeterFile(meter, settings.metrics_folder)
 
 
-def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
+def make_worker(
+    settings: Settings, meter: Meter | None = None, on_leaving: Callable[[str], None] | None = None
+) -> Callable[[RedisStore], Role]:
     """Raises HandlersError when the handlers' module cannot be used."""
     handlers = import_handlers(settings.handlers)
     options = WorkerOptions(
@@ -142,9 +167,19 @@ def make_worker(settings: Settings) -> Callable[[RedisStore], Role]:
         pending_idle_ms=settings.pending_idle_ms,
         drain_timeout_ms=settings.drain_timeout_ms,
         result_bytes_max=settings.result_bytes_max,
+        loop_blocked_ms=settings.loop_blocked_ms,
+        max_memory_mib=settings.max_memory_mib,
+        max_tasks=settings.max_tasks,
         retry=settings.retry_policy,
     )
-    return lambda store: Worker(store, handlers, options, module=settings.handlers)
+    return lambda store: Worker(
+        store,
+        handlers,
+        options,
+        module=settings.handlers,
+        meter=meter,
+        on_leaving=on_leaving,
+    )
 
 
 def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
@@ -190,7 +225,6 @@ def make_projector(settings: Settings) -> Callable[[RedisStore], Role]:
 
 
 ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
-    "worker": make_worker,
     "scheduler": make_scheduler,
     "projector": make_projector,
 }
@@ -212,16 +246,24 @@ def run_reported(name: str, run: Callable[[Settings], object]) -> int:
 
 
 def main() -> int:
-    """`python -m consumers.roles ROLE NAME [NUMBER]`; the exit code. NUMBER is the process's own
-    among those of its kind, the first being 1."""
-    _, role, name, *number = sys.argv
+    """`python -m consumers.roles ROLE NAME [NUMBER LIVENESS]`; the exit code. NUMBER is the
+    process's own among those of its kind, the first being 1; LIVENESS the descriptor that its
+    supervisor listens on."""
+    _, role, name, *supervised = sys.argv
+    number, line = 1, Liveness()
+    if supervised:
+        number, line = int(supervised[0]), Liveness(int(supervised[1]))
     end_with_parent()
 
     def run(settings: Settings) -> None:
-        share = settings.concurrency_of(int(number[0]) if number else 1)
-        make = ROLES[role](replace(settings, concurrency=share))
+        meter = Meter()
+        if role == "worker":
+            own = replace(settings, concurrency=settings.concurrency_of(number))
+            make = make_worker(own, meter, line.leave)
+        else:
+            make = ROLES[role](settings)
         collect_rarely()
-        uvloop.run(run_role(settings, make))
+        uvloop.run(run_role(settings, make, meter=meter, line=line))
 
     return run_reported(name, run)
 

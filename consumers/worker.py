@@ -10,7 +10,7 @@ import functools
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,11 @@ from consumers.attempt import Attempt, StopReason
 from consumers.deadlines import Deadlines
 from consumers.executors import Call, ProcessExecutor, ThreadExecutor, run_on_loop
 from consumers.handlers import ExecutorKind, Handler
+from consumers.heartbeats import Heartbeats
+from consumers.loop_watch import LoopWatch
+from consumers.meters import Meter
 from consumers.presence import Presence
+from consumers.recycling import Recycling
 from consumers.service import Outage, Service
 from ledger.codec import Meta
 from ledger.events import Priority
@@ -60,6 +64,9 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     pending_idle_ms: int = 5_000
     drain_timeout_ms: int = 30_000
     result_bytes_max: int = 1 << 20
+    loop_blocked_ms: int = 1_000
+    max_memory_mib: int = 0
+    max_tasks: int = 0
     retry: RetryPolicy = DEFAULT_RETRY_POLICY
     """Of handlers that bring none of their own."""
 
@@ -80,12 +87,22 @@ class Worker:
         *,
         module: str | None = None,
         worker_id: str | None = None,
+        meter: Meter | None = None,
+        on_leaving: Callable[[str], None] | None = None,
     ) -> None:
+        """`on_leaving` is told why, when the worker ends of its own accord and another one may take
+        its place already."""
         self.id = worker_id or new_worker_id()
+        self._meter = meter or Meter()
+        self._on_leaving = on_leaving
+        self._leaving = False
         self._meta = Meta(actor=self.id)
         self._store = store
         self._handlers = handlers
         self._options = options or WorkerOptions()
+        self._recycling = Recycling(
+            memory_max_mib=self._options.max_memory_mib, tasks_max=self._options.max_tasks
+        )
         self._processes = ProcessExecutor(module)
         self._threads = ThreadExecutor(self._on_abandoned_threads)
         self._deadlines = Deadlines()
@@ -109,10 +126,24 @@ class Worker:
             concurrency=self._options.concurrency,
             lease_ms=self._options.lease_ms,
         )
+        self._loop_watch = LoopWatch(
+            self._options.loop_blocked_ms / 1000,
+            self._meter.loop_blocked,
+            self._meter.loop_moves,
+        )
         outage = Outage(f"worker {self.id}")
+        heartbeats = Heartbeats(
+            store,
+            self._presence,
+            self._attempts,
+            lambda: self.stopping,
+            worker_id=self.id,
+            lease_ms=self._options.lease_ms,
+            heartbeat_ms=self._options.heartbeat_ms,
+        )
         self._heartbeats = Service(
             "heartbeats",
-            self._renew,
+            functools.partial(self._beat, heartbeats),
             outage=outage,
             # Leases must not run out while everybody waits to see whether the server is back.
             backoff_cap_s=self._options.heartbeat_ms / 1000,
@@ -127,6 +158,7 @@ class Worker:
         log.info("worker_started", worker_id=self.id, task_types=sorted(self._handlers))
         async with asyncio.TaskGroup() as whole:
             whole.create_task(self._heartbeats.run())
+            watching = whole.create_task(self._loop_watch.run())
             try:
                 async with asyncio.TaskGroup() as takers:
                     for taker in self._takers:
@@ -134,15 +166,32 @@ class Worker:
             finally:
                 await self._drain()
                 self._heartbeats.stop()
+                watching.cancel()
                 await self._processes.close()
         await self._presence.retire()
         log.info("worker_stopped", worker_id=self.id, tasks_taken=self.tasks_taken)
 
     def stop(self) -> None:
         """Take nothing more; let what runs finish within the drain time-out."""
+        self._leaving = False
         for taker in self._takers:
             taker.stop()
         self._slot_freed.set()
+
+    def leave(self, why: str) -> None:
+        """Take nothing more, for another worker to take its place; let what runs finish, however
+        long that takes within each task's own time limit. `stop` still sets the usual bound."""
+        if self.stopping:
+            return
+        log.info("worker_leaving", worker_id=self.id, why=why)
+        self.stop()
+        self._leaving = True
+        if self._on_leaving is not None:
+            self._on_leaving(why)
+
+    def _leave_if(self, why: str | None) -> None:
+        if why is not None:
+            self.leave(why)
 
     @property
     def stopping(self) -> bool:
@@ -327,6 +376,7 @@ class Worker:
     def _count(self, attempt: Attempt) -> None:
         self.tasks_taken += 1
         self._presence.count(attempt)
+        self._leave_if(self._recycling.after_task(self.tasks_taken))
 
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         log.error(
@@ -384,35 +434,29 @@ class Worker:
                 return self._processes.run(call)
 
     def _on_abandoned_threads(self, count: int) -> None:
+        self._meter.threads_abandoned(count)
         self._end_with_too_many(count, ABANDONED_THREADS_MAX, "abandoned threads")
 
     def _end_with_too_many(self, count: int, most: int, what: str) -> None:
         """Come to an end, for a supervisor to start a worker without them."""
         if count >= most and not self.stopping:
             log.error("too_many_lost", worker_id=self.id, what=what, hint="starting anew")
-            self.stop()
+            self.leave(f"{count} {what}")
 
     # -- leases and the end -------------------------------------------------------------------
 
-    async def _renew(self) -> float:
-        """Renew all leases held; stop what holds none any more. Then say that we are there."""
-        held = {key: attempt for key, attempt in self._attempts.items() if attempt.holds_lease}
-        by_partition: dict[int, list[tuple[str, int]]] = {}
-        for lease in held:
-            partition = self._store.partition_of(lease[0])
-            by_partition.setdefault(partition, []).append(lease)
-        for partition, leases in by_partition.items():
-            for lost in await self._store.renew(partition, leases, self._options.lease_ms):
-                attempt = held[lost]
-                if attempt.holds_lease and not attempt.ending:
-                    log.info("attempt_stopped", task_id=lost[0], attempt=lost[1])
-                    attempt.stop(StopReason.LEASE_GONE)
-        await self._presence.announce(self._attempts.values(), draining=self.stopping)
-        return self._options.heartbeat_ms / 1000
+    async def _beat(self, heartbeats: Heartbeats) -> float:
+        pause_s = await heartbeats.beat()
+        self._leave_if(self._recycling.now_and_then(self.tasks_taken))
+        return pause_s
 
     async def _drain(self) -> None:
         if self._tasks:
             log.info("draining", worker_id=self.id, running=len(self._attempts))
+        while self._leaving and self._tasks:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        if self._tasks:
             await self._wait_for_tasks(self._options.drain_timeout_ms / 1000)
         for attempt in self._attempts.values():
             attempt.stop(StopReason.DRAINING)

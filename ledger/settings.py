@@ -244,6 +244,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=_HOUR_MS, description="how long a stopping process lets its tasks finish"),
     ] = 30_000
+    silence_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=_HOUR_MS,
+            description="how long a worker process's event loop may stand still until its"
+            " supervisor kills it and starts another",
+        ),
+    ] = 30_000
+    loop_blocked_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=60_000,
+            description="how long a handler may hold up the event loop until the log names it",
+        ),
+    ] = 1_000
+    max_memory_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_048_576,
+            description="resident memory (MiB) above which a worker process is replaced; 0: never",
+            extra={"flag": "--max-memory"},
+        ),
+    ] = 0
+    max_tasks: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="tasks after which a worker process is replaced; 0: never",
+        ),
+    ] = 0
 
     retry_base_ms: Annotated[
         int, Meta(ge=0, le=_HOUR_MS, description="delay before the first retry; doubles each time")

@@ -14,6 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import App, create_app
+from api.metric_families import Scrape
+from api.metrics import exposition
 from consumers import meters
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter
@@ -192,6 +194,36 @@ async def test_clients_of_the_live_feed_are_told(web: httpx2.AsyncClient):
     assert during["event_stream_clients"] == 1
     route = "{method=GET,route=/api/v1/events,status=200}"
     assert after[f"http_request_duration_seconds_sum{route}"] < 1
+
+
+async def test_what_handlers_did_to_their_worker_is_told(settings: Settings):
+    meter = Meter()
+    kept = MeterFile(meter, settings.metrics_folder)
+    meter.threads_abandoned(2)
+    # Kept at once: a worker that is killed for it must not take the figure with it.
+    meter.loop_blocked("work")
+    meter.loop_moves("work", 1.5)
+    told = await kept.gather()
+    await kept.close()
+
+    samples = exposition(Scrape(told, None, None, None)).decode()
+
+    assert "worker_threads_abandoned 2.0" in samples
+    assert 'worker_loop_blocks_total{type="work"} 1.0' in samples
+    assert 'worker_loop_blocked_seconds_total{type="work"} 1.5' in samples
+
+
+async def test_a_blocked_loop_is_counted_although_its_process_is_killed(settings: Settings):
+    meter = Meter()
+    killed = MeterFile(meter, settings.metrics_folder)
+    meter.loop_blocked("work")
+    other = MeterFile(Meter(), settings.metrics_folder)
+
+    assert (await other.gather()).loop_blocks == {"work": 1}
+    await killed.close()
+    meter.threads_abandoned(2)
+    assert (await other.gather()).threads_abandoned == 0
+    await other.close()
 
 
 async def test_foreign_entries_are_told(web: httpx2.AsyncClient, store: RedisStore):

@@ -1,0 +1,164 @@
+"""A supervisor that watches its children's event loops: those that stand still are killed, and
+those that leave are replaced before they end."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumers.child_process import CHILD_LIVENESS
+from consumers.pool import CHILD_NAME, Pool, Program
+from tests.consumers.role_process import ROOT
+from tests.consumers.test_pool import Reports, at_once, named, running
+
+PRELUDE = """
+import asyncio, os, signal, sys, time
+from consumers.liveness import Liveness
+name, report, line = sys.argv[1], int(sys.argv[2]), Liveness(int(sys.argv[3]))
+def say(word):
+    os.write(report, f"{word} {os.getpid()}\\n".encode())
+async def main():
+    telling = asyncio.create_task(line.tell())
+    await asyncio.sleep(0)
+    await live()
+"""
+
+MOVES = """
+async def live():
+    say("moves")
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+STANDS_STILL = """
+async def live():
+    say("moves")
+    hold_everything_up()
+def hold_everything_up():
+    time.sleep(600)
+asyncio.run(main())
+"""
+
+LEAVES = """
+async def live():
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    say("moves")
+    line.leave("it has done enough")
+    await told.wait()
+    say("ended")
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def reports() -> AsyncGenerator[Reports]:
+    opened = Reports()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+def watched(reports: Reports, code: str, silence_timeout_s: float = 1.0) -> Pool:
+    argv = (sys.executable, "-c", PRELUDE + code, CHILD_NAME, str(reports.write_end))
+    return Pool(
+        [
+            Program(
+                "child",
+                (*argv, CHILD_LIVENESS),
+                {"PYTHONPATH": str(ROOT)},
+                inherited=(reports.write_end,),
+                silence_timeout_s=silence_timeout_s,
+            )
+        ],
+        backoff=at_once,
+    )
+
+
+async def pid_of(reports: Reports, word: str = "moves") -> int:
+    """The next child that says so."""
+    said, pid = str(await reports.next()).split()
+    assert said == word
+    return int(pid)
+
+
+async def test_a_child_whose_loop_stands_still_is_replaced_and_the_log_says_where(
+    reports: Reports, logs: list[Any]
+):
+    async with running(watched(reports, STANDS_STILL)):
+        first = await pid_of(reports)
+        assert await pid_of(reports) != first
+
+    silent = named(logs, "process_silent")[0]
+    assert (silent["process"], silent["pid"], silent["silent_s"]) == ("child", first, 1.0)
+    assert "in hold_everything_up" in silent["stack"]
+    assert named(logs, "process_died")[0]["exit"] == "SIGKILL"
+
+
+async def test_a_child_that_is_stopped_is_replaced(reports: Reports, logs: list[Any]):
+    async with running(watched(reports, MOVES)):
+        first = await pid_of(reports)
+        os.kill(first, signal.SIGSTOP)
+        second = await pid_of(reports)
+
+    [silent] = named(logs, "process_silent")
+    assert first != second
+    assert (silent["pid"], silent["stack"][:15]) == (first, "it does not say")
+
+
+async def test_a_child_that_moves_is_left_alone_though_its_supervisor_was_stopped(
+    reports: Reports, logs: list[Any]
+):
+    """What was not heard while nobody listened is no silence."""
+    async with running(watched(reports, MOVES)):
+        first = await pid_of(reports)
+        os.kill(first, signal.SIGSTOP)
+        # Both stand still, as when a machine sleeps: the supervisor for three times the time-out.
+        stand_still(3.0)
+        os.kill(first, signal.SIGCONT)
+        os.kill(first, signal.SIGTERM)  # so that there is something to wait for
+        await pid_of(reports)
+
+    assert named(logs, "process_silent") == []
+
+
+def stand_still(seconds: float) -> None:
+    """Stand still, with everything on this thread's loop."""
+    signal.sigtimedwait([], seconds)
+
+
+async def test_a_child_that_leaves_is_replaced_before_it_ends(reports: Reports, logs: list[Any]):
+    pool = watched(reports, LEAVES)
+
+    async with running(pool):
+        first, second = await pid_of(reports), await pid_of(reports)
+        assert pool.pids()["child"][:2] == [first, second]
+        os.kill(first, signal.SIGTERM)
+        # Somewhere between the others that come, and leave as well.
+        while str(await reports.next()) != f"ended {first}":
+            pass
+
+    assert named(logs, "process_leaving")[0]["pid"] == first
+    assert named(logs, "process_leaving")[0]["why"] == "it has done enough"
+    assert named(logs, "process_died") == []
+
+
+async def test_of_many_that_leave_the_oldest_is_told_to_end(reports: Reports):
+    async with running(watched(reports, LEAVES)):
+        said = [str(await reports.next()) for _ in range(4)]
+
+    pids = [line.split()[1] for line in said if line.startswith("moves")]
+    assert len(pids) >= 3
+    ended = next((line for line in said if line.startswith("ended")), None)
+    assert ended in (None, f"ended {pids[0]}")
+    if ended is None:
+        assert await reports.next() == f"ended {pids[0]}"
