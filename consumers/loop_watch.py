@@ -57,7 +57,9 @@ class LoopWatch:
         """The task type that was told as holding up the loop, until it moves."""
 
     async def run(self) -> None:
-        """Show that the loop moves, and let the thread look."""
+        """Show that the loop moves, and let the thread look. Does nothing without a bound."""
+        if not self._blocked_s:
+            return
         loop = asyncio.get_running_loop()
         arguments = (loop, threading.get_ident())
         thread = threading.Thread(target=self._look, args=arguments, name="loop-watch", daemon=True)

@@ -64,7 +64,8 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     pending_idle_ms: int = 5_000
     drain_timeout_ms: int = 30_000
     result_bytes_max: int = 1 << 20
-    loop_blocked_ms: int = 1_000
+    loop_blocked_ms: int = 0
+    """0: nobody watches the loop."""
     max_memory_mib: int = 0
     max_tasks: int = 0
     retry: RetryPolicy = DEFAULT_RETRY_POLICY

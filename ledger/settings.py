@@ -256,9 +256,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     loop_blocked_ms: Annotated[
         int,
         Meta(
-            ge=100,
+            ge=0,
             le=60_000,
-            description="how long a handler may hold up the event loop until the log names it",
+            description="how long a handler may hold up the event loop until the log names it; 0:"
+            " nobody looks",
         ),
     ] = 1_000
     max_memory_mib: Annotated[
