@@ -1,6 +1,7 @@
 """The composition root: the API as one ASGI application."""
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from starlette.routing import Router
@@ -25,6 +26,7 @@ from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter, Meters
+from consumers.service import Outage
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from projections.figures import read_figures
@@ -44,6 +46,7 @@ class App:
         self._meter = Meter()
         self._meter_file: MeterFile | None = None
         store.on_append = self._meter.append
+        store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
         self.streams = EventStreams(store, self.live, self._meter)
         self._memory = MemoryGuard(store.client, settings.memory_high_percent)
@@ -102,6 +105,18 @@ class App:
         await self._memory.close()
         if self._meter_file is not None:
             await self._meter_file.close()
+
+
+def _log_outages(outage: Outage) -> Callable[[str | None], None]:
+    """Say once that requests cannot be served, and once that they can again."""
+
+    def told(reason: str | None) -> None:
+        if reason is None:
+            outage.over("requests")
+        else:
+            outage.met("requests", reason, asyncio.get_running_loop().time())
+
+    return told
 
 
 def create_app(store: RedisStore, settings: Settings) -> App:

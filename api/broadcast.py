@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from api.live import Feed
+from api.live import Feed, LedgerWentBack
 from api.task_facts import Occurrence, TaskFacts
 from consumers.service import backoff_s
 from ledger.rejections import Rejection
@@ -29,10 +29,6 @@ CATCH_UP_BYTES: Final = 256 * 1024
 
 AT_ONCE_MS: Final = 1
 """A read of what is there already."""
-
-
-class LedgerWentBack(Exception):
-    """The ledger ends before a position that it once gave out: its newest events were lost."""
 
 
 class Overrun(Exception):

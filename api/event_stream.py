@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import structlog
 
-from api.broadcast import CATCH_UP_READS_MAX, Broadcast, Follower, LedgerWentBack
+from api.broadcast import CATCH_UP_READS_MAX, Broadcast, Follower
 from api.describe import Answer, Group, HeaderInfo, operation
 from api.errors import ApiError, ErrorCode, Header, invalid
 from api.event_filter import EventFilter, EventsQuery, filter_of
 from api.exchange import Exchange
-from api.live import Live
+from api.live import LedgerWentBack, Live
 from api.query import QueryReader
 from api.scalars import AFTER_EXPECTED, POSITIONS_PATTERN
 from api.task_facts import Message, Occurrence, TaskFacts

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from ledger.events import TaskCanceled, TaskCompleted, TaskFailed
+from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Position, Recorded, Store
 
 log = structlog.get_logger("live")
@@ -23,6 +24,11 @@ READ_WAIT_MS: Final = 2_000
 """A reader looks this often whether anybody still listens."""
 
 FINISHING: Final = frozenset(kind.__name__ for kind in (TaskCompleted, TaskFailed, TaskCanceled))
+
+
+class LedgerWentBack(Exception):
+    """The ledger ends before a position that it once gave out, or has another event there: its
+    newest events were lost."""
 
 
 class Listener(Protocol):
@@ -79,10 +85,16 @@ class Feed:
     async def _read(self) -> None:
         try:
             self._position = self._began_at = await self._store.last_position(self._partition)
+            last = await self._store.event_at(self._position)
+            made = self._store.connections_made
             self._begun.set()
             while self._listeners:
                 events = await self._store.events_after(self._position, READ_COUNT, READ_WAIT_MS)
+                if self._store.connections_made != made:
+                    made = self._store.connections_made
+                    await self._check_still_there(last)
                 if events:
+                    last = events[-1]
                     self._position = events[-1].position
                     for listener in tuple(self._listeners):
                         listener.heard(events)
@@ -94,6 +106,11 @@ class Feed:
         finally:
             self._reader = None
             self._begun.set()
+
+    async def _check_still_there(self, last: Recorded | None) -> None:
+        """Another connection may lead to another server, without all that the last one had."""
+        if last is not None and await self._store.event_at(last.position) != last:
+            raise LedgerWentBack(f"the event at {last.position} is gone, or is another one now")
 
 
 class Watch:
@@ -159,6 +176,8 @@ class Finishes:
                     watch.wake()
 
     def failed(self, error: Exception) -> None:
+        if isinstance(error, LedgerWentBack):
+            error = Rejection(RejectionCode.SERVICE_UNAVAILABLE, f"{error}; look again")
         for watch in self.all():
             watch.fail(error)
 

@@ -22,17 +22,23 @@ class Outage:
     def __init__(self, name: str) -> None:
         self._name = name
         self._failing: set[str] = set()
+        self._over_at_s = float("-inf")
 
-    def met(self, role: str, reason: str) -> None:
-        """A step of `role` could not reach the ledger."""
+    def met(self, role: str, reason: str, began_s: float) -> None:
+        """A step of `role`, begun at `began_s` (s, of the loop), could not reach the ledger."""
+        if began_s < self._over_at_s:
+            return  # what it met was over before it gave up
         if not self._failing:
             log.warning("ledger_out_of_reach", role=self._name, reason=reason)
         self._failing.add(role)
 
     def over(self, role: str) -> None:
-        """A step of `role` that had met it went well."""
+        """A step of `role` went well after one that did not."""
+        if role not in self._failing:
+            return
         self._failing.discard(role)
         if not self._failing:
+            self._over_at_s = asyncio.get_running_loop().time()
             log.info("ledger_back", role=self._name)
 
 
@@ -71,13 +77,14 @@ class Service:
         """Step until `stop` is called."""
         failures = 0
         while not self.stopping:
+            began_s = asyncio.get_running_loop().time()
             try:
                 pause_s = await self._step()
             except Rejection as rejection:
                 if not rejection.retryable:
                     raise
                 failures += 1
-                self._outage.met(self._name, rejection.message)
+                self._outage.met(self._name, rejection.message, began_s)
                 pause_s = min(backoff_s(failures), self._backoff_cap_s)
             else:
                 if failures:

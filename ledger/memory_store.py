@@ -100,6 +100,10 @@ class MemoryStore:
     def partitions(self) -> int:
         return len(self.contents)
 
+    @property
+    def connections_made(self) -> int:
+        return 0
+
     def partition_of(self, task_id: str) -> int:
         return partition_of(task_id, self.partitions)
 

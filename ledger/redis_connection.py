@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -27,6 +28,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -38,6 +40,7 @@ from ledger.script_format import Argument
 
 RETRY_FIRST_S: Final = 0.02
 RETRY_CAP_S: Final = 1.0
+CONNECTION_AGE_MAX_S: Final = 60.0
 
 PASSING_ERRORS: Final = (
     RedisConnectionError,
@@ -49,6 +52,20 @@ PASSING_ERRORS: Final = (
     MasterDownError,
 )
 """Faults of a server that restarts, fails over or is out of reach: worth another try."""
+
+UNBLOCKED: Final = "UNBLOCKED"
+"""How the error begins, which redis-py has no class for, that ends a blocking read when its server
+is made a replica."""
+
+ELSEWHERE: Final = (ReadOnlyError, MasterDownError, ClusterDownError)
+"""What a server says that is not, or no longer, the one to ask. After a fail-over the address leads
+to another one, but a connection that is still open does not."""
+
+AWAY: Final = (RedisConnectionError, RedisTimeoutError, MasterDownError, ClusterDownError)
+"""Faults after which nothing is answered, neither writes nor reads."""
+
+ANYTHING: Final = ""
+"""In place of a kind of call: all of them."""
 
 REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 """How a server's error begins that takes no writes for now: its disk, its replicas, or a script."""
@@ -69,6 +86,20 @@ _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyri
 class _Sending:
     """Packs commands in C: redis-py's own asyncio packing was the largest cost of a hot script. And
     sends them so that whoever waits can be cancelled."""
+
+    _made_at_s = 0.0
+    is_new = False
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """What is said first on a new connection."""
+        self._made_at_s, self.is_new = time.monotonic(), True
+        await cast("Any", super()).on_connect_check_health(check_health=check_health)
+
+    def is_worn(self: Any) -> bool:
+        """Whether it is not to be used again: since a fault, or since it is time to look where the
+        address leads now. Reads never fail on a server that was replaced, and lives on."""
+        is_old = time.monotonic() - self._made_at_s > CONNECTION_AGE_MAX_S
+        return is_old or self.should_reconnect()
 
     def pack_command(self, *args: Any) -> list[bytes]:
         head = args[0]
@@ -154,10 +185,17 @@ class Caller:
     def __init__(self, client: Redis, timeout_ms: int) -> None:
         self._client = client
         self._timeout_s = timeout_ms / 1000
+        self._failing: set[str] = set()
+        """What was given up and did not go well since: kinds of calls, or ANYTHING."""
+        self._well_at_s = float("-inf")
+        """When that was the last time so; calls that began before may still give up."""
+        self.on_outage: Callable[[str | None], None] | None = None
+        """Told the reason when a call was given up, and None when all goes well again."""
 
     async def command(self, *arguments: Argument) -> Any:
         """The reply as the server gave it: bytes, ints, lists, None."""
-        reply, _ = await self._persist(lambda: send(self._client, arguments))
+        kind = str(arguments[0])
+        reply, _ = await self._persist(kind, lambda: send(self._client, arguments))
         return reply
 
     async def script(
@@ -173,19 +211,45 @@ class Caller:
             except NoScriptError:
                 return await send(self._client, ("EVAL", script.text, *rest))
 
-        return await self._persist(once)
+        return await self._persist(script.name, once)
 
-    async def _persist(self, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+    async def _persist(self, kind: str, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """The reply, and whether it took more than one call."""
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        began_s = asyncio.get_running_loop().time()
+        try:
+            reply = await self._until_answered(call, began_s + self._timeout_s)
+        except Rejection as rejection:
+            if began_s >= self._well_at_s:
+                is_away = isinstance(rejection.__cause__, AWAY)
+                self._given_up(ANYTHING if is_away else kind, rejection.message)
+            raise
+        if self._failing:
+            self._went_well(kind)
+        return reply
+
+    def _given_up(self, kind: str, reason: str) -> None:
+        if not self._failing and self.on_outage is not None:
+            self.on_outage(reason)
+        self._failing.add(kind)
+
+    def _went_well(self, kind: str) -> None:
+        # A server that takes no writes goes on answering reads.
+        self._failing -= {ANYTHING, kind}
+        if self._failing:
+            return
+        self._well_at_s = asyncio.get_running_loop().time()
+        if self.on_outage is not None:
+            self.on_outage(None)
+
+    async def _until_answered(
+        self, call: Callable[[], Awaitable[Any]], deadline: float
+    ) -> tuple[Any, bool]:
         try:
             # The connection's own time-outs bound a single call; a clock more is felt here.
             return await call(), False
-        except PASSING_ERRORS as error:
+        except RedisError as error:
+            self._check_passing(error)
             fault = error
-        except ResponseError as error:
-            _check_refusal(error)
-            raise
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._again(call), True
@@ -203,11 +267,18 @@ class Caller:
             await asyncio.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - no secret
             try:
                 return await call()
-            except PASSING_ERRORS:
+            except RedisError as error:
+                self._check_passing(error)
                 delay_s = min(delay_s * 2, RETRY_CAP_S)
-            except ResponseError as error:
-                _check_refusal(error)
-                raise
+
+    def _check_passing(self, error: RedisError) -> None:
+        """Return when another try may help. Raises Rejection(SERVICE_UNAVAILABLE) when the server
+        only takes no writes for now, and any other error as it is."""
+        if isinstance(error, PASSING_ERRORS) or _is_unblocked(error):
+            return
+        if isinstance(error, ResponseError):
+            _check_refusal(error)
+        raise error
 
 
 def _check_refusal(error: ResponseError) -> None:
@@ -223,14 +294,31 @@ def _check_refusal(error: ResponseError) -> None:
     ) from error
 
 
+def connections_made(client: Redis) -> int:
+    """How many connections commands were sent on so far. While it has not grown, the server is the
+    one that it was, with all that it had."""
+    return getattr(client.connection_pool, "made", 0)
+
+
 async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
     """One command on a connection of the pool, without redis-py's reply conversions."""
-    pool = client.connection_pool
+    pool = cast("Any", client.connection_pool)
     try:
-        connection = cast("Any", await pool.get_connection())
+        connection: Any = await pool.get_connection()
         try:
+            if _is_ours(connection):
+                if connection.is_worn():
+                    await connection.disconnect(nowait=True)
+                    await connection.connect()
+                if connection.is_new:
+                    connection.is_new = False
+                    pool.made = connections_made(client) + 1
             await connection.send_command(*arguments)
             return await connection.read_response()
+        except RedisError as error:
+            if _is_fault(error):
+                _distrust(pool)
+            raise
         finally:
             await pool.release(connection)
     except RedisConnectionError as error:
@@ -245,3 +333,27 @@ async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
         if "handler is closed" not in str(error):
             raise
         raise RedisConnectionError(str(error)) from error
+
+
+def _is_ours(connection: Any) -> bool:
+    """fakeredis has connections of its own."""
+    return isinstance(connection, _Sending)
+
+
+def _is_unblocked(error: RedisError) -> bool:
+    return str(error).startswith(UNBLOCKED)
+
+
+def _is_fault(error: RedisError) -> bool:
+    """Whether the way to the server, or where it leads, is to be looked for anew."""
+    lost = isinstance(error, (RedisConnectionError, RedisTimeoutError, *ELSEWHERE))
+    return lost or _is_unblocked(error)
+
+
+def _distrust(pool: Any) -> None:
+    """No connection that was made before a fault is used for another command: each may lead to a
+    server that is gone without a word, or is no longer the one to ask; to find that out would take
+    a time-out for each."""
+    for connection in (*pool._get_free_connections(), *pool._get_in_use_connections()):
+        if _is_ours(connection):
+            connection.mark_for_reconnect()

@@ -19,7 +19,7 @@ from ledger.identity import SYSTEM, partition_of
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
 from ledger.redis_clock import ServerClock
-from ledger.redis_connection import Caller, Script, connect
+from ledger.redis_connection import Caller, Script, connect, connections_made
 from ledger.script_format import (
     Argument,
     EncodedAppend,
@@ -186,6 +186,15 @@ class RedisStore:
     @property
     def partitions(self) -> int:
         return self._options.partitions
+
+    @property
+    def connections_made(self) -> int:
+        return connections_made(self._client)
+
+    def report_outages(self, told: Callable[[str | None], None]) -> None:
+        """`told` the reason when the server is found out of reach or takes no writes, and None when
+        all goes well again; each once."""
+        self._caller.on_outage = told
 
     def partition_of(self, task_id: str) -> int:
         partitions = self._options.partitions
@@ -615,7 +624,9 @@ class RedisStore:
         wanted = {"format": LEDGER_FORMAT, "partitions": str(self._options.partitions)}
         made = {"epoch": os.urandom(16).hex(), "secret": os.urandom(32).hex()}
         for field, value in (*wanted.items(), *made.items()):
-            await self._caller.command("HSETNX", keys.LEDGER, field, value)
+            # Looked at first: a server at its memory limit refuses even a write of what is there.
+            if await self._caller.command("HGET", keys.LEDGER, field) is None:
+                await self._caller.command("HSETNX", keys.LEDGER, field, value)
         for field, value in wanted.items():
             stored = (await self._caller.command("HGET", keys.LEDGER, field)).decode()
             if stored != value:

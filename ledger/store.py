@@ -226,6 +226,12 @@ class Store(Protocol):
         """The partition that a task lives in."""
         ...
 
+    @property
+    def connections_made(self) -> int:
+        """How often a way to the server was made. While that has not grown, the server is the one
+        that it was, with all that it had."""
+        ...
+
     def now_ms(self) -> int:
         """The ledger's clock, in ms since the epoch."""
         ...

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 import pytest
 
 from api import broadcast
-from api.broadcast import AT_ONCE_MS, Broadcast, Follower, LedgerWentBack
-from api.live import Live
+from api.broadcast import AT_ONCE_MS, Broadcast, Follower
+from api.live import LedgerWentBack, Live
 from api.task_facts import Occurrence, TaskFacts
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection, RejectionCode

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import hiredis
 
 Hook = Callable[[], Awaitable[None]]
 CHUNK_BYTES = 1 << 16
@@ -17,14 +20,18 @@ class Proxy:
     """Forwards bytes between clients at `url` and the server; see `run_proxy`.
 
     A fault strikes one message: the next request (or the reply to the next request) that contains
-    `marker`. `struck` is set when it has.
+    `marker`. `struck` is set when it has. Other faults last until they are taken back.
     """
 
-    def __init__(self, path: str, server_path: str) -> None:
-        self.url = f"unix://{path}"
+    def __init__(self, url: str, server_url: str) -> None:
+        self.url = url
         self.struck = asyncio.Event()
         self.refused = asyncio.Event()
-        self._server_path = server_path
+        self._server_url = server_url
+        self._silent = False
+        self._told: bytes | None = None
+        self._delay_s = 0.0
+        self._bytes_per_s = float("inf")
         self._refusing = False
         self._links: set[asyncio.Task[None]] = set()
         self._request_marker: bytes | None = None
@@ -52,6 +59,27 @@ class Proxy:
             self._held.set()
         self._held = None
 
+    def move(self, server_url: str) -> None:
+        """Lead whoever connects from now on to another server. The lines that there are stay."""
+        self._server_url = server_url
+
+    def tell(self, error: bytes | None) -> None:
+        """Answer everything with an error such as b"LOADING ...", past the server, until None."""
+        self._told = error
+
+    def slow_down(self, delay_s: float = 0.0, bytes_per_s: float = float("inf")) -> None:
+        """Deliver everything later, and slower; without arguments, as ever."""
+        self._delay_s, self._bytes_per_s = delay_s, bytes_per_s
+
+    def fall_silent(self) -> None:
+        """Swallow whatever comes, from either side, and close nothing: half-open lines. Those that
+        were so stay so."""
+        self._silent = True
+
+    def speak(self) -> None:
+        """Serve the lines that are made from now on."""
+        self._silent = False
+
     async def refuse(self) -> None:
         """Cut every line, and take no new ones until `accept`; `refused` tells that one came."""
         self._refusing = True
@@ -78,6 +106,8 @@ class Proxy:
                 self.refused.set()
             else:
                 await self._forward(reader, writer)
+        except OSError:
+            return  # one of the two hung up, or there is no server
         except asyncio.CancelledError:
             return  # `cut`; the socket's own callback must not see it
         finally:
@@ -85,44 +115,83 @@ class Proxy:
             writer.close()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_unix_connection(self._server_path)
-        doomed = asyncio.Event()
+        from_server, to_server = await self._connect()
+        doomed, dead = asyncio.Event(), asyncio.Event()
         pumps = [
-            asyncio.create_task(self._requests(reader, to_server, doomed)),
-            asyncio.create_task(self._replies(from_server, writer, doomed)),
+            asyncio.create_task(self._requests(reader, to_server, writer, doomed, dead)),
+            asyncio.create_task(self._replies(from_server, writer, doomed, dead)),
         ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if dead.is_set() and pumps[0] not in done:
+                await pumps[0]  # the server hung up, and the client does not hear of it
         finally:
             to_server.close()  # at once: `cut` may interrupt whatever is awaited here
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = urlsplit(self._server_url)
+        if address.scheme == "unix":
+            return await asyncio.open_unix_connection(address.path)
+        return await asyncio.open_connection(address.hostname, address.port)
+
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        to_client: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        dead: asyncio.Event,
     ) -> None:
+        commands = hiredis.Reader()
         while data := await reader.read(CHUNK_BYTES):
+            if self._is_dead(dead):
+                continue
+            commands.feed(data)
+            count = 0
+            while commands.gets() is not False:
+                count += 1
+            if self._told is not None:
+                to_client.write(b"-%b\r\n" % self._told * count)
+                continue
             if self._request_marker is not None and self._request_marker in data:
                 self._request_marker = None
                 return await self._strike()
             if self._reply_marker is not None and self._reply_marker in data:
                 self._reply_marker = None
                 doomed.set()
-            writer.write(data)
-            await writer.drain()
+            await self._pass_on(writer, data)
 
     async def _replies(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        dead: asyncio.Event,
     ) -> None:
         while data := await reader.read(CHUNK_BYTES):
+            if self._is_dead(dead):
+                continue
             # EVALSHA of an unknown script is not carried out; the EVAL that follows it is.
             if doomed.is_set() and not data.startswith(b"-NOSCRIPT"):
                 return await self._strike()
             if self._held is not None:
                 await self._held.wait()
-            writer.write(data)
-            await writer.drain()
+            await self._pass_on(writer, data)
+
+    def _is_dead(self, dead: asyncio.Event) -> bool:
+        if self._silent:
+            dead.set()
+        return dead.is_set()
+
+    async def _pass_on(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        pause_s = self._delay_s + len(data) / self._bytes_per_s
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        writer.write(data)
+        await writer.drain()
 
     async def _strike(self) -> None:
         meanwhile, self._before_cut = self._before_cut, _nothing
@@ -132,13 +201,28 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def run_proxy(server_url: str) -> AsyncGenerator[Proxy]:
-    """A proxy in front of the server at `server_url` (unix://)."""
+    """A proxy in front of the server at `server_url` (unix:// or redis://), on a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="lq-") as folder:
-        proxy = Proxy(f"{folder}/p", server_url.removeprefix("unix://"))
-        server = await asyncio.start_unix_server(proxy.link, f"{folder}/p")
-        try:
+        proxy = Proxy(f"unix://{folder}/p", server_url)
+        async with _serving(proxy, await asyncio.start_unix_server(proxy.link, f"{folder}/p")):
             yield proxy
-        finally:
-            server.close()
-            await proxy.cut()
-            await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def run_tcp_proxy(server_url: str) -> AsyncGenerator[Proxy]:
+    """The same on a free port of the loopback interface."""
+    proxy = Proxy("", server_url)
+    server = await asyncio.start_server(proxy.link, "127.0.0.1", 0)
+    proxy.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with _serving(proxy, server):
+        yield proxy
+
+
+@contextlib.asynccontextmanager
+async def _serving(proxy: Proxy, server: asyncio.Server) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        server.close()
+        await proxy.cut()
+        await server.wait_closed()

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+import pytest
+
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 
@@ -21,6 +23,19 @@ async def test_a_call_ends_whenever_it_is_cancelled(store: RedisStore):
 
         assert not waiting, f"it goes on after {steps} steps"
         assert call.cancelled()
+
+
+async def test_a_connection_is_used_again_until_it_is_old(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    made = store.connections_made
+    for _ in range(5):
+        await send(store.client, ("PING",))
+    assert store.connections_made == made
+
+    monkeypatch.setattr("ledger.redis_connection.CONNECTION_AGE_MAX_S", 0)
+    await send(store.client, ("PING",))
+    assert store.connections_made == made + 1
 
 
 async def test_a_reply_that_nobody_took_is_not_given_to_the_next(store: RedisStore):
