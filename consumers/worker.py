@@ -165,6 +165,7 @@ class Worker:
                     for taker in self._takers:
                         takers.create_task(taker.run())
             finally:
+                await self._hand_back_all()
                 await self._drain()
                 self._heartbeats.stop()
                 watching.cancel()
@@ -209,7 +210,7 @@ class Worker:
         try:
             claimed = await self._store.claim(partition, queues, room, delivered)
             self._delivered[partition] = []
-            self._begin_all(claimed)
+            await self._take_up(partition, claimed)
             self._pass_turn(claimed)
         finally:
             self._free(room)
@@ -221,10 +222,6 @@ class Worker:
             self._delivered[partition] = await self._store.wait_ready(
                 partition, queues, READY_WAIT_MS
             )
-            if self.stopping and self._delivered[partition]:
-                self._begin_all(
-                    await self._store.claim(partition, queues, 0, self._delivered[partition])
-                )
         return 0.0
 
     async def _reserve(self, slots_max: int) -> int:
@@ -282,12 +279,32 @@ class Worker:
                 claimed = await self._store.claim_stale(
                     partition, self._queues_in_turn(), room, self._options.pending_idle_ms
                 )
-                self._begin_all(claimed)
+                await self._take_up(partition, claimed)
             finally:
                 self._free(room)
             if len(claimed) == room:
                 pause_s = 0.0
         return pause_s
+
+    async def _take_up(self, partition: int, claimed: Sequence[Claimed]) -> None:
+        """Begin what was claimed; a worker that was stopped meanwhile gives it back."""
+        if self.stopping:
+            await self._hand_back(partition, [claim.delivery for claim in claimed])
+        else:
+            self._begin_all(claimed)
+
+    async def _hand_back(self, partition: int, deliveries: Sequence[Delivery]) -> None:
+        """Let others take at once what will not be started here."""
+        try:
+            await self._store.release(partition, deliveries)
+        except Rejection as rejection:
+            # It is stale before long, and taken again.
+            log.info("claims_not_handed_back", worker_id=self.id, reason=rejection.message)
+
+    async def _hand_back_all(self) -> None:
+        """What was delivered and not claimed yet, and what the store holds for claims to come."""
+        for partition in range(self._store.partitions):
+            await self._hand_back(partition, self._delivered.pop(partition, []))
 
     # -- attempts -----------------------------------------------------------------------------
 
@@ -394,8 +411,8 @@ class Worker:
         if attempt.started:
             self._log_unwritten(attempt, rejection)
         elif rejection.retryable:
-            # The claim stays where it is until it is stale, and is taken again.
             log.info("start_not_written", **told)
+            await self._hand_back(delivery.partition, [delivery])
         else:
             # Canceled, or started by another worker, since it was claimed.
             log.info("claim_dropped", **told)

@@ -117,6 +117,7 @@ RENEW = Script("renew")
 DUE = Script("due")
 ANNOUNCE = Script("announce")
 WORKERS = Script("workers")
+RELEASE = Script("release")
 LIMITS = Script("limits")
 
 WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
@@ -497,6 +498,15 @@ class RedisStore:
         taken = [delivery for delivery in kept if delivery.queue in queues][:count]
         self._surplus[partition] = [delivery for delivery in kept if delivery not in taken]
         return taken
+
+    async def release(self, partition: int, deliveries: Sequence[Delivery]) -> None:
+        names = self._keys[partition]
+        by_queue: dict[Queue, list[str]] = {}
+        for delivery in (*deliveries, *self._surplus.pop(partition, [])):
+            by_queue.setdefault(delivery.queue, []).append(delivery.entry)
+        for queue, entries in by_queue.items():
+            script_keys = (names.ready(queue), names.counters, names.task_prefix)
+            await self._call(RELEASE, script_keys, (queue_name(queue), *entries))
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         names = self._keys[delivery.partition]

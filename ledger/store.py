@@ -311,6 +311,12 @@ class Store(Protocol):
         earlier. The delivery must be given to `claim`."""
         ...
 
+    async def release(self, partition: int, deliveries: Sequence[Delivery]) -> None:
+        """Give back claims that were not started: they are ready at once, at the end of their
+        queues. Those whose tasks have moved on are left alone. What the store itself holds for
+        claims to come is given back with them."""
+        ...
+
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         """Take a ready entry that cannot be served out of its queue; keep it with the reason."""
         ...

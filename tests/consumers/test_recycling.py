@@ -14,6 +14,7 @@ from ledger.task import Status
 from tests.consumers.working import (
     QUICK,
     handles,
+    kinds,
     running,
     signal,
     submit,
@@ -63,15 +64,18 @@ async def test_a_worker_that_leaves_lets_its_tasks_finish_however_long_they_take
     async with running(worker):
         long = await submit(store, payload={"long": True})
         await signal(begun)
-        for _ in range(2):
+        for _ in range(bound.get("max_tasks", 1)):
             await until(store, await submit(store), Status.COMPLETED)
         await signal(left)
+        waiting = await submit(store)
         # Its drain time-out is 0, and is not applied: that is what SIGTERM would do.
         task = await store.load(long)
         assert task is not None
         assert task.status is Status.PROCESSING
         go_on.set()
         await until(store, long, Status.COMPLETED)
+
+    assert await kinds(store, waiting) == ["TaskSubmitted"]
 
 
 async def test_a_worker_that_leaves_can_still_be_told_to_end(store: RedisStore) -> None:

@@ -389,6 +389,65 @@ async def test_a_worker_that_is_stopped_finishes_what_runs_and_takes_nothing_new
     assert await kinds(store, waiting) == ["TaskSubmitted"]
 
 
+async def test_what_a_worker_claimed_and_did_not_start_is_others_at_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop comes while the claim is answered: its tasks are neither begun nor left to grow
+    stale."""
+    patient, second = Patient(), Patient()
+    second.finish.set()
+    claim = store.claim
+    claimed_by_first = asyncio.Event()
+
+    async def claim_and_stop(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        if claimed and not claimed_by_first.is_set():
+            claimed_by_first.set()
+            first.stop()
+        return claimed
+
+    task_ids = [await submit(store, "wait") for _ in range(3)]
+    monkeypatch.setattr(store, "claim", claim_and_stop)
+    never: dict[str, Any] = {"pending_idle_ms": 3_600_000}
+    async with working(store, patient.handler, **never) as first:
+        await signal(claimed_by_first)
+    async with working(store, second.handler, worker_id="w2", **never):
+        done = [await until(store, task_id, Status.COMPLETED) for task_id in task_ids]
+
+    assert not patient.started.is_set()
+    assert {(task.state.attempt, task.state.worker_id) for task in done} == {(1, "w2")}
+
+
+async def test_what_was_delivered_to_a_worker_as_it_stopped_is_others_at_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient, second = Patient(), Patient()
+    second.finish.set()
+    wait_ready = store.wait_ready
+    sleeps, delivered = asyncio.Event(), asyncio.Event()
+
+    async def deliver_and_stop(*arguments: Any) -> Any:
+        sleeps.set()
+        found = await wait_ready(*arguments)
+        if found and not delivered.is_set():
+            delivered.set()
+            first.stop()
+        return found
+
+    monkeypatch.setattr(store, "wait_ready", deliver_and_stop)
+    never: dict[str, Any] = {"pending_idle_ms": 3_600_000}
+    async with working(store, patient.handler, **never) as first:
+        # What it finds before it sleeps it claims without being woken.
+        await signal(sleeps)
+        task_id = await submit(store, "wait")
+        await signal(delivered)
+    async with working(store, second.handler, worker_id="w2", **never):
+        task = await until(store, task_id, Status.COMPLETED)
+
+    assert not patient.started.is_set()
+    assert (task.state.attempt, task.state.worker_id) == (1, "w2")
+
+
 async def test_heartbeats_go_on_while_a_worker_drains(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -401,6 +401,65 @@ class StoreContract:
                 found |= {c.delivery.task_id for c in some}
                 await asyncio.sleep(0)
 
+    async def test_a_claim_that_is_given_back_is_handed_out_at_once(self, store: AnyStore):
+        first, second = await submit(store), await submit(store)
+        [claimed] = await store.claim(0, QUEUES, 1, [])
+
+        await store.release(0, [claimed.delivery])
+
+        assert claimed.task == first
+        assert await claim(store, 10) == [second, first]
+        assert await stale(store, 2) == [second.id, first.id]
+
+    async def test_a_claim_that_is_given_back_wakes_who_waits(self, store: AnyStore):
+        task = await submit(store)
+        [claimed] = await store.claim(0, QUEUES, 10, [])
+        taking = asyncio.create_task(take_one(store, asyncio.Event()))
+        await asyncio.sleep(0)
+
+        await store.release(0, [claimed.delivery])
+
+        [delivery] = await taking
+        assert delivery.task_id == task.id
+        assert delivery.entry != claimed.delivery.entry
+
+    async def test_a_claim_that_is_given_back_waits_where_its_position_says(self, store: AnyStore):
+        tasks = [await submit(store) for _ in range(3)]
+        [claimed] = await store.claim(0, QUEUES, 1, [])
+
+        await store.release(0, [claimed.delivery])
+
+        assert [await store.queue_position(task) for task in tasks] == [3, 1, 2]
+
+    async def test_a_claim_that_was_given_back_can_be_started_and_canceled(self, store: AnyStore):
+        for command in (StartTask(1, "w", LONG_MS), CancelTask()):
+            task = await submit(store)
+            [claimed] = await store.claim(0, QUEUES, 1, [])
+            await store.release(0, [claimed.delivery])
+            await transact(store, task.id, command)
+
+        assert await claim(store, 10) == []
+        assert await stale(store, 0) == []
+
+    async def test_a_claim_whose_task_moved_on_is_not_given_back(self, store: AnyStore):
+        started, canceled = await submit(store), await submit(store)
+        claims = await store.claim(0, QUEUES, 2, [])
+        await start(store, started)
+        await transact(store, canceled.id, CancelTask())
+
+        await store.release(0, [claim.delivery for claim in claims])
+
+        assert await claim(store, 10) == []
+
+    async def test_a_claim_is_given_back_once(self, store: AnyStore):
+        task = await submit(store)
+        [claimed] = await store.claim(0, QUEUES, 1, [])
+
+        for _ in range(2):
+            await store.release(0, [claimed.delivery])
+
+        assert await claim(store, 10) == [task]
+
     async def test_a_dropped_entry_is_not_handed_out_again(self, store: AnyStore):
         await submit(store)
         [claimed] = await store.claim(0, QUEUES, 1, [])
