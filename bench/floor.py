@@ -10,9 +10,10 @@ from bench.servers import BenchServer
 from bench.workload import KB_ID, PAYLOAD, TASK_TYPE, new_id
 from ledger.events import Priority
 from ledger.keys import PartitionKeys, queue_name
-from ledger.placement import Queue
+from ledger.placement import STAGED_MAX, Queue
 from ledger.redis_connection import Argument, send
 from ledger.redis_store import APPEND
+from ledger.script_format import PRIORITIES
 
 BATCH_APPENDS: Final = 128
 
@@ -48,14 +49,14 @@ def _append_call(batch: int) -> Call:
     data = b'{"task_type":"%s","kb_id":"%s","payload":%s}'
     submission = data % (TASK_TYPE.encode(), KB_ID.encode(), PAYLOAD)
     state = b'{"status":"queued","created_at":%d,"updated_at":%d}' % (at, at)
-    keys: list[Argument] = [names.events, names.due, names.leases, names.counters]
-    arguments: list[Argument] = []
+    keys: list[Argument] = [*names.queues, names.events, names.due, names.leases]
+    arguments: list[Argument] = [STAGED_MAX, PRIORITIES]
     for number in range(batch):
         task_id, commit = new_id(), f"0123456789abcdef-{number:x}"
         meta = b'{"commit":"%s"}' % commit.encode()
-        keys += (names.task(task_id), names.ready(queue))
-        arguments += (task_id, 0, commit, at, meta, "=", state, "ready", 0, queue_name(queue))
-        arguments += (1, "TaskSubmitted", submission)
+        keys.append(names.task(task_id))
+        arguments += (task_id, 0, commit, at, meta, queue_name(queue), KB_ID, "=", state)
+        arguments += ("ready", 0, "", 1, "TaskSubmitted", submission)
     return ("EVALSHA", APPEND.sha, len(keys), *keys, *arguments)
 
 

@@ -1,31 +1,30 @@
 -- Appends events: the only thing that changes a task. Carries out a batch of items, in order; for
 -- each one atomically: compare the version, write the events, save the snapshot, and move the task
--- from its old place to its new one. It knows places, not statuses.
+-- from its old place to its new one. It knows places, not statuses. After queues.lua.
 --
--- KEYS  1 events stream, 2 due, 3 leases, 4 counters,
---       then for each item: its task hash, its ready stream, and more where its place says so
--- ARGV  for each item:
---         task id, expected version, commit, at (ms), meta (JSON),
+-- KEYS  1-4 as queues.lua has them, 5 events stream, 6 due, 7 leases, then for each item its task hash
+-- ARGV  1 staged_max, 2 the priorities, the most urgent first, with a comma after each,
+--       then for each item:
+--         task id, expected version, commit, at (ms), meta (JSON), queue, kb_id,
 --         submission ("" keeps the stored one, "=" takes the first event's data),
 --         state (JSON), then its new place, as kind, number, name:
 --           keep  0          ""            stay where it is
---           ready queue_max  queue name    refused when so many wait there already; 0 = no bound
---           ready:n queue_max queue name   as ready, and its position in the queue is told; n keys
---                                          follow the item's two: the more urgent ready streams
+--           ready queue_max  ""            refused when so many wait there already; 0 = no bound
+--           ready queue_max  tell          as ready, and its position in the queue is told
 --           due   at_ms      ""
 --           lease lease_ms   attempt       from now on, by this server's clock
 --           none  0          ""
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
 -- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
--- when the queue is full, or -2 when its task hash or its ready stream is something else, or its
+-- when the queue is full, or -2 when its task hash or its queue's keys are something else, or its
 -- version is no number.
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.
 
-local events, due, leases, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local call = redis.call
+local events, due, leases = KEYS[5], KEYS[6], KEYS[7]
+local priorities = ARGV[2]
 
 -- A command that fails half-way leaves the half that was done, so what could fail is looked at
 -- before anything is written: is each key of the kind that it must be? (Once a batch for each.)
@@ -39,9 +38,9 @@ local function holds(key, kind)
   return found == kind or found == 'none'
 end
 if not (holds(events, 'stream') and holds(due, 'zset') and holds(leases, 'zset')
-    and holds(counters, 'hash')) then
-  return redis.error_reply('WRONGTYPE the events, due, leases or counters key of this partition '
-    .. 'holds something else')
+    and holds(counters, 'hash') and holds(admitted, 'hash') and holds(limits, 'hash')) then
+  return redis.error_reply('WRONGTYPE the events, due, leases, counters, admitted or limits key of '
+    .. 'this partition holds something else')
 end
 
 local now_ms
@@ -53,29 +52,81 @@ local function server_ms()
   return now_ms
 end
 
--- What the batch takes out of ready streams, and what it takes out of the leases and puts there.
--- Done at its end: one command for many members costs a fraction of one for each.
-local left_ready, left_leases, leased = {}, {}, {}
+-- What is known of a queue that something enters or leaves, looked at once a batch.
+local queues = {}
+local function look_at(queue)
+  local known = queues[queue]
+  if not known then
+    local ready = ready_of(queue)
+    known = { sound = holds(ready, 'stream') and holds(backlog_of(queue), 'zset') }
+    queues[queue] = known
+  end
+  return known
+end
 
--- A place is stored as `ready:<entry>:<number in queue>`, `due:<member>`, `lease:<member>` or ''.
-local function leave(place, ready)
-  local kind, member = string.match(place, '^(%a+):(.*)$')
-  if kind == 'ready' then
-    local entries = left_ready[ready] or {}
-    left_ready[ready] = entries
-    entries[#entries + 1] = string.match(member, '^[^:]+')
-  elseif kind == 'due' then
-    call('ZREM', due, member)
-  elseif kind == 'lease' then
-    left_leases[#left_leases + 1] = member
+local function count(known, queue)
+  if not known.length then
+    known.length = call('XLEN', ready_of(queue))
+    known.untaken = known.length < staged_max and known.length or untaken(queue, known.length)
+    known.held = held_in(queue)
   end
 end
 
-local function enter(kind, number, name, task, ready)
+-- What the batch takes out of ready streams, and what it takes out of the leases and puts there.
+-- Done at its end: one command for many members costs a fraction of one for each.
+local left_ready, left_leases, leased = {}, {}, {}
+-- Types whose backlogs may move up at the end; each with one of its queues.
+local loosened = {}
+
+-- A place is stored as `ready:<entry>:<number in queue>`, `backlog:<member>`, `due:<member>`,
+-- `lease:<member>` or ''.
+local function leave(place, queue, kb, kind)
+  local old, member = string.match(place, '^(%a+):(.*)$')
+  if old == 'ready' then
+    local entry, number = string.match(member, '^([^:]+):?(.*)$')
+    local known = look_at(queue)
+    if known.length then
+      known.length = known.length - 1
+    end
+    local entries = left_ready[queue] or {}
+    left_ready[queue] = entries
+    entries[#entries + 1] = entry
+    admit(queue, kb, -1)
+    if kind == 'lease' then
+      known.taken = math.max(known.taken or 0, tonumber(number) or 0)
+    else
+      loosened[type_of(queue)] = queue
+    end
+  elseif old == 'lease' then
+    left_leases[#left_leases + 1] = member
+    admit(queue, kb, -1)
+    if limited() then
+      loosened[type_of(queue)] = queue
+    end
+  elseif old == 'due' then
+    call('ZREM', due, member)
+  elseif old == 'backlog' then
+    call('ZREM', backlog_of(queue), member)
+  end
+end
+
+local function enter_queue(task, queue, kb, known)
+  if known.held == 0 and known.untaken < staged_max and room(type_of(queue)) > 0
+      and room('kb:' .. kb) > 0 then
+    known.length, known.untaken = known.length + 1, known.untaken + 1
+    return stage(queue, task, kb)
+  end
+  known.held = known.held + 1
+  if limited() then
+    loosened[type_of(queue)] = queue
+  end
+  return hold(queue, task, kb)
+end
+
+-- Returns the place to be stored, and the number in the ready stream where it entered that.
+local function enter(kind, number, name, task, queue, kb, known)
   if kind == 'ready' then
-    local entered = call('HINCRBY', counters, 'entered:' .. name, 1)
-    local entry = call('XADD', ready, '*', 'task', task, 'n', entered)
-    return 'ready:' .. entry .. ':' .. entered, entered
+    return enter_queue(task, queue, kb, known)
   elseif kind == 'due' then
     call('ZADD', due, number, task)
     return 'due:' .. task
@@ -83,39 +134,35 @@ local function enter(kind, number, name, task, ready)
     local member = task .. ':' .. name
     local at = #leased
     leased[at + 1], leased[at + 2] = server_ms() + number, member
+    admit(queue, kb, 1)
     return 'lease:' .. member
   end
   return ''
 end
 
--- As position.lua tells it.
-local function queue_position(entered, name, first_key, last_key)
-  local position = entered - (call('HGET', counters, 'taken:' .. name) or 0)
-  for i = first_key, last_key do
-    position = position + call('XLEN', KEYS[i])
-  end
-  return position
+local function queue_position(queue, place, number)
+  local position = number and position_in_line(queue, number)
+    or position_in_backlog(queue, string.sub(place, 9))
+  return position + waiting_ahead(queue, priorities)
 end
 
 local replies = {}
-local argument, key, item = 1, 5, 1
+local argument, key, item = 3, 8, 1
 local last_of_all = #ARGV
 while argument <= last_of_all do
-  local task, expected, commit, at, meta, submission, state, kind, number, name, count =
-    unpack(ARGV, argument, argument + 10)
-  local first, last_argument = argument + 11, argument + 10 + 2 * count
+  local task, expected, commit, at, meta, queue, kb, submission, state, kind, number, name, n =
+    unpack(ARGV, argument, argument + 12)
+  local first, last_argument = argument + 13, argument + 12 + 2 * n
   argument = last_argument + 1
-  local hash, ready = KEYS[key], KEYS[key + 1]
-  local first_ahead = key + 2
-  local ahead = string.match(kind, '^ready:(%d)$')
-  if ahead then
-    kind = 'ready'
+  local hash, known = KEYS[key], look_at(queue)
+  key = key + 1
+  if kind == 'ready' and known.sound then
+    count(known, queue)
   end
-  key = first_ahead + (ahead or 0)
 
-  local stored = redis.pcall('HMGET', hash, 'version', 'commit', 'place', 'last')
+  local stored = pcall_redis('HMGET', hash, 'version', 'commit', 'place', 'last')
   local version, place, last = stored[1] or '0', stored[3] or '', stored[4] or ''
-  if stored.err or not holds(ready, 'stream') then
+  if stored.err or not known.sound then
     replies[item] = -2
   elseif version ~= expected then
     if stored[2] == commit then
@@ -123,7 +170,7 @@ while argument <= last_of_all do
     else
       replies[item] = tonumber(version) or -2
     end
-  elseif kind == 'ready' and number ~= '0' and call('XLEN', ready) >= tonumber(number) then
+  elseif kind == 'ready' and number ~= '0' and known.length + known.held >= tonumber(number) then
     replies[item] = -1
   else
     for i = first, last_argument, 2 do
@@ -131,10 +178,10 @@ while argument <= last_of_all do
       last = call('XADD', events, '*', 'type', ARGV[i], 'task', task, 'version', version,
         'at', at, 'data', ARGV[i + 1], 'meta', meta, 'prev', last)
     end
-    local entered
+    local ready_number
     if kind ~= 'keep' then
-      leave(place, ready)
-      place, entered = enter(kind, number, name, task, ready)
+      leave(place, queue, kb, kind)
+      place, ready_number = enter(kind, number, name, task, queue, kb, known)
     end
     if submission == '' then
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
@@ -147,17 +194,17 @@ while argument <= last_of_all do
         'place', place, 'commit', commit, 'last', last)
     end
     replies[item] = last
-    if ahead then
-      replies[item] = string.format('%s %d', last,
-        queue_position(entered, name, first_ahead, key - 1))
+    if kind == 'ready' and name == 'tell' then
+      replies[item] = string.format('%s %d', last, queue_position(queue, place, ready_number))
     end
   end
   item = item + 1
 end
 
-for ready, entries in pairs(left_ready) do
-  call('XACK', ready, 'workers', unpack(entries))
-  call('XDEL', ready, unpack(entries))
+for queue, entries in pairs(left_ready) do
+  call('XACK', ready_of(queue), 'workers', unpack(entries))
+  call('XDEL', ready_of(queue), unpack(entries))
+  count_taken(queue, queues[queue].taken)
 end
 -- In this order, so that a task that is started and ended in one batch holds no lease after it.
 if #leased > 0 then
@@ -166,4 +213,11 @@ end
 if #left_leases > 0 then
   call('ZREM', leases, unpack(left_leases))
 end
+-- Where a place became free the next task moves up now: nobody may come to look.
+for _, queue in pairs(loosened) do
+  for _, sibling in ipairs(siblings(queue, priorities)) do
+    top_up(sibling)
+  end
+end
+settle_admitted()
 return replies

@@ -1,67 +1,51 @@
--- Takes tasks from ready streams through their consumer group, the most urgent stream first, and
+-- Takes tasks from ready streams through their consumer group, the most urgent queue first, and
 -- returns them with their snapshots. An entry stays in the group's pending list until the append
--- of TaskStarted removes it; entries that stay there too long are taken again (stale).
+-- of TaskStarted removes it; entries that stay there too long are taken again (stale). What is taken
+-- is made good from the backlogs. After queues.lua.
 --
--- KEYS  1 counters, 2 prefix of the task hashes, then the ready streams in the order of urgency
--- ARGV  1 how many to take, 2 min idle (ms): 0 takes new entries, else pending ones so long idle,
---       3 number of entries that a blocking read has delivered already, then for each of those:
---         index of its stream (1 = the first), entry, task id, number in its queue,
---       then for each stream: its queue name, and the cursor of its stale entries ('0-0' = start)
--- Returns {cursors, taken}: cursors, one for each stream (stale only); taken, flat, six for each:
---       index of its stream, entry, task id, version, submission, state
+-- KEYS  1-4 as queues.lua has them
+-- ARGV  1 staged_max, 2 how many to take, 3 min idle (ms): 0 takes new entries, else pending ones so
+--       long idle, 4 number of queues, then their names in the order of urgency,
+--       for stale ones then for each queue: the cursor of its stale entries ('0-0' = start),
+--       for new ones, for each entry that a blocking read has delivered already:
+--         index of its queue (1 = the first), entry, task id
+-- Returns {cursors, taken}: cursors, one for each queue (stale only); taken, flat, six for each:
+--       index of its queue, entry, task id, version, submission, state
 --       (the last three false when the task is gone).
---
--- The task hashes are named by what the streams hold, so only their prefix can be declared. It has
--- the hash tag of the other keys, so they are on the same node of a cluster.
 
-local counters, prefix = KEYS[1], KEYS[2]
-local streams = #KEYS - 2
-local wanted, idle, delivered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local call, pcall_redis = redis.call, redis.pcall
-local first_queue = 4 + 4 * delivered
+local wanted, idle, queue_count = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local taken = {}
-local function take(stream, entry, task)
+local function take(index, entry, task)
   local snapshot = {false, false, false}
   if task then
     -- Whatever stands under that key, one bad entry must not keep the others from being served.
-    local found = pcall_redis('HMGET', prefix .. task, 'version', 'submission', 'state')
+    local found = pcall_redis('HMGET', prefix .. 'task:' .. task, 'version', 'submission', 'state')
     if not found.err then
       snapshot = found
     end
   end
   local at = #taken
-  taken[at + 1], taken[at + 2], taken[at + 3] = stream, entry, task or ''
+  taken[at + 1], taken[at + 2], taken[at + 3] = index, entry, task or ''
   taken[at + 4], taken[at + 5], taken[at + 6] = snapshot[1], snapshot[2], snapshot[3]
 end
 
-local function queue_argument(stream)
-  return first_queue + 2 * (stream - 1)
-end
-
-local function count_taken(stream, number)
-  call('HSET', counters, 'taken:' .. ARGV[queue_argument(stream)], number)
-end
-
--- An entry that was delivered earlier: others may have read on since, and the count never falls.
-local function count_taken_earlier(stream, number)
-  local known = call('HGET', counters, 'taken:' .. ARGV[queue_argument(stream)])
-  if not known or tonumber(known) < tonumber(number) then
-    count_taken(stream, number)
+-- An entry is {id, {'task', id, 'n', number, …}}; anything else is served as a task that is gone.
+local function take_all(index, entries)
+  local last_number
+  for _, entry in ipairs(entries) do
+    local fields, task = entry[2], false
+    if fields and fields[1] == 'task' and fields[3] == 'n' and tonumber(fields[4]) then
+      task, last_number = fields[2], tonumber(fields[4])
+    end
+    take(index, entry[1], task)
   end
+  count_taken(ARGV[4 + index], last_number)
+  return #entries
 end
 
--- An entry is {id, {'task', id, 'n', number}}; anything else is served as a task that is gone.
-local function fields_of(entry)
-  local fields = entry[2]
-  if fields and fields[1] == 'task' and fields[3] == 'n' and tonumber(fields[4]) then
-    return fields[2], fields[4]
-  end
-  return false, false
-end
-
-local function read_new(stream, count)
-  local ready = KEYS[stream + 2]
+local function read_new(index, count)
+  local ready = ready_of(ARGV[4 + index])
   local reply = pcall_redis('XREADGROUP', 'GROUP', 'workers', 'worker', 'COUNT', count,
     'STREAMS', ready, '>')
   if reply and reply.err and string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then
@@ -72,58 +56,60 @@ local function read_new(stream, count)
     call('XGROUP', 'CREATE', ready, 'workers', '0', 'MKSTREAM')
     reply = call('XREADGROUP', 'GROUP', 'workers', 'worker', 'COUNT', count, 'STREAMS', ready, '>')
   end
-  if not reply then
-    return 0
-  end
-  local entries, last_number = reply[1][2], false
-  for _, entry in ipairs(entries) do
-    local task, number = fields_of(entry)
-    take(stream, entry[1], task)
-    last_number = number or last_number
-  end
-  if last_number then
-    count_taken(stream, last_number)
-  end
-  return #entries
+  return reply and take_all(index, reply[1][2]) or 0
 end
 
-local function read_stale(stream, count, cursor)
-  local reply = pcall_redis('XAUTOCLAIM', KEYS[stream + 2], 'workers', 'worker', idle, cursor,
-    'COUNT', count)
+-- Asked once for all, since mostly there is none.
+local backlogs = {}
+for index = 1, queue_count do
+  backlogs[index] = backlog_of(ARGV[4 + index])
+end
+local any_backlog = idle == 0 and call('EXISTS', unpack(backlogs)) > 0
+
+-- What is staged, and then, as far as it goes, what must be staged for it.
+local function read_queue(index)
+  local got = read_new(index, wanted)
+  if any_backlog and got < wanted and refill(ARGV[4 + index], wanted - got) > 0 then
+    got = got + read_new(index, wanted - got)
+  end
+  return got
+end
+
+local function read_stale(index, cursor)
+  local reply = pcall_redis('XAUTOCLAIM', ready_of(ARGV[4 + index]), 'workers', 'worker', idle,
+    cursor, 'COUNT', wanted)
   if not reply or reply.err then
     return 0, '0-0'
   end
-  for _, entry in ipairs(reply[2]) do
-    local task, number = fields_of(entry)
-    take(stream, entry[1], task)
-    if number then
-      count_taken_earlier(stream, number)
-    end
-  end
-  return #reply[2], reply[1]
+  return take_all(index, reply[2]), reply[1]
 end
 
-for i = 0, delivered - 1 do
-  local stream, entry, task, number = unpack(ARGV, 4 + 4 * i, 7 + 4 * i)
-  take(tonumber(stream), entry, task ~= '' and task)
-  if tonumber(number) then
-    count_taken_earlier(tonumber(stream), number)
+if idle > 0 then
+  local cursors = {}
+  for index = 1, queue_count do
+    local got, cursor = 0, ARGV[4 + queue_count + index]
+    if wanted > 0 then
+      got, cursor = read_stale(index, cursor)
+    end
+    wanted, cursors[index] = wanted - got, cursor
   end
-  wanted = wanted - 1
+  return {cursors, taken}
 end
 
-local cursors = {}
-for stream = 1, streams do
-  local cursor = ARGV[queue_argument(stream) + 1]
-  if wanted > 0 then
-    local got
-    if idle == 0 then
-      got = read_new(stream, wanted)
-    else
-      got, cursor = read_stale(stream, wanted, cursor)
-    end
-    wanted = wanted - got
-  end
-  cursors[stream] = cursor
+local read_from = {}
+for at = 5 + queue_count, #ARGV, 3 do
+  local index, entry, task = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+  take(index, entry, task ~= '' and task)
+  wanted, read_from[index] = wanted - 1, true
 end
-return {cursors, taken}
+for index = 1, queue_count do
+  local got = wanted > 0 and read_queue(index) or 0
+  wanted, read_from[index] = wanted - got, read_from[index] or got > 0
+end
+for index = 1, queue_count do
+  if any_backlog and read_from[index] then
+    top_up(ARGV[4 + index])
+  end
+end
+settle_admitted()
+return {{}, taken}

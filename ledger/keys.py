@@ -6,14 +6,15 @@ on Redis Cluster too.
     {ledgerq:p}:events                    stream   the ledger: every event of the partition
     {ledgerq:p}:task:<id>                 hash     snapshot: version, submission, state, place,
                                                    commit, last
-    {ledgerq:p}:ready:<type>:<priority>   stream   tasks to be taken; consumer group `workers`
+    {ledgerq:p}:ready:<type>:<priority>   stream   tasks to be taken next; consumer group `workers`
+    {ledgerq:p}:backlog:<type>:<priority> zset     tasks behind those, by kb_id and age
     {ledgerq:p}:due                       zset     <id> by the time (ms) it is released at
     {ledgerq:p}:leases                    zset     <id>:<attempt> by the time (ms) it expires at
-    {ledgerq:p}:counters                  hash     entered:<type>:<priority>, taken:…, numbers that
-                                                   queue positions are told from
-    {ledgerq:p}:limits                    hash     type:<type>, kb:<kb_id>: how many may be
-                                                   admitted; version: of the system subject
-    {ledgerq:p}:admitted                  hash     type:<type>, kb:<kb_id>: how many are
+    {ledgerq:p}:counters                  hash     entered:<type>:<priority>, taken:…, turn:…, held:
+                                                   what queue positions and turns are told from
+    {ledgerq:p}:admitted                  hash     type:<type>, kb:<kb_id>: how many are in a ready
+                                                   stream or running
+    {ledgerq:p}:limits                    hash     the same fields: how many may be; and version
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
     {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task
     {ledgerq:0}:ledger                    hash     format, partitions, epoch, secret
@@ -21,8 +22,8 @@ on Redis Cluster too.
     {ledgerq:0}:heartbeats                zset     <worker id> by the time (ms) it was last heard
 """
 
-from ledger.events import Priority
-from ledger.placement import Queue
+from ledger.placement import Queue, queue_of
+from ledger.task import Task
 
 GROUP = "workers"
 """The consumer group of every ready stream."""
@@ -41,20 +42,27 @@ class PartitionKeys:
     def __init__(self, partition: int) -> None:
         tag = f"{{ledgerq:{partition}}}:"
         self.partition = partition
+        self.prefix = tag
         self.events = f"{tag}events"
         self.due = f"{tag}due"
         self.leases = f"{tag}leases"
         self.counters = f"{tag}counters"
-        self.set_aside = f"{tag}set-aside"
-        self.limits = f"{tag}limits"
         self.admitted = f"{tag}admitted"
+        self.limits = f"{tag}limits"
+        self.queues = (self.prefix, self.counters, self.admitted, self.limits)
+        """What every script is given that has to do with queues; see queues.lua."""
+        self.set_aside = f"{tag}set-aside"
         self.task_prefix = f"{tag}task:"
         self._ready_prefix = f"{tag}ready:"
         self._ready: dict[Queue, str] = {}
-        self._ready_ahead: dict[Queue, list[str]] = {}
 
     def task(self, task_id: str) -> str:
         return self.task_prefix + task_id
+
+    def of_task(self, task: Task) -> tuple[str, str, str]:
+        """Those that hold a task and its queue."""
+        queue = queue_of(task)
+        return self.task(task.id), self.ready(queue), self.backlog(queue)
 
     def ready(self, queue: Queue) -> str:
         known = self._ready.get(queue)
@@ -62,17 +70,8 @@ class PartitionKeys:
             known = self._ready[queue] = self._ready_prefix + queue_name(queue)
         return known
 
-    def ready_ahead(self, queue: Queue) -> list[str]:
-        """The ready streams of the same type that are more urgent than the queue's own."""
-        known = self._ready_ahead.get(queue)
-        if known is None:
-            order = list(Priority)
-            known = [
-                self.ready(Queue(queue.task_type, priority))
-                for priority in order[: order.index(queue.priority)]
-            ]
-            self._ready_ahead[queue] = known
-        return known
+    def backlog(self, queue: Queue) -> str:
+        return f"{self.prefix}backlog:{queue_name(queue)}"
 
 
 def queue_name(queue: Queue) -> str:

@@ -1,10 +1,11 @@
--- Tells how many tasks wait in ready streams, those included that are claimed and not yet started.
+-- Tells how many tasks wait in queues, those included that are claimed and not yet started. After
+-- queues.lua.
 --
--- KEYS  the ready streams
--- Returns for each its length; 0 for what is no stream.
+-- KEYS  1-4 as queues.lua has them
+-- ARGV  1 staged_max, then the queues
+-- Returns for each how many wait; what stands in its place and is no queue counts as nothing.
 local lengths = {}
-for i = 1, #KEYS do
-  local length = redis.pcall('XLEN', KEYS[i])
-  lengths[i] = type(length) == 'number' and length or 0
+for i = 2, #ARGV do
+  lengths[i - 1] = waiting_in(ARGV[i])
 end
 return lengths

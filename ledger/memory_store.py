@@ -11,7 +11,18 @@ import msgspec
 from ledger.codec import Undecodable, decode_system, decode_task, encode
 from ledger.events import Priority, TaskSubmitted
 from ledger.identity import SYSTEM, partition_of
-from ledger.placement import Due, Leased, Nowhere, Place, Queue, Ready, placement, queue_of
+from ledger.memory_queues import WaitingLines
+from ledger.placement import (
+    STAGED_MAX,
+    Due,
+    Leased,
+    Nowhere,
+    Place,
+    Queue,
+    Ready,
+    placement,
+    queue_of,
+)
 from ledger.script_format import EVENT_FIELDS, limit_fields
 from ledger.store import (
     Append,
@@ -32,7 +43,7 @@ from ledger.store import (
 )
 from ledger.system.events import LimitScope
 from ledger.system.state import System
-from ledger.task import Task
+from ledger.task import Status, Task
 from ledger.workers import LOST_KEPT_MS, WorkerReport, WorkerSeen, in_order, seen
 
 
@@ -44,32 +55,19 @@ class Snapshot(msgspec.Struct):
     state: bytes
     place: Place
     last: str
-    entry: str = ""
-    """The ready entry, when the place is Ready."""
-    number: int = 0
-
-
-class ReadyEntry(msgspec.Struct):
-    task_id: str
-    number: int
-    delivered_at: int | None = None
 
 
 class Partition:
     """One partition's streams and sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, staged_max: int = STAGED_MAX) -> None:
         self.events: list[Recorded] = []
         self.tasks: dict[str, Snapshot] = {}
-        self.ready: dict[Queue, dict[str, ReadyEntry]] = {}
+        self.queues = WaitingLines(self.next_entry, staged_max)
         self.due: dict[str, int] = {}
         self.leases: dict[tuple[str, int], int] = {}
-        self.entered: dict[Queue, int] = {}
-        self.taken: dict[Queue, int] = {}
         self.set_aside: list[tuple[Delivery, str]] = []
-        self.limits: dict[str, int] = {}
         self.limits_version = 0
-        self.admitted: dict[str, int] = {}
         self.entries = 0
 
     def next_entry(self) -> str:
@@ -87,11 +85,12 @@ class MemoryStore:
         idle: Callable[[int], Awaitable[None]],
         partitions: int = 1,
         epoch: str = "memory",
+        staged_max: int = STAGED_MAX,
     ) -> None:
         self._now_ms = now_ms
         self._epoch = epoch
         self._idle = idle
-        self.contents = [Partition() for _ in range(partitions)]
+        self.contents = [Partition(staged_max) for _ in range(partitions)]
         self.reports: dict[str, tuple[WorkerReport, int]] = {}
         self._system = (0, encode(System().state), "")
         """Version, state, entry of the last event."""
@@ -119,7 +118,7 @@ class MemoryStore:
             return Conflict(version)
         place = placement(task)
         if isinstance(place, Ready) and 0 < step.queue_max <= len(
-            partition.ready.get(place.queue, ())
+            partition.queues.line(place.queue)
         ):
             return Full()
         if kept is None:
@@ -155,13 +154,18 @@ class MemoryStore:
         return [await self.append(step) for step in steps]
 
     def _leave(self, partition: Partition, task: Task, kept: Snapshot) -> None:
+        queues, submission = partition.queues, task.submission
         match kept.place:
             case Ready(queue):
-                partition.ready[queue].pop(kept.entry, None)
+                to_run = task.status is Status.PROCESSING
+                queues.leave(queue, task, to_run=to_run)
             case Due():
                 partition.due.pop(task.id, None)
             case Leased(attempt):
                 partition.leases.pop((task.id, attempt), None)
+                queues.admit(submission.task_type, submission.kb_id, -1)
+                if queues.limits:
+                    queues.loosen(submission.task_type)
             case Nowhere():
                 pass
 
@@ -169,14 +173,13 @@ class MemoryStore:
         kept.place = place
         match place:
             case Ready(queue):
-                kept.number = partition.entered.get(queue, 0) + 1
-                partition.entered[queue] = kept.number
-                kept.entry = partition.next_entry()
-                partition.ready.setdefault(queue, {})[kept.entry] = ReadyEntry(task.id, kept.number)
+                partition.queues.enter(queue, task)
             case Due(at_ms):
                 partition.due[task.id] = at_ms
             case Leased(attempt, lease_ms):
                 partition.leases[task.id, attempt] = self._now_ms() + lease_ms
+                submission = task.submission
+                partition.queues.admit(submission.task_type, submission.kb_id, 1)
             case Nowhere():
                 pass
 
@@ -212,24 +215,16 @@ class MemoryStore:
         return self._system[0]
 
     async def queue_position(self, task: Task) -> int:
-        partition, queue = self._partition(task.id), queue_of(task)
-        kept = partition.tasks.get(task.id)
-        if kept is None or not isinstance(kept.place, Ready):
-            return 0
-        own = kept.number - partition.taken.get(queue, 0)
+        queue = queue_of(task)
+        own = self._partition(task.id).queues.position(task, queue)
         if own < 1:
             return 0
-        order = list(Priority)
-        own += sum(
-            len(partition.ready.get(Queue(queue.task_type, priority), ()))
-            for priority in order[: order.index(queue.priority)]
-        )
         waiting = await self.waiting(queue.task_type)
         return own + waiting_elsewhere(waiting, self.partition_of(task.id), queue.priority)
 
     async def waiting(self, task_type: str) -> Waiting:
         return {
-            priority: tuple(len(p.ready.get(Queue(task_type, priority), ())) for p in self.contents)
+            priority: tuple(len(p.queues.line(Queue(task_type, priority))) for p in self.contents)
             for priority in Priority
         }
 
@@ -240,47 +235,34 @@ class MemoryStore:
         count: int,
         delivered: Sequence[Delivery] = (),
     ) -> list[Claimed]:
-        fresh = self._take(partition, queues, count - len(delivered), lambda e: e is None)
-        return [await self._claimed(d) for d in (*delivered, *fresh)]
+        woken = {delivery.queue for delivery in delivered}
+        fresh = self.contents[partition].queues.take(
+            queues, count - len(delivered), self._now_ms(), woken
+        )
+        return [await self._claimed(d) for d in (*delivered, *self._deliveries(partition, fresh))]
 
     async def claim_stale(
         self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int
     ) -> list[Claimed]:
-        limit = self._now_ms() - idle_ms
-        stale = self._take(partition, queues, count, lambda e: e is not None and e <= limit)
-        return [await self._claimed(d) for d in stale]
+        found = self.contents[partition].queues.stale(queues, count, idle_ms, self._now_ms())
+        return [await self._claimed(d) for d in self._deliveries(partition, found)]
 
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int
     ) -> list[Delivery]:
         for waited in (False, True):
-            found = self._take(partition, queues, 1, lambda e: e is None)
+            found = self.contents[partition].queues.wake(queues, self._now_ms())
             if found or waited:
-                return found
+                return self._deliveries(partition, found)
             await self._idle(timeout_ms)
         return []
 
-    def _take(
-        self,
-        partition: int,
-        queues: Sequence[Queue],
-        count: int,
-        wanted: Callable[[int | None], bool],
-    ) -> list[Delivery]:
-        """Deliver entries whose last delivery time satisfies `wanted`."""
-        contents = self.contents[partition]
-        found: list[Delivery] = []
-        for queue in queues:
-            for name, entry in contents.ready.get(queue, {}).items():
-                if len(found) >= count:
-                    return found
-                if not wanted(entry.delivered_at):
-                    continue
-                if entry.delivered_at is None:
-                    contents.taken[queue] = entry.number
-                entry.delivered_at = self._now_ms()
-                found.append(Delivery(queue, partition, name, entry.task_id, str(entry.number)))
-        return found
+    def _deliveries(self, partition: int, entries: Sequence[tuple[Queue, str]]) -> list[Delivery]:
+        lines = self.contents[partition].queues
+        return [
+            Delivery(queue, partition, name, lines.line(queue).ready[name].task_id)
+            for queue, name in entries
+        ]
 
     async def _claimed(self, delivery: Delivery) -> Claimed:
         try:
@@ -306,7 +288,7 @@ class MemoryStore:
         await self.drop(delivery)
 
     async def drop(self, delivery: Delivery) -> None:
-        self.contents[delivery.partition].ready.get(delivery.queue, {}).pop(delivery.entry, None)
+        self.contents[delivery.partition].queues.drop(delivery.queue, delivery.entry)
 
     async def renew(
         self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
@@ -338,19 +320,19 @@ class MemoryStore:
     async def spread_limits(self, system: System) -> None:
         for partition in self.contents:
             if partition.limits_version < system.state.limits_version:
-                partition.limits = limit_fields(system, self.partitions)
+                partition.queues.limits = limit_fields(system, self.partitions)
                 partition.limits_version = system.state.limits_version
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
         held: dict[tuple[LimitScope, str], int] = {}
-        for field, limit in self.contents[partition].limits.items():
+        for field, limit in self.contents[partition].queues.limits.items():
             scope, _, name = field.partition(":")
             held[LimitScope(scope), name] = limit
         return held
 
     async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
         fields = [f"{scope.value}:{name}" for name in names]
-        return [sum(p.admitted.get(field, 0) for p in self.contents) for field in fields]
+        return [sum(p.queues.admitted[field] for p in self.contents) for field in fields]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         contents, now = self.contents[partition], self._now_ms()

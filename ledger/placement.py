@@ -38,6 +38,11 @@ class Nowhere(msgspec.Struct, frozen=True):
     """Finished: nothing is to be done."""
 
 
+STAGED_MAX: Final = 16
+"""How many ready tasks of a queue stand in line whatever their kb_ids; behind them the kb_ids take
+turns. A kb_id's first task waits behind so many at most, and behind one of each other kb_id."""
+
+
 NOWHERE: Final = Nowhere()
 
 Place = Ready | Due | Leased | Nowhere

@@ -72,11 +72,13 @@ REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 
 
 class Script:
-    """A Lua script that lies beside this file, called by its hash."""
+    """A Lua script that lies beside this file, called by its hash; what it builds on stands before
+    it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, after: str | None = None) -> None:
         self.name = name
-        self.text = Path(__file__).with_name(f"{name}.lua").read_bytes()
+        names = [name] if after is None else [after, name]
+        self.text = b"".join(Path(__file__).with_name(f"{n}.lua").read_bytes() for n in names)
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 

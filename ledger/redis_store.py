@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -17,10 +17,11 @@ from ledger.events import Priority
 from ledger.foreign import ForeignEntries
 from ledger.identity import SYSTEM, partition_of
 from ledger.keys import PartitionKeys, queue_name
-from ledger.placement import Queue, queue_of
+from ledger.placement import STAGED_MAX, Queue, queue_of
 from ledger.redis_clock import ServerClock
 from ledger.redis_connection import Caller, Script, connect, connections_made
 from ledger.script_format import (
+    PRIORITIES,
     Argument,
     EncodedAppend,
     encode_append,
@@ -86,6 +87,8 @@ class StoreOptions(msgspec.Struct, frozen=True):
     batch_bytes_max: int = 1 << 20
     queue_items_max: int = 10_000
     in_flight_max: int = 2
+    staged_max: int = STAGED_MAX
+    """Tasks of a queue that wait in its ready stream; the others are in its backlog."""
 
     @property
     def connections_max(self) -> int:
@@ -107,12 +110,13 @@ class LedgerMismatch(Exception):
     """The server holds a ledger of another format or partition count."""
 
 
-APPEND = Script("append")
-CLAIM = Script("claim")
+APPEND = Script("append", after="queues")
+CLAIM = Script("claim", after="queues")
+DROP = Script("drop", after="queues")
+LENGTHS = Script("lengths", after="queues")
+POSITION = Script("position", after="queues")
 LOAD = Script("load")
 HISTORY = Script("history")
-POSITION = Script("position")
-LENGTHS = Script("lengths")
 RENEW = Script("renew")
 DUE = Script("due")
 ANNOUNCE = Script("announce")
@@ -212,7 +216,7 @@ class RedisStore:
         encoded = self._encode(partition, step)
         outcome = await self._appends[partition].submit(encoded, encoded.size_bytes)
         if outcome is None:
-            raise ForeignKey(encoded.keys[:2])
+            raise ForeignKey(self._keys[partition].of_task(step.after))
         if self.partitions > 1 and isinstance(outcome, Written) and outcome.queue_position:
             told = outcome.queue_position + await self._waiting_elsewhere(step.after)
             return msgspec.structs.replace(outcome, queue_position=told)
@@ -235,7 +239,7 @@ class RedisStore:
         encoded = encode_system_append(self._keys[0], step, self._next_commit())
         outcome = await self._appends[0].submit(encoded, encoded.size_bytes)
         if not isinstance(outcome, Written | Conflict):
-            raise ForeignKey(encoded.keys[:1])
+            raise ForeignKey([encoded.key])
         return outcome
 
     def _encode(self, partition: int, step: Append) -> EncodedAppend:
@@ -262,10 +266,10 @@ class RedisStore:
     async def _send_appends(
         self, partition: PartitionKeys, batch: list[EncodedAppend]
     ) -> list[Outcome | None]:
-        script_keys = [partition.events, partition.due, partition.leases, partition.counters]
-        arguments: list[Argument] = []
+        script_keys = [*partition.queues, partition.events, partition.due, partition.leases]
+        arguments: list[Argument] = [self._options.staged_max, PRIORITIES]
         for item in batch:
-            script_keys += item.keys
+            script_keys.append(item.key)
             arguments += item.arguments
         began_s = asyncio.get_running_loop().time()
         replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
@@ -342,19 +346,15 @@ class RedisStore:
         types = list(dict.fromkeys(batch))
         queues = [Queue(task_type, priority) for task_type in types for priority in Priority]
         lengths = await asyncio.gather(
-            *(self._call(LENGTHS, [p.ready(queue) for queue in queues], ()) for p in self._keys)
+            *(self._call_queues(LENGTHS, p, map(queue_name, queues)) for p in self._keys)
         )
         by_queue = dict(zip(queues, zip(*lengths, strict=True), strict=True))
         return [{p: by_queue[Queue(task_type, p)] for p in Priority} for task_type in batch]
 
     async def _send_positions(self, partition: PartitionKeys, batch: list[Task]) -> list[int]:
-        script_keys, arguments = [partition.counters], list[Argument]()
-        for task in batch:
-            queue = queue_of(task)
-            ahead = partition.ready_ahead(queue)
-            script_keys += (partition.task(task.id), *ahead)
-            arguments += (queue_name(queue), len(ahead))
-        return await self._call(POSITION, script_keys, arguments)
+        queues = (queue_name(queue_of(task)) for task in batch)
+        hashes = (partition.task(task.id) for task in batch)
+        return await self._call_queues(POSITION, partition, (PRIORITIES, *queues), hashes)
 
     async def last_position(self, partition: int) -> Position:
         end, count = "+", 1
@@ -447,17 +447,15 @@ class RedisStore:
         delivered: Sequence[Delivery],
     ) -> list[Claimed]:
         names = self._keys[partition]
-        streams = [names.ready(queue) for queue in queues]
-        arguments: list[str | int] = [count, idle_ms, len(delivered)]
-        for item in delivered:
-            arguments += (queues.index(item.queue) + 1, item.entry, item.task_id, item.number)
-        for queue, stream in zip(queues, streams, strict=True):
-            arguments += (queue_name(queue), self._cursors.get(stream, "0-0"))
-        cursors, taken = await self._call(
-            CLAIM, (names.counters, names.task_prefix, *streams), arguments
-        )
+        queue_names = [queue_name(queue) for queue in queues]
+        arguments: list[Argument] = [count, idle_ms, len(queues), *queue_names]
         if idle_ms:
-            self._cursors.update(zip(streams, (c.decode() for c in cursors), strict=True))
+            arguments += (self._cursors.get(names.ready(queue), "0-0") for queue in queues)
+        for item in delivered:
+            arguments += (queues.index(item.queue) + 1, item.entry, item.task_id)
+        cursors, taken = await self._call_queues(CLAIM, names, arguments)
+        for queue, cursor in zip(queues, cursors, strict=False):
+            self._cursors[names.ready(queue)] = cursor.decode()
         return [read_claimed(partition, queues, taken[i : i + 6]) for i in range(0, len(taken), 6)]
 
     async def wait_ready(
@@ -518,9 +516,8 @@ class RedisStore:
         await self.drop(delivery)
 
     async def drop(self, delivery: Delivery) -> None:
-        ready = self._keys[delivery.partition].ready(delivery.queue)
-        await self._caller.command("XACK", ready, keys.GROUP, delivery.entry)
-        await self._caller.command("XDEL", ready, delivery.entry)
+        arguments = (queue_name(delivery.queue), delivery.entry)
+        await self._call_queues(DROP, self._keys[delivery.partition], arguments)
 
     async def renew(
         self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
@@ -627,6 +624,17 @@ class RedisStore:
     ) -> Any:
         reply, _ = await self._caller.script(script, script_keys, arguments)
         return reply
+
+    async def _call_queues(
+        self,
+        script: Script,
+        partition: PartitionKeys,
+        arguments: Iterable[Argument],
+        more_keys: Iterable[str] = (),
+    ) -> Any:
+        """Call a script that builds on queues.lua."""
+        script_keys = (*partition.queues, *more_keys)
+        return await self._call(script, script_keys, (self._options.staged_max, *arguments))
 
     # -- opening ------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
 """Between the Store's structs and what the scripts take and give: arguments and replies."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from ledger.codec import Undecodable, decode_system, decode_task, encode
-from ledger.events import TaskSubmitted
+from ledger.events import Priority, TaskSubmitted
 from ledger.foreign import ForeignEntry
 from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
@@ -36,6 +36,10 @@ _SCOPES = frozenset(LimitScope)
 _decode_report = msgspec.json.Decoder(WorkerReport).decode
 
 
+PRIORITIES: Final = "".join(f"{priority.value}," for priority in Priority)
+"""As the scripts want to be told them."""
+
+
 class EncodedAppend(msgspec.Struct, frozen=True):
     """An Append as the script wants it."""
 
@@ -43,7 +47,7 @@ class EncodedAppend(msgspec.Struct, frozen=True):
     version: int
     """Of the subject, once it is written."""
     commit: str
-    keys: list[str]
+    key: str
     arguments: list[Argument]
     size_bytes: int
     """Of what varies: the state and the events."""
@@ -51,14 +55,7 @@ class EncodedAppend(msgspec.Struct, frozen=True):
 
 def encode_append(partition: PartitionKeys, step: Append, commit: str) -> EncodedAppend:
     after, before = step.after, step.before
-    submission = b"=" if isinstance(step.events[0], TaskSubmitted) else b""
-    kind, number, name = _place_arguments(before, after, step.queue_max)
-    queue = queue_of(after)
-    script_keys = [partition.task(after.id), partition.ready(queue)]
-    if step.tell_queue_position and kind == "ready":
-        ahead = partition.ready_ahead(queue)
-        script_keys += ahead
-        kind = f"ready:{len(ahead)}"
+    submission = after.submission
     state = encode(after.state)
     size_bytes = len(state)
     arguments: list[Argument] = [
@@ -67,36 +64,38 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         commit,
         after.state.updated_at,
         _with_commit(encode(step.meta), commit),
-        submission,
+        queue_name(queue_of(after)),
+        submission.kb_id,
+        b"=" if isinstance(step.events[0], TaskSubmitted) else b"",
         state,
-        kind,
-        number,
-        name,
+        *_place_arguments(before, after, step),
         len(step.events),
     ]
     for event in step.events:
         data = encode(event)
         size_bytes += len(data)
         arguments += (type(event).__name__, data)
-    return EncodedAppend(after.id, after.version, commit, script_keys, arguments, size_bytes)
+    key = partition.task(after.id)
+    return EncodedAppend(after.id, after.version, commit, key, arguments, size_bytes)
 
 
 def encode_system_append(
     partition: PartitionKeys, step: SystemAppend, commit: str
 ) -> EncodedAppend:
     """The same of the service as a whole, which waits nowhere and was never submitted."""
-    state = encode(step.after.state)
-    arguments: list[Argument] = [
-        *(SYSTEM, step.before.version, commit, step.after.state.updated_at),
-        *(_with_commit(encode(step.meta), commit), "", state, "keep", 0, "", len(step.events)),
-    ]
+    after, state = step.after, encode(step.after.state)
     size_bytes = len(state)
+    arguments: list[Argument] = [
+        *(SYSTEM, step.before.version, commit, after.state.updated_at),
+        *(_with_commit(encode(step.meta), commit), "", "", "", state),
+        *("keep", 0, "", len(step.events)),
+    ]
     for event in step.events:
         data = encode(event)
         size_bytes += len(data)
         arguments += (type(event).__name__, data)
-    script_keys = [partition.task(SYSTEM), partition.events]
-    return EncodedAppend(SYSTEM, step.after.version, commit, script_keys, arguments, size_bytes)
+    key = partition.task(SYSTEM)
+    return EncodedAppend(SYSTEM, after.version, commit, key, arguments, size_bytes)
 
 
 def _with_commit(meta: bytes, commit: str) -> bytes:
@@ -118,7 +117,7 @@ def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
             return Conflict(version)
 
 
-def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[str, int, str]:
+def _place_arguments(before: Task | None, after: Task, step: Append) -> tuple[str, int, str]:
     """The new place for the script: kind, number, name."""
     place = placement(after)
     # Another status is another place; telling that first spares most appends the comparison.
@@ -130,7 +129,7 @@ def _place_arguments(before: Task | None, after: Task, queue_max: int) -> tuple[
         case Leased():
             return "lease", place.lease_ms, str(place.attempt)
         case Ready():
-            return "ready", queue_max, queue_name(place.queue)
+            return "ready", step.queue_max, "tell" if step.tell_queue_position else ""
         case Due():
             return "due", place.at_ms, ""
 
@@ -232,14 +231,8 @@ def read_events(
 
 
 def read_delivery(partition: int, queue: Queue, entry: tuple[bytes, list[bytes]]) -> Delivery:
-    fields = _fields(entry[1])
-    return Delivery(
-        queue,
-        partition,
-        entry[0].decode(),
-        fields.get(b"task", b"").decode(errors="replace"),
-        fields.get(b"n", b"").decode(errors="replace"),
-    )
+    task_id = _fields(entry[1]).get(b"task", b"").decode(errors="replace")
+    return Delivery(queue, partition, entry[0].decode(), task_id)
 
 
 def read_claimed(partition: int, queues: Sequence[Queue], row: list[Any]) -> Claimed:

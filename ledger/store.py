@@ -167,13 +167,12 @@ fields in turn. `ledger.script_format.read_recorded` makes a Recorded of it."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A ready entry handed out by a consumer group. `number` is its place in the queue's order."""
+    """A ready entry handed out by a consumer group."""
 
     queue: Queue
     partition: int
     entry: str
     task_id: str
-    number: str = ""
 
 
 class Claimed(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from ledger.events import Priority
 from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.memory_store import MemoryStore
-from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement
+from ledger.placement import Due, Leased, Nowhere, Ready, placement
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.task import Task
@@ -50,8 +50,12 @@ async def assert_quiescent(store: MemoryStore | RedisStore) -> None:
 def _in_memory(store: MemoryStore) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for partition in store.contents:
-        for queue, entries in partition.ready.items():
-            for entry in entries.values():
+        for queue, line in partition.queues.lines.items():
+            held = [
+                task_id for tasks in line.backlog.tasks.values() for task_id, _ in tasks.values()
+            ]
+            found += [(task_id, f"ready:{queue_name(queue)}") for task_id in held]
+            for entry in line.ready.values():
                 found.append((entry.task_id, f"ready:{queue_name(queue)}"))
                 if entry.delivered_at is not None:
                     found.append((entry.task_id, f"pending:{queue_name(queue)}"))
@@ -64,8 +68,12 @@ async def _on_server(store: RedisStore) -> list[tuple[str, str]]:
     client, found = cast("Any", store.client), list[tuple[str, str]]()
     for partition in range(store.partitions):
         names = PartitionKeys(partition)
-        prefix = names.task_prefix.removesuffix("task:") + "ready:"
+        prefix, held = f"{names.prefix}ready:", f"{names.prefix}backlog:"
         for key in await server_keys(store.client):
+            if key.startswith(held):
+                members = await client.zrange(key, 0, -1)
+                queue = key.removeprefix(held)
+                found += [(member[-36:].decode(), f"ready:{queue}") for member in members]
             if not key.startswith(prefix):
                 continue
             queue = key.removeprefix(prefix)
@@ -101,16 +109,16 @@ def _is_known(key: str) -> bool:
     if tagged is None:
         return False
     names = PartitionKeys(int(tagged[1]))
-    if key in (names.events, names.due, names.leases, names.counters, names.set_aside):
+    if key in (names.events, names.due, names.leases, names.set_aside, *names.queues[1:]):
         return True
     if key in (names.limits, names.admitted) or key == PartitionKeys(0).task(SYSTEM):
         return True
     if key.startswith(names.task_prefix):
         return is_task_id(key.removeprefix(names.task_prefix))
-    task_type, _, priority = key.removeprefix(tagged[0] + "ready:").partition(":")
+    kind, _, queue = key.removeprefix(names.prefix).partition(":")
+    task_type, _, priority = queue.partition(":")
     return (
-        key.startswith(tagged[0] + "ready:")
+        kind in ("ready", "backlog")
         and re.fullmatch(r"[a-z][a-z0-9_]*", task_type) is not None
         and priority in set(Priority)
-        and key == names.ready(Queue(task_type, Priority(priority)))
     )

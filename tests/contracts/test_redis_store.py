@@ -12,7 +12,7 @@ from ledger.codec import Meta
 from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
-from ledger.placement import Queue
+from ledger.placement import STAGED_MAX, Queue
 from ledger.redis_connection import Caller, ServerRefused
 from ledger.redis_store import (
     APPEND,
@@ -23,6 +23,7 @@ from ledger.redis_store import (
     StoreOptions,
 )
 from ledger.rejections import Rejection, RejectionCode
+from ledger.script_format import PRIORITIES
 from ledger.store import Extent, Position
 from ledger.task import Task
 from ledger.transact import transact_known
@@ -331,16 +332,14 @@ def append_arguments(
     task_id: str, expected: int, commit: str, *, queue_max: int = 0
 ) -> tuple[list[str], list[str | int]]:
     """Keys and arguments of an append that submits a task into the normal queue."""
-    fields = (task_id, expected, commit, 5, f'{{"commit":"{commit}"}}', "=", STATE)
-    place = ("ready", queue_max, "document_processing:normal")
-    return [KEYS.task(task_id), KEYS.ready(NORMAL)], [
-        *fields, *place, 1, "TaskSubmitted", SUBMISSION,
-    ]  # fmt: skip
+    fields = (task_id, expected, commit, 5, f'{{"commit":"{commit}"}}')
+    wait = ("document_processing:normal", "kb", "=", STATE, "ready", queue_max, "")
+    return [KEYS.task(task_id)], [*fields, *wait, 1, "TaskSubmitted", SUBMISSION]
 
 
 async def run_append(store: RedisStore, *items: tuple[list[str], list[str | int]]) -> list[Any]:
-    script_keys = [KEYS.events, KEYS.due, KEYS.leases, KEYS.counters]
-    arguments: list[str | int] = []
+    script_keys = [*KEYS.queues, KEYS.events, KEYS.due, KEYS.leases]
+    arguments: list[str | int] = [STAGED_MAX, PRIORITIES]
     for item_keys, item_arguments in items:
         script_keys += item_keys
         arguments += item_arguments

@@ -6,6 +6,8 @@ the fold of its history and stand in exactly the place that its state calls for.
 """
 
 import asyncio
+import copy
+import itertools
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -29,7 +31,7 @@ from ledger.events import Event, Priority, TaskSubmitted
 from ledger.evolve import fold
 from ledger.identity import derived_id
 from ledger.memory_store import MemoryStore
-from ledger.placement import Queue
+from ledger.placement import Queue, queue_of
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Append, Conflict, Full, Store, Written
@@ -44,6 +46,8 @@ from tests.strategies import TASK_TYPES, WORKERS, commands, submissions
 Result = TypeVar("Result")
 NONE: Any = multiple()  # pyright: ignore[reportUnknownVariableType] # Hypothesis does not say
 PARTITIONS = 2
+STAGED_MAX = 1
+"""Small, so that much waits behind it."""
 TASK_IDS = [derived_id("side by side", str(n)) for n in range(6)]
 QUEUES = [Queue(task_type, priority) for priority in Priority for task_type in TASK_TYPES]
 
@@ -69,12 +73,13 @@ class SideBySide(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.clock = Clock()
-        self.model = MemoryStore(self.clock, self._no_wait, PARTITIONS)
+        self.model = MemoryStore(self.clock, self._no_wait, PARTITIONS, staged_max=STAGED_MAX)
         self.store = self.run(self._open())
 
     async def _open(self) -> RedisStore:
         await empty(self.url)
-        return await RedisStore.open(self.url, StoreOptions(partitions=PARTITIONS))
+        options = StoreOptions(partitions=PARTITIONS, staged_max=STAGED_MAX)
+        return await RedisStore.open(self.url, options)
 
     async def _no_wait(self, _timeout_ms: int) -> None:
         return
@@ -247,23 +252,24 @@ class SideBySide(RuleBasedStateMachine):
         ]
 
     async def _rank(self, task_id: str) -> int:
-        """The true position: 1 + those in front, by looking; 0 when the task is not waiting."""
+        """The true position, by taking one after the other; 0 when the task is not waiting."""
         contents = self.model.contents[self.model.partition_of(task_id)]
-        for queue, entries in contents.ready.items():
-            waiting = [e.task_id for e in entries.values() if e.delivered_at is None]
-            if task_id not in waiting:
-                continue
-            more_urgent = list(Priority)[: list(Priority).index(queue.priority)]
-            return (
-                1
-                + waiting.index(task_id)
-                + sum(
-                    entry.delivered_at is None
-                    for priority in more_urgent
-                    for entry in contents.ready.get(Queue(queue.task_type, priority), {}).values()
-                )
-            )
-        return 0
+        queues = copy.deepcopy(contents.queues)
+        task_type = queue_of(await self._task(task_id)).task_type
+        own = [Queue(task_type, priority) for priority in Priority]
+        for rank in itertools.count(1):
+            taken = queues.take(own, 1, 0)
+            if not taken:
+                return 0
+            [(queue, entry)] = taken
+            if queues.line(queue).ready[entry].task_id == task_id:
+                return rank
+        raise AssertionError
+
+    async def _task(self, task_id: str) -> Task:
+        task = await self.model.load(task_id)
+        assert task is not None
+        return task
 
 
 def _settled(places: list[str]) -> list[str]:

@@ -58,14 +58,15 @@ def _format(facts: Mapping[str, str], settings: Settings) -> Iterator[Finding]:
 async def _queues(client: Redis, partitions: Sequence[PartitionKeys], now_ms: int) -> list[Finding]:
     """What waits to be taken, by task type."""
     queues = await _known_queues(client, partitions)
-    per_queue = 3
+    per_queue = 4
     replies = await ask(
         client,
         [
             command
-            for _, stream in queues
+            for _, stream, backlog in queues
             for command in (
                 ("XLEN", stream),
+                ("ZCARD", backlog),
                 ("XRANGE", stream, "-", "+", "COUNT", 1),
                 ("XPENDING", stream, keys.GROUP, "IDLE", STUCK_MS, "-", "+", 100),
             )
@@ -74,9 +75,9 @@ async def _queues(client: Redis, partitions: Sequence[PartitionKeys], now_ms: in
     waiting: dict[str, int] = {}
     oldest_ms: dict[str, int] = {}
     stuck: dict[str, int] = {}
-    for at, (kind, _) in enumerate(queues):
-        size, first, pending = replies[at * per_queue : (at + 1) * per_queue]
-        waiting[kind] = waiting.get(kind, 0) + _number(size)
+    for at, (kind, _, _) in enumerate(queues):
+        staged, held, first, pending = replies[at * per_queue : (at + 1) * per_queue]
+        waiting[kind] = waiting.get(kind, 0) + _number(staged) + _number(held)
         for entry, _ in _entries(first):
             age_ms = now_ms - int(entry.partition(b"-")[0])
             oldest_ms[kind] = max(oldest_ms.get(kind, 0), age_ms)
@@ -87,16 +88,18 @@ async def _queues(client: Redis, partitions: Sequence[PartitionKeys], now_ms: in
 
 async def _known_queues(
     client: Redis, partitions: Sequence[PartitionKeys]
-) -> list[tuple[str, str]]:
-    """Task type and ready stream of every queue that anything ever entered: their counters tell."""
+) -> list[tuple[str, str, str]]:
+    """Task type, ready stream and backlog of every queue that anything ever entered: their counters
+    tell."""
     fields = await ask(client, [("HKEYS", partition.counters) for partition in partitions])
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, str, str]] = []
     for partition, names in zip(partitions, fields, strict=True):
         for name in _entries(names):
             counter, _, queue = name.decode(errors="replace").partition(":")
             kind, _, priority = queue.rpartition(":")
             if counter == "entered" and priority in set(Priority):
-                found.append((kind, partition.ready(Queue(kind, Priority(priority)))))
+                known = Queue(kind, Priority(priority))
+                found.append((kind, partition.ready(known), partition.backlog(known)))
     return found
 
 

@@ -1,0 +1,262 @@
+"""How tasks wait in queues, in plain dictionaries: the reference that queues.lua is compared with.
+
+A queue's tasks stand in line (`ready`, short) or behind it (`backlog`), from which they move up one
+of each kb_id in turn. Tasks that stand in line or run are admitted; limits bound how many are.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from ledger.events import Priority
+from ledger.placement import STAGED_MAX, Queue
+from ledger.task import Task
+
+
+class ReadyEntry(msgspec.Struct):
+    task_id: str
+    kb_id: str
+    number: int
+    delivered_at: int | None = None
+
+
+Owner = tuple[int, bytes]
+"""A kb_id as backlogs order them: the shorter ones first."""
+
+
+def owner_of(kb_id: str) -> Owner:
+    encoded = kb_id.encode()
+    return len(encoded), encoded
+
+
+class Backlog:
+    """The tasks behind those in line."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[Owner, dict[int, tuple[str, str]]] = {}
+        """(task id, kb_id) by age, of each owner that has any."""
+        self.turn: Owner | None = None
+        """Who moved up last."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tasks.values()))
+
+    def put(self, task_id: str, kb_id: str, age: int) -> None:
+        self.tasks.setdefault(owner_of(kb_id), {})[age] = (task_id, kb_id)
+
+    def remove(self, kb_id: str, age: int) -> None:
+        owner = owner_of(kb_id)
+        del self.tasks[owner][age]
+        if not self.tasks[owner]:
+            del self.tasks[owner]
+
+    def in_turn(self) -> list[Owner]:
+        """The owners in the order in which they move up."""
+        owners, turn = sorted(self.tasks), self.turn
+        if turn is None:
+            return owners
+        return [o for o in owners if o > turn] + [o for o in owners if o <= turn]
+
+    def before(self, kb_id: str, age: int) -> int:
+        """How many move up before a task of the backlog does."""
+        own = owner_of(kb_id)
+        ahead = sum(1 for other in self.tasks[own] if other < age)
+        owners = self.in_turn()
+        earlier = owners[: owners.index(own)]
+        return ahead + sum(
+            min(len(self.tasks[owner]), ahead + (owner in earlier))
+            for owner in owners
+            if owner != own
+        )
+
+
+class WaitingLine:
+    """One queue: those in line, and those behind them."""
+
+    def __init__(self) -> None:
+        self.ready: dict[str, ReadyEntry] = {}
+        self.backlog = Backlog()
+        self.entered = 0
+        self.taken = 0
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.backlog)
+
+    @property
+    def untaken(self) -> int:
+        return sum(entry.delivered_at is None for entry in self.ready.values())
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a waiting task stands: an entry of those in line, or an age in the backlog."""
+
+    entry: str = ""
+    age: int = 0
+
+
+class WaitingLines:
+    """All queues of a partition."""
+
+    def __init__(self, next_entry: Callable[[], str], staged_max: int = STAGED_MAX) -> None:
+        self.lines: dict[Queue, WaitingLine] = {}
+        self.admitted: Counter[str] = Counter()
+        """`type:<type>` and `kb:<kb_id>`: how many stand in line or run."""
+        self.limits: dict[str, int] = {}
+        self._next_entry = next_entry
+        self._staged_max = staged_max
+        self._standing: dict[str, Standing] = {}
+        self._held = 0
+
+    def line(self, queue: Queue) -> WaitingLine:
+        return self.lines.setdefault(queue, WaitingLine())
+
+    def admit(self, task_type: str, kb_id: str, by: int) -> None:
+        """A task began (1) or ceased (-1) to stand in line or to run."""
+        for name in (f"type:{task_type}", f"kb:{kb_id}"):
+            self.admitted[name] += by
+            if self.admitted[name] <= 0:
+                del self.admitted[name]
+
+    def _has_room(self, name: str) -> bool:
+        limit = self.limits.get(name)
+        return limit is None or self.admitted[name] < limit
+
+    def enter(self, queue: Queue, task: Task) -> None:
+        kb_id, line = task.submission.kb_id, self.line(queue)
+        if (
+            not line.backlog
+            and line.untaken < self._staged_max
+            and self._has_room(f"type:{queue.task_type}")
+            and self._has_room(f"kb:{kb_id}")
+        ):
+            self._stage(queue, task.id, kb_id)
+            return
+        self._held += 1
+        line.backlog.put(task.id, kb_id, self._held)
+        self._standing[task.id] = Standing(age=self._held)
+        if self.limits:
+            self.loosen(queue.task_type)
+
+    def leave(self, queue: Queue, task: Task, *, to_run: bool) -> None:
+        """The task waits no longer, `to_run` or for another reason."""
+        line, standing = self.line(queue), self._standing.pop(task.id)
+        if standing.age:
+            line.backlog.remove(task.submission.kb_id, standing.age)
+            return
+        entry = line.ready.pop(standing.entry, None)
+        self.admit(queue.task_type, task.submission.kb_id, -1)
+        if not to_run:
+            self.loosen(queue.task_type)
+        elif entry is not None:
+            line.taken = max(line.taken, entry.number)
+
+    def loosen(self, task_type: str) -> None:
+        """There may be room: the next of this type move up, the most urgent first."""
+        for priority in Priority:
+            self._top_up(Queue(task_type, priority))
+
+    def drop(self, queue: Queue, entry: str) -> None:
+        dropped = self.line(queue).ready.pop(entry, None)
+        if dropped is not None:
+            self.admit(queue.task_type, dropped.kb_id, -1)
+            self._top_up(queue)
+
+    def take(
+        self, queues: Sequence[Queue], count: int, now_ms: int, woken: Collection[Queue] = ()
+    ) -> list[tuple[Queue, str]]:
+        """The next `count`, the first queue's first: queues and entries. Of the queues in `woken`
+        one was taken before by `wake`."""
+        found: list[tuple[Queue, str]] = []
+        for queue in queues:
+            # In the second round what is missing is made to stand in line first.
+            for of_backlog in (False, True):
+                wanted = count - len(found)
+                if of_backlog:
+                    self._refill(queue, wanted)
+                taken = [(queue, name) for name in self._untaken(queue)[: max(wanted, 0)]]
+                self._deliver(taken, now_ms)
+                found += taken
+        touched = {queue for queue, _ in found}.union(woken)
+        for queue in queues:
+            if queue in touched:
+                self._top_up(queue)
+        return found
+
+    def wake(self, queues: Sequence[Queue], now_ms: int) -> list[tuple[Queue, str]]:
+        """The first in line, as a blocked reader gets it: without a look at who stands behind."""
+        for queue in queues:
+            for name in self._untaken(queue)[:1]:
+                self.line(queue).ready[name].delivered_at = now_ms
+                return [(queue, name)]
+        return []
+
+    def stale(
+        self, queues: Sequence[Queue], count: int, idle_ms: int, now_ms: int
+    ) -> list[tuple[Queue, str]]:
+        """Those that were taken so long ago; they are taken again."""
+        found = [
+            (queue, name)
+            for queue in queues
+            for name, entry in self.line(queue).ready.items()
+            if entry.delivered_at is not None and entry.delivered_at <= now_ms - idle_ms
+        ][:count]
+        self._deliver(found, now_ms)
+        return found
+
+    def _deliver(self, entries: Sequence[tuple[Queue, str]], now_ms: int) -> None:
+        for queue, name in entries:
+            line = self.line(queue)
+            line.ready[name].delivered_at = now_ms
+            line.taken = max(line.taken, line.ready[name].number)
+
+    def position(self, task: Task, queue: Queue) -> int:
+        standing = self._standing.get(task.id)
+        if standing is None:
+            return 0
+        line = self.line(queue)
+        if standing.age:
+            own = len(line.ready) + line.backlog.before(task.submission.kb_id, standing.age) + 1
+        elif (entry := line.ready.get(standing.entry)) is not None:
+            own = min(entry.number - line.taken, len(line.ready))
+        else:
+            return 0
+        if own < 1:
+            return 0
+        order = list(Priority)
+        more_urgent = order[: order.index(queue.priority)]
+        return own + sum(len(self.line(Queue(queue.task_type, p))) for p in more_urgent)
+
+    def _untaken(self, queue: Queue) -> list[str]:
+        return [name for name, e in self.line(queue).ready.items() if e.delivered_at is None]
+
+    def _stage(self, queue: Queue, task_id: str, kb_id: str) -> None:
+        line, name = self.line(queue), self._next_entry()
+        line.entered += 1
+        line.ready[name] = ReadyEntry(task_id, kb_id, line.entered)
+        self._standing[task_id] = Standing(entry=name)
+        self.admit(queue.task_type, kb_id, 1)
+
+    def _top_up(self, queue: Queue) -> None:
+        self._refill(queue, self._staged_max - self.line(queue).untaken)
+
+    def could_move_up(self, queue: Queue) -> bool:
+        """Whether a task of the backlog may stand in line, as far as limits go."""
+        return bool(self._movable(queue))
+
+    def _movable(self, queue: Queue) -> list[Owner]:
+        """The owners of whom one may move up, in turn."""
+        if not self._has_room(f"type:{queue.task_type}"):
+            return []
+        owners = self.line(queue).backlog.in_turn()
+        return [owner for owner in owners if self._has_room(f"kb:{owner[1].decode()}")]
+
+    def _refill(self, queue: Queue, wanted: int) -> None:
+        backlog = self.line(queue).backlog
+        while wanted > 0 and (owners := self._movable(queue)):
+            backlog.turn = owners[0]
+            age = min(backlog.tasks[owners[0]])
+            task_id, kb_id = backlog.tasks[owners[0]][age]
+            backlog.remove(kb_id, age)
+            self._stage(queue, task_id, kb_id)
+            wanted -= 1

@@ -1,0 +1,272 @@
+-- How the tasks of a queue wait; stands in front of append.lua, claim.lua, drop.lua, lengths.lua and
+-- position.lua.
+--
+-- A queue is `<type>:<priority>`. Its tasks wait in two places. The ready stream, which workers read
+-- through their consumer group, is short: at most staged_max entries that nobody has taken yet. All
+-- others are in the backlog, a sorted set in the order of (kb_id, age), and move to the ready stream
+-- one of each kb_id in turn. So whoever submits 100,000 tasks delays another's first one by the few
+-- that are staged, and by one for each kb_id that waits.
+--
+-- A task that is staged or running is admitted. A limit bounds how many of one type or of one kb_id
+-- are; it is kept by staging no more.
+--
+-- KEYS  1 prefix of the partition's keys, 2 counters, 3 admitted, 4 limits
+-- ARGV  1 staged_max
+--
+-- Ready streams, backlogs and the hashes of the tasks that move are named by what the partition
+-- holds, so only their prefix can be declared. It has the hash tag of the other keys, so they are on
+-- the same node of a cluster.
+
+local prefix, counters, admitted, limits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local staged_max = tonumber(ARGV[1])
+local call, pcall_redis = redis.call, redis.pcall
+
+-- How many kb_ids at their limits one refill passes over; the next one goes on from there.
+local passed_over_max = 100
+-- How many kb_ids a position is told from exactly; of any others, all is taken to be ahead.
+local owners_max = 100
+-- How many arguments one command is given at most.
+local arguments_max = 1000
+
+local function ready_of(queue)
+  return prefix .. 'ready:' .. queue
+end
+
+local function backlog_of(queue)
+  return prefix .. 'backlog:' .. queue
+end
+
+local type_names = {}
+local function type_of(queue)
+  local name = type_names[queue]
+  if not name then
+    name = 'type:' .. string.match(queue, '^(.*):')
+    type_names[queue] = name
+  end
+  return name
+end
+
+-- Admission. -----------------------------------------------------------------------------------
+
+local admitted_by, admitted_before, limit_of = {}, {}, {}
+local any_limit
+
+local function admit(queue, kb, by)
+  local kind, owner = type_of(queue), 'kb:' .. kb
+  admitted_by[kind] = (admitted_by[kind] or 0) + by
+  admitted_by[owner] = (admitted_by[owner] or 0) + by
+end
+
+-- Whether there are limits at all: the hash holds its own version too.
+local function limited()
+  if any_limit == nil then
+    any_limit = call('HLEN', limits) > 1
+  end
+  return any_limit
+end
+
+-- How many more of `type:<type>` or `kb:<kb_id>` may be admitted.
+local function room(name)
+  if not limited() then
+    return arguments_max
+  end
+  local limit = limit_of[name]
+  if limit == nil then
+    limit = tonumber(call('HGET', limits, name) or '') or false
+    limit_of[name] = limit
+    admitted_before[name] = limit and tonumber(call('HGET', admitted, name) or '') or 0
+  end
+  if not limit then
+    return arguments_max
+  end
+  return limit - admitted_before[name] - (admitted_by[name] or 0)
+end
+
+-- Writes down what was admitted and what has left; done once, at the end of a script.
+local function settle_admitted()
+  for name, by in pairs(admitted_by) do
+    if by ~= 0 and call('HINCRBY', admitted, name, by) <= 0 then
+      call('HDEL', admitted, name)
+    end
+  end
+end
+
+-- Ready streams and backlogs. ------------------------------------------------------------------
+
+-- Puts a task into the ready stream; returns its new place, and its number in the queue.
+local function stage(queue, task, kb)
+  local number = call('HINCRBY', counters, 'entered:' .. queue, 1)
+  local entry = call('XADD', ready_of(queue), '*', 'task', task, 'n', number, 'kb', kb)
+  admit(queue, kb, 1)
+  return 'ready:' .. entry .. ':' .. number, number
+end
+
+-- Puts a task into the backlog; returns its new place. A member is its owner (the kb_id, with its
+-- length before it, so that no owner begins with another), its age and its id.
+local function hold(queue, task, kb)
+  local age = call('HINCRBY', counters, 'held', 1)
+  local member = string.format('%04d', #kb) .. kb .. string.format('%012d', age) .. task
+  call('ZADD', backlog_of(queue), 0, member)
+  return 'backlog:' .. member
+end
+
+local function owner_of(member)
+  return string.sub(member, 1, 4 + tonumber(string.sub(member, 1, 4)))
+end
+
+local function held_in(queue)
+  local held = pcall_redis('ZCARD', backlog_of(queue))
+  return type(held) == 'number' and held or 0
+end
+
+-- Entries of the ready stream that nobody has taken yet. (They are that or pending.)
+local function untaken(queue, length)
+  local pending = length > 0 and pcall_redis('XPENDING', ready_of(queue), 'workers')
+  return length - (pending and not pending.err and pending[1] or 0)
+end
+
+-- The first member of the owner that comes after `turn`, in a circle.
+local function next_in_turn(backlog, turn)
+  local found = {}
+  if turn ~= '' then
+    found = call('ZRANGEBYLEX', backlog, '(' .. turn .. '\255', '+', 'LIMIT', 0, 1)
+  end
+  if #found == 0 then
+    found = call('ZRANGEBYLEX', backlog, '-', '+', 'LIMIT', 0, 1)
+  end
+  return found[1]
+end
+
+local function move_to_stage(queue, owner, members)
+  local kb = string.sub(owner, 5)
+  call('ZREM', backlog_of(queue), unpack(members))
+  for _, member in ipairs(members) do
+    local task = string.sub(member, #owner + 13)
+    local hash = prefix .. 'task:' .. task
+    -- Whatever stands under that key, it must not keep others waiting; a claim says what it is.
+    if pcall_redis('HSET', hash, 'place', (stage(queue, task, kb))) == 1 then
+      call('DEL', hash)
+    end
+  end
+end
+
+-- Moves up to `wanted` tasks from the backlog to the ready stream, as far as limits let it; returns
+-- how many.
+local function refill(queue, wanted)
+  local held = wanted > 0 and held_in(queue) or 0
+  if held == 0 then
+    return 0
+  end
+  local backlog, kind, turn_field = backlog_of(queue), type_of(queue), 'turn:' .. queue
+  local turn = call('HGET', counters, turn_field) or ''
+  local last_turn, moved, passed_over, first_passed_over = turn, 0, 0, nil
+  while moved < wanted and held > 0 and room(kind) > 0 and passed_over < passed_over_max do
+    local first = next_in_turn(backlog, turn)
+    local owner = owner_of(first)
+    local alone = owner == turn
+    turn = owner
+    local free = math.min(room('kb:' .. string.sub(owner, 5)), room(kind), wanted - moved)
+    if free > 0 then
+      local members = {first}
+      if alone and free > 1 then
+        members = call('ZRANGEBYLEX', backlog, '[' .. first, '(' .. owner .. '\255', 'LIMIT', 0,
+          math.min(free, arguments_max))
+      end
+      move_to_stage(queue, owner, members)
+      moved, held = moved + #members, held - #members
+      last_turn, first_passed_over = turn, nil
+    elseif alone or owner == first_passed_over then
+      break
+    else
+      passed_over, first_passed_over = passed_over + 1, first_passed_over or owner
+    end
+  end
+  if passed_over == passed_over_max then
+    last_turn = turn
+  end
+  if moved > 0 or passed_over == passed_over_max then
+    call('HSET', counters, turn_field, last_turn)
+  end
+  return moved
+end
+
+-- Leaves as many entries for others to find as a ready stream should hold. Where something waits in
+-- a backlog that may be admitted, whoever sleeps on the ready stream must be woken.
+local function top_up(queue)
+  if held_in(queue) > 0 then
+    refill(queue, staged_max - untaken(queue, call('XLEN', ready_of(queue))))
+  end
+end
+
+-- Positions. -----------------------------------------------------------------------------------
+
+local function waiting_in(queue)
+  local length = pcall_redis('XLEN', ready_of(queue))
+  return (type(length) == 'number' and length or 0) + held_in(queue)
+end
+
+-- The queues of the same type, the most urgent first.
+local function siblings(queue, priorities)
+  local prefix_of_type, found = string.match(queue, '^.*:'), {}
+  for priority in string.gmatch(priorities, '([^,]+),') do
+    found[#found + 1] = prefix_of_type .. priority
+  end
+  return found
+end
+
+-- What waits in the more urgent queues of the same type.
+local function waiting_ahead(queue, priorities)
+  local waiting = 0
+  for _, sibling in ipairs(siblings(queue, priorities)) do
+    if sibling == queue then
+      break
+    end
+    waiting = waiting + waiting_in(sibling)
+  end
+  return waiting
+end
+
+-- Readers of the ready stream have got to `number`; the count never falls.
+local function count_taken(queue, number)
+  local field = 'taken:' .. queue
+  if number and number > (tonumber(call('HGET', counters, field) or '') or 0) then
+    call('HSET', counters, field, number)
+  end
+end
+
+-- What is taken before a task of the ready stream, itself included. Canceled ones leave a gap between
+-- the numbers, and those that are taken but not started count in the length: either may be high.
+local function position_in_line(queue, number)
+  local behind_taken = number - (call('HGET', counters, 'taken:' .. queue) or 0)
+  return math.min(behind_taken, call('XLEN', ready_of(queue)))
+end
+
+-- What is taken before a task of the backlog, itself included. Owners whose turn comes before its own
+-- have one more of theirs ahead than the task has of its own, the others as many.
+local function position_in_backlog(queue, member)
+  local backlog, owner = backlog_of(queue), owner_of(member)
+  local before = call('ZLEXCOUNT', backlog, '[' .. owner, '(' .. member)
+  local held = held_in(queue)
+  local position = call('XLEN', ready_of(queue)) + before + 1
+  local ahead, turn, own_turn_passed = before + 1, call('HGET', counters, 'turn:' .. queue) or '', false
+  local first_owner
+  for _ = 1, owners_max do
+    turn = owner_of(next_in_turn(backlog, turn))
+    if turn == first_owner then
+      return position
+    end
+    first_owner = first_owner or turn
+    local count = call('ZLEXCOUNT', backlog, '[' .. turn, '(' .. turn .. '\255')
+    held = held - count
+    if turn == owner then
+      own_turn_passed, ahead = true, before
+    else
+      position = position + math.min(count, ahead)
+    end
+  end
+  -- Its own were counted as a whole where its turn was met.
+  if not own_turn_passed then
+    held = held - call('ZLEXCOUNT', backlog, '[' .. owner, '(' .. owner .. '\255')
+  end
+  return position + held
+end
