@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from consumers.attempt import Attempt, StopReason
+from consumers.pauses import Pauses
 from consumers.presence import Presence
 from ledger.store import Store
 from ledger.task import Status
@@ -24,6 +25,7 @@ class Heartbeats:
         self,
         store: Store,
         presence: Presence,
+        pauses: Pauses,
         attempts: Mapping[Lease, Attempt],
         is_draining: Callable[[], bool],
         *,
@@ -33,6 +35,7 @@ class Heartbeats:
     ) -> None:
         self._store = store
         self._presence = presence
+        self._pauses = pauses
         self._attempts = attempts
         self._is_draining = is_draining
         self._worker_id = worker_id
@@ -41,8 +44,8 @@ class Heartbeats:
         self._renewed_at: float | None = None
 
     async def beat(self) -> float:
-        """Renew all leases held; stop what holds none any more. Then say that we are there. Returns
-        the seconds until the next one."""
+        """Renew all leases held; stop what holds none any more. Then learn what is paused, and say
+        that we are there. Returns the seconds until the next one."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         silent_s = 0.0 if self._renewed_at is None else began - self._renewed_at
@@ -53,6 +56,8 @@ class Heartbeats:
         else:
             for attempt in lost:
                 log.info("attempt_stopped", task_id=attempt.task_id, attempt=attempt.number)
+        # First, since it only reads: a server that has no memory left answers it.
+        await self._pauses.learn()
         await self._presence.announce(self._attempts.values(), draining=self._is_draining())
         # A cancel waits for the next heartbeat: what this one took does not make it wait longer.
         return max(0.0, self._heartbeat_s - (loop.time() - began))

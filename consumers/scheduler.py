@@ -1,7 +1,8 @@
 """Releases tasks whose time has come: scheduled ones, and those that wait for another attempt.
 
-Lost workers are found by the same look at the clock, and handed to `reaper`. Any number of
-schedulers may run: the version of a task lets one of them win.
+Attempts of lost workers are found by the same look at the clock, and handed to `reaper`. Now and
+then it records the workers themselves as lost, and brings the limits to every partition where an
+API process did not get so far. Any number of schedulers may run: versions let one of them win.
 """
 
 import asyncio
@@ -10,14 +11,17 @@ from typing import Any, Final
 
 import structlog
 
+from consumers.losses import Losses
 from consumers.reaper import fail_lost_attempt
 from consumers.service import Service
 from ledger.codec import Meta, Undecodable
 from ledger.commands import ReleaseTask
 from ledger.identity import is_task_id
+from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection, RejectionCode
 from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ledger.store import Store
+from ledger.system.state import INITIAL
 from ledger.transact import transact
 
 log = structlog.get_logger("scheduler")
@@ -28,6 +32,9 @@ ROUND_TASKS_MAX: Final = 256
 OUTAGE_GRACE_S: Final = 3.0
 """After an outage, leases that ran out during it are left alone so long: the workers that hold them
 are as good as ever, and their heartbeats are on the way."""
+
+UPKEEP_S: Final = 1.0
+"""Between looks at workers and limits."""
 
 META: Final = Meta(actor="scheduler")
 
@@ -47,6 +54,10 @@ class Scheduler:
         self._retry = retry
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
+        self._losses = Losses(store, META)
+        self._system = INITIAL
+        self._upkeep_at = float("-inf")
+        self._upkeep_failing = False
         # It may be starting in the very moment in which an outage ends.
         self._outage_grace_s = outage_grace_s
         self._spare_until = self._end_of_grace()
@@ -55,10 +66,30 @@ class Scheduler:
     async def step(self) -> float:
         """Release what is due and end what expired; seconds until there may be more."""
         try:
-            return min([await self._sweep(p) for p in range(self._store.partitions)])
+            pause_s = min([await self._sweep(p) for p in range(self._store.partitions)])
+            await self._keep_up()
+            return pause_s
         except Rejection:
             self._spare_until = self._end_of_grace()
             raise
+
+    async def _keep_up(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._upkeep_at:
+            return
+        self._upkeep_at = now_s + UPKEEP_S
+        try:
+            if await self._store.system_version() != self._system.version:
+                self._system = await self._store.load_system()
+            await self._store.spread_limits(self._system)
+            if now_s >= self._spare_until:
+                await self._losses.look()
+            self._upkeep_failing = False
+        except (ForeignKey, Undecodable) as error:
+            # Tasks go before this: what is due is released all the same.
+            if not self._upkeep_failing:
+                log.error("upkeep_failed", reason=str(error))
+            self._upkeep_failing = True
 
     def _end_of_grace(self) -> float:
         return asyncio.get_running_loop().time() + self._outage_grace_s

@@ -23,6 +23,7 @@ from consumers.handlers import ExecutorKind, Handler
 from consumers.heartbeats import Heartbeats
 from consumers.loop_watch import LoopWatch
 from consumers.meters import Meter
+from consumers.pauses import Pauses
 from consumers.presence import Presence
 from consumers.recycling import Recycling
 from consumers.service import Outage, Service
@@ -39,6 +40,9 @@ log = structlog.get_logger("worker")
 
 READY_WAIT_MS: Final = 1_000
 """How long one blocking read of the dispatch streams lasts; also how soon a stop is seen."""
+
+PAUSED_WAIT_MS: Final = 200
+"""The same while a type is paused, so that it is taken up again soon after it is resumed."""
 
 FULL_CLAIMS_MAX: Final = 16
 """After so many claims in a row that left something waiting, one task is taken from the least
@@ -132,10 +136,12 @@ class Worker:
             self._meter.loop_blocked,
             self._meter.loop_moves,
         )
+        self._pauses = Pauses(store, handlers)
         outage = Outage(f"worker {self.id}")
         heartbeats = Heartbeats(
             store,
             self._presence,
+            self._pauses,
             self._attempts,
             lambda: self.stopping,
             worker_id=self.id,
@@ -178,6 +184,7 @@ class Worker:
         self._leaving = False
         for taker in self._takers:
             taker.stop()
+        self._pauses.end()
         self._slot_freed.set()
 
     def leave(self, why: str) -> None:
@@ -203,13 +210,17 @@ class Worker:
 
     async def _claim(self, partition: int) -> float:
         """Take as many tasks as there is room for; when there are fewer, wait for the next one."""
-        delivered = self._delivered.get(partition, [])
+        await self._pauses.known()
         fair = self._full_claims[partition] >= FULL_CLAIMS_MAX
         queues = self._queues_in_turn(least_urgent_first=fair)
+        if not queues:
+            await self._pauses.change(READY_WAIT_MS / 1000)
+            return 0.0
+        delivered, held = self._delivered_of(partition)
         room = await self._reserve(1 if fair else self._options.concurrency)
         try:
             claimed = await self._store.claim(partition, queues, room, delivered)
-            self._delivered[partition] = []
+            self._delivered[partition] = held
             await self._take_up(partition, claimed)
             self._pass_turn(claimed)
         finally:
@@ -219,10 +230,17 @@ class Worker:
         else:
             self._full_claims[partition] += 1
         if len(claimed) < room and not self.stopping:
-            self._delivered[partition] = await self._store.wait_ready(
-                partition, queues, READY_WAIT_MS
-            )
+            wait_ms = PAUSED_WAIT_MS if self._pauses else READY_WAIT_MS
+            delivered = await self._store.wait_ready(partition, queues, wait_ms)
+            self._delivered[partition] = [*held, *delivered]
         return 0.0
+
+    def _delivered_of(self, partition: int) -> tuple[list[Delivery], list[Delivery]]:
+        """What a blocking read has delivered: to be claimed now, and to be held back since its type
+        was paused while the read went on."""
+        delivered = self._delivered.get(partition, [])
+        held = [one for one in delivered if one.queue.task_type in self._pauses]
+        return [one for one in delivered if one not in held], held
 
     async def _reserve(self, slots_max: int) -> int:
         """Wait for free slots, and hold them for a claim; 0 when the worker stops."""
@@ -259,9 +277,10 @@ class Worker:
         self._slot_freed.set()
 
     def _queues_in_turn(self, *, least_urgent_first: bool = False) -> list[Queue]:
-        """Priorities in order; within one, the task types in turn."""
+        """Priorities in order; within one, the task types in turn. Not those that are paused."""
         priorities = reversed(Priority) if least_urgent_first else Priority
-        return [Queue(kind, priority) for priority in priorities for kind in self._types]
+        types = [kind for kind in self._types if kind not in self._pauses]
+        return [Queue(kind, priority) for priority in priorities for kind in types]
 
     def _pass_turn(self, claimed: Sequence[Claimed]) -> None:
         """Types without work pass their turns on to all others alike, not to the next in line."""
@@ -271,13 +290,15 @@ class Worker:
     async def _take_stale(self) -> float:
         """Claims that their worker never started; it died, or was stopped, in between."""
         pause_s = self._options.pending_idle_ms / 1000
+        await self._pauses.known()
         for partition in range(self._store.partitions):
-            room = await self._reserve_for_stale()
+            queues = self._queues_in_turn()
+            room = await self._reserve_for_stale() if queues else 0
             if not room:
                 break
             try:
                 claimed = await self._store.claim_stale(
-                    partition, self._queues_in_turn(), room, self._options.pending_idle_ms
+                    partition, queues, room, self._options.pending_idle_ms
                 )
                 await self._take_up(partition, claimed)
             finally:

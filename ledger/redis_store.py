@@ -321,11 +321,13 @@ class RedisStore:
 
     async def load_system(self) -> System:
         key = self._keys[0].task(SYSTEM)
-        version, state = await self._caller.command("HMGET", key, "version", "state")
+        asking = self._caller.command("HMGET", key, "version", "state")
+        version, state = await _of_ours((key,), asking)
         return read_system(version, state)
 
     async def system_version(self) -> int:
-        version = await self._caller.command("HGET", self._keys[0].task(SYSTEM), "version")
+        key = self._keys[0].task(SYSTEM)
+        version = await _of_ours((key,), self._caller.command("HGET", key, "version"))
         return int(version or 0)
 
     async def queue_position(self, task: Task) -> int:
@@ -552,12 +554,7 @@ class RedisStore:
         return in_order(known)
 
     async def _of_workers(self, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                raise ForeignKey(WORKER_KEYS) from error
-            raise
+        return await _of_ours(WORKER_KEYS, call)
 
     async def spread_limits(self, system: System) -> None:
         version = system.state.limits_version
@@ -570,7 +567,8 @@ class RedisStore:
             await self._call(LIMITS, (names.limits,), arguments)
 
     async def _limits_version(self, names: PartitionKeys) -> int:
-        return int(await self._caller.command("HGET", names.limits, "version") or 0)
+        asking = self._caller.command("HGET", names.limits, "version")
+        return int(await _of_ours((names.limits,), asking) or 0)
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
         return read_limits(await self._caller.command("HGETALL", self._keys[partition].limits))
@@ -652,3 +650,13 @@ class RedisStore:
                     f"this ledger has {field} {stored}, the settings ask for {value}; a ledger's "
                     f"{field} cannot be changed: set it to {stored}, or use another server"
                 )
+
+
+async def _of_ours(names: Sequence[str], call: Awaitable[Any]) -> Any:
+    """What a call answers that is about these keys. Raises ForeignKey."""
+    try:
+        return await call
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise ForeignKey(names) from error
+        raise

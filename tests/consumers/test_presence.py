@@ -99,7 +99,7 @@ async def test_a_canceled_task_is_told_until_its_handler_has_stopped(store: Redi
         await signal(started)
         await cancel(store, task_id)
         await signal(stopping)
-        still = await seen(store, lambda worker: True)
+        still = await seen(store, lambda w: w.state is WorkerState.BUSY)
         go_on.set()
         done = await seen(store, lambda w: w.state is WorkerState.IDLE)
 

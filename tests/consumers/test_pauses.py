@@ -1,0 +1,154 @@
+"""Workers and paused queues: nothing of a paused type is taken, what runs goes on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from consumers import Context
+from ledger.codec import Meta
+from ledger.identity import SYSTEM
+from ledger.keys import PartitionKeys
+from ledger.redis_store import RedisStore
+from ledger.system.commands import PauseQueue, ResumeQueue
+from ledger.system.transact import transact_system
+from ledger.task import Status
+from tests.consumers.working import (
+    PATIENCE_S,
+    Counted,
+    Logged,
+    handles,
+    kinds,
+    signal,
+    submit,
+    until,
+    working,
+)
+
+META = Meta("ann")
+
+
+async def nothing(_context: Context, _payload: Any) -> None:
+    return
+
+
+async def pause(store: RedisStore, task_type: str = "work") -> None:
+    await transact_system(store, PauseQueue(task_type), META)
+
+
+async def resume(store: RedisStore, task_type: str = "work") -> None:
+    await transact_system(store, ResumeQueue(task_type), META)
+
+
+async def learned(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return once every worker has asked again."""
+    asked = Counted(store.system_version)
+    monkeypatch.setattr(store, "system_version", asked)
+    await asked.more(2)
+    monkeypatch.undo()
+
+
+async def test_nothing_of_a_paused_type_is_taken_until_it_is_resumed(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(store, handles("work", nothing), handles("other", nothing)):
+        await until(store, await submit(store), Status.COMPLETED)
+        await pause(store)
+        await learned(store, monkeypatch)
+
+        waits = [await submit(store) for _ in range(3)]
+        for _ in range(3):
+            await until(store, await submit(store, "other"), Status.COMPLETED)
+        waited = [await kinds(store, task_id) for task_id in waits]
+        await resume(store)
+        for task_id in waits:
+            await until(store, task_id, Status.COMPLETED)
+
+    assert waited == [["TaskSubmitted"]] * 3
+
+
+async def test_a_worker_that_begins_knows_what_was_paused_before(store: RedisStore) -> None:
+    await pause(store)
+    waits = await submit(store)
+    async with working(store, handles("work", nothing), handles("other", nothing)):
+        await until(store, await submit(store, "other"), Status.COMPLETED)
+        assert await kinds(store, waits) == ["TaskSubmitted"]
+
+
+async def test_a_worker_all_of_whose_types_are_paused_waits_for_the_end_of_that(
+    store: RedisStore, logged: Logged
+) -> None:
+    await pause(store)
+    task_id = await submit(store)
+    async with working(store, handles("work", nothing)):
+        await logged.comes("pauses_changed")
+        await resume(store)
+        await until(store, task_id, Status.COMPLETED)
+
+    assert [record["paused"] for record in logged.of("pauses_changed")] == [["work"], []]
+
+
+async def test_a_worker_all_of_whose_types_are_paused_stops_at_once(
+    store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 600_000)
+    await pause(store)
+    async with working(store, handles("work", nothing)):
+        await logged.comes("pauses_changed")
+
+
+async def test_what_runs_goes_on(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(context: Context, _: Any) -> None:
+        started.set()
+        await signal(go_on)
+
+    async with working(store, handles("work", work)):
+        task_id = await submit(store)
+        await signal(started)
+        await pause(store)
+        await learned(store, monkeypatch)
+        go_on.set()
+        await until(store, task_id, Status.COMPLETED)
+
+
+async def test_what_a_read_delivers_that_began_before_the_pause_is_held_back(
+    store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is taken up at once when the queue is resumed, not when the claim is stale."""
+    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 600)
+    waiting = asyncio.Event()
+    wait_ready = store.wait_ready
+
+    async def wait(*arguments: Any) -> Any:
+        waiting.set()
+        return await wait_ready(*arguments)
+
+    monkeypatch.setattr(store, "wait_ready", wait)
+    async with working(
+        store, handles("work", nothing), handles("other", nothing), pending_idle_ms=600_000
+    ):
+        await signal(waiting)
+        await pause(store)
+        await logged.comes("pauses_changed")
+        task_id = await submit(store)
+        await until(store, await submit(store, "other"), Status.COMPLETED)
+        waited = await kinds(store, task_id)
+        await resume(store)
+        await until(store, task_id, Status.COMPLETED)
+
+    assert waited == ["TaskSubmitted"]
+
+
+async def test_a_worker_that_cannot_learn_what_is_paused_works_all_the_same(
+    store: RedisStore, logged: Logged
+) -> None:
+    client: Any = store.client
+    await client.set(PartitionKeys(0).task(SYSTEM), "not ours")
+    async with working(store, handles("work", nothing)):
+        await until(store, await submit(store), Status.COMPLETED)
+        async with asyncio.timeout(PATIENCE_S):
+            await logged.comes("pauses_unreadable")
+
+    assert len(logged.of("pauses_unreadable")) == 1
