@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Router
 
+from api.bulk_retry import BulkRetries
 from api.commands import Commands
 from api.database_health import DatabaseHealth
+from api.dead_letters import DeadLetters
 from api.estimates import Estimates
 from api.event_stream import EventStreams
 from api.explain import Explain
@@ -64,6 +66,8 @@ class App:
             Commands(store, settings, self._memory),
             Queries(store, settings, self.live, self._estimates),
             TaskLists(store, self.read_model, self._estimates, settings),
+            DeadLetters(store, self.read_model, settings),
+            BulkRetries(store, self.read_model, settings, self._memory),
             TaskStatistics(store, self.read_model, settings),
             SystemStatistics(store, self.read_model),
             QueueInfos(store, self.read_model, settings),

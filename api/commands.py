@@ -168,7 +168,7 @@ class Commands:
         committed = await self._submit_all(ids, submissions, exchange.meta())
         body = encode(await self._task_list(committed))
         if any(done.position for done in committed):
-            await exchange.respond(201, body, _batch_position(committed))
+            await exchange.respond(201, body, last_positions(committed))
         else:
             await exchange.respond(200, body, [REPLAYED_HEADER])
 
@@ -321,7 +321,7 @@ def _derived_ids(key: str, submissions: Sequence[TaskSubmitted]) -> list[str]:
     return ids
 
 
-def _batch_position(committed: Sequence[Committed]) -> list[Header]:
+def last_positions(committed: Sequence[Committed]) -> list[Header]:
     """The last write of each partition; positions of different ones cannot be compared."""
     last: dict[int, Position] = {}
     for done in committed:

@@ -24,7 +24,7 @@ from api.scalars import (
     TimeoutSeconds,
     of_setting,
 )
-from api.whole_numbers import REFUSED, with_whole_numbers
+from api.whole_numbers import decoded
 from api.wire import moment_ms
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
@@ -144,22 +144,12 @@ class Intake:
         """The progress report in `body`. Raises ApiError (400)."""
         try:
             body.decode()
-            try:
-                return self._decode_progress(body)
-            except msgspec.ValidationError as error:
-                if REFUSED not in str(error):
-                    raise
-                return self._decode_progress(with_whole_numbers(body))
+            return decoded(self._decode_progress, body)
         except UNREADABLE as error:
             raise self._progress_refusals.unreadable(error, body) from None
 
     def _decoded(self, document: bytes | msgspec.Raw) -> SubmissionBody:
-        try:
-            return self._decode_one(document)
-        except msgspec.ValidationError as error:
-            if REFUSED not in str(error):
-                raise
-            return self._decode_one(with_whole_numbers(document))
+        return decoded(self._decode_one, document)
 
     # -- what the decode does not check -------------------------------------------------------
 

@@ -194,8 +194,11 @@ def _query(operation: Operation, parts: Parts) -> Iterator[Schema]:
 
 def _one_of_several(schema: Schema) -> Schema:
     """A text in a list: a comma in it would have to be escaped, in a way that OpenAPI has no word
-    for. Any other text will do, it matches nothing at worst."""
+    for. Any other text will do, it matches nothing at worst; unless it has to be of a pattern that
+    leaves no room for commas."""
     if schema.get("type") != "string" or schema.keys() & {"enum", "format", SETTING_MARK}:
+        return schema
+    if not re.search(schema.get("pattern", ""), ","):
         return schema
     return schema | {"pattern": r"^[^,\\]*$"}
 

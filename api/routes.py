@@ -4,7 +4,9 @@ from typing import cast
 
 from starlette.routing import Route
 
+from api.bulk_retry import BulkRetries
 from api.commands import Commands
+from api.dead_letters import DeadLetters
 from api.docs_page import STYLESHEET
 from api.event_stream import EventStreams
 from api.explain import Explain
@@ -24,6 +26,8 @@ def routes(
     commands: Commands,
     queries: Queries,
     lists: TaskLists,
+    dead_letters: DeadLetters,
+    bulk_retries: BulkRetries,
     statistics: TaskStatistics,
     system: SystemStatistics,
     queues: QueueInfos,
@@ -48,6 +52,8 @@ def routes(
         Route(f"{task}/explain", Resource({"GET": explain.task})),
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),
+        Route("/api/v1/dead-letters", Resource({"GET": dead_letters.groups})),
+        Route("/api/v1/dead-letters/retry", Resource({"POST": bulk_retries.retry})),
         Route("/api/v1/stats/tasks", Resource({"GET": statistics.tasks})),
         Route("/api/v1/stats/system", Resource({"GET": system.system})),
         Route("/api/v1/queues/info", Resource({"GET": queues.info})),

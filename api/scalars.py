@@ -22,6 +22,10 @@ AFTER_EXPECTED: Final = (
     "a position such as 0:1763811000123-0, several for several partitions separated by commas, "
     "or beginning, or now"
 )
+AGE_EXPECTED: Final = (
+    "an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z, "
+    "or an age such as 90s, 15m, 1h, 7d"
+)
 AGE_PATTERN: Final = "[0-9]{1,9}[smhd]"
 TIME_EXAMPLE: Final = "2026-11-22T09:30:00.123Z"
 ID_EXAMPLE: Final = "019ab9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
@@ -64,10 +68,7 @@ TimeOrAge = Annotated[
             "anyOf": [{"format": "date-time"}, {"pattern": f"^{AGE_PATTERN}$"}],
         },
         examples=["2026-11-22T09:30:00Z", "15m"],
-        extra={
-            "expected": "an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z, "
-            "or an age such as 90s, 15m, 1h, 7d"
-        },
+        extra={"expected": AGE_EXPECTED},
     ),
 ]
 TaskTypeName = Annotated[
@@ -87,6 +88,16 @@ KbId = Annotated[
         max_length=255,
         extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
         examples=["kb-1"],
+    ),
+]
+Fingerprint = Annotated[
+    str,
+    Meta(
+        description="Names a way to fail: a type, a kind of error and its message, but for what is "
+        "particular in it.",
+        pattern="^[0-9a-f]{16}$",
+        examples=["5f0c8d1e9a37b264"],
+        extra={"expected": "16 hexadecimal digits in lower case"},
     ),
 ]
 Payload = Annotated[

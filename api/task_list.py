@@ -21,9 +21,10 @@ from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
 from api.read_model import ReadModel
-from api.scalars import Count, KbId, TaskTypeName, TimeOrAge
+from api.scalars import Count, Fingerprint, KbId, TaskTypeName, TimeOrAge
+from api.time_bounds import Bounds, time_bounds
 from api.waiting import queue_position
-from api.wire import TaskView, parse_moment, task_view
+from api.wire import TaskView, task_view
 from ledger.codec import Undecodable, decode_task, encode
 from ledger.events import Priority
 from ledger.redis_store import RedisStore
@@ -46,9 +47,6 @@ TEXT_MAX: Final = 200
 PAGE_MAX: Final = 1_000_000_000
 
 Value = TypeVar("Value")
-_Created = tuple[int | None, int | None]
-"""The bounds on created_at, in ms."""
-
 WorkerId = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
@@ -84,6 +82,13 @@ class TaskListQuery(msgspec.Struct, frozen=True):
                 max_length=TEXT_MAX,
                 description="Stands in the error message, whatever the case of the letters.",
             ),
+        ]
+        | UnsetType
+    ) = UNSET
+    fingerprint: (
+        Annotated[
+            tuple[Fingerprint, ...],
+            several("That failed in these ways, as `GET /api/v1/dead-letters` names them."),
         ]
         | UnsetType
     ) = UNSET
@@ -194,7 +199,7 @@ class TaskLists:
 
     # -- the question -------------------------------------------------------------------------
 
-    async def _where(self, asked: TaskListQuery, digest: bytes) -> tuple[_Created, Page]:
+    async def _where(self, asked: TaskListQuery, digest: bytes) -> tuple[Bounds, Page]:
         """The bounds on created_at, and the part of the list. Raises ApiError (400)."""
         if asked.cursor is UNSET:
             number = 1 if asked.page is UNSET else asked.page
@@ -208,31 +213,16 @@ class TaskLists:
         created = cursor.created_after, cursor.created_before
         return created, Page(asked.page_size, after=cursor.anchor)
 
-    def _created(self, asked: TaskListQuery) -> _Created:
-        after = self._moment("created_after", asked.created_after)
-        before = self._moment("created_before", asked.created_before)
-        bounds = (None if after is None else after[0], None if before is None else before[1])
-        if bounds[0] is not None and bounds[1] is not None and bounds[0] >= bounds[1]:
-            raise invalid(
-                "created_after",
-                "a time before created_before",
-                "created_after: expected a time before created_before, since no task can be both",
-            )
-        return bounds
-
-    def _moment(self, name: str, text: str | UnsetType) -> tuple[int, int] | None:
-        if text is UNSET:
-            return None
-        try:
-            return parse_moment(text, self._store.now_ms())
-        except ValueError:
-            raise self._reader.wrong(name) from None
+    def _created(self, asked: TaskListQuery) -> Bounds:
+        after, before, now_ms = asked.created_after, asked.created_before, self._store.now_ms()
+        return time_bounds("created", after, before, now_ms, self._reader.wrong)
 
     def _filters(
         self, asked: TaskListQuery, created_after: int | None, created_before: int | None
     ) -> Filters:
         types = alternatives(asked.task_type)
         check_types(types or (), self._task_types)
+        fingerprints = alternatives(asked.fingerprint)
         return Filters(
             kb_ids=alternatives(asked.kb_id),
             statuses=alternatives(asked.status),
@@ -242,11 +232,12 @@ class TaskLists:
             created_after=created_after,
             created_before=created_before,
             text=None if asked.q is UNSET else asked.q,
+            fingerprints=None if fingerprints is None else tuple(map(bytes.fromhex, fingerprints)),
         )
 
     # -- the answer ---------------------------------------------------------------------------
 
-    async def _following(self, listed: Listed, digest: bytes, created: _Created) -> str | None:
+    async def _following(self, listed: Listed, digest: bytes, created: Bounds) -> str | None:
         if listed.following is None:
             return None
         return write_cursor(await self._signing_secret(), digest, created, listed.following)

@@ -4,9 +4,12 @@ JSON Schema counts them as integers, and so does the API's own description; the 
 not. Some languages write every number like that.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
+
+Body = TypeVar("Body")
 
 WHOLE_MAX: Final = 2**53
 """Above it, floating point skips whole numbers."""
@@ -15,6 +18,17 @@ REFUSED: Final = "got `float`"
 """What the decoder's error says of such a number."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def decoded(decode: Callable[[bytes | msgspec.Raw], Body], document: bytes | msgspec.Raw) -> Body:
+    """What `decode` makes of a JSON object, however its whole numbers are written. Raises as it
+    does."""
+    try:
+        return decode(document)
+    except msgspec.ValidationError as error:
+        if REFUSED not in str(error):
+            raise
+        return decode(with_whole_numbers(document))
 
 
 def with_whole_numbers(document: bytes | msgspec.Raw) -> bytes:

@@ -20,6 +20,7 @@ from ledger.codec import encode
 from ledger.events import ErrorKind, Priority, TaskSubmitted
 from ledger.settings import BUILT_IN_TASK_TYPES
 from ledger.task import State, Status
+from projections.fingerprint import fingerprint
 from projections.model_files import ModelFiles
 from projections.sqlite import create, finish
 
@@ -65,6 +66,10 @@ def make(folder: Path, tasks: int) -> Path:
     for kb in ("0", "kb"):
         for hour in ("-1", "created_at / 3600000"):
             _add_up(db, kb, hour)
+        db.execute(
+            f"INSERT INTO failure_groups SELECT {kb}, fingerprint, task_type, error_kind, count(*)"  # noqa: S608 - 0 or a column
+            " FROM errors WHERE fingerprint IS NOT NULL GROUP BY 1, 2, 3, 4"
+        )
     db.execute("COMMIT")
     finish(db)
     db.close()
@@ -113,9 +118,21 @@ def _task(
     )
     task_id = _uuid7(chance, state.created_at)
     submission = TaskSubmitted(task_type, kb_id, msgspec.Raw(PAYLOAD), priority)
-    error = (task_id, *columns, state.error_message.casefold()) if state.error_message else ()
+    error = _error(task_id, columns, state, task_type)
     row = (task_id, 3, *columns, encode(state))
     return row, (task_id, encode(submission)), error
+
+
+def _error(
+    task_id: bytes, columns: tuple[object, ...], state: State, task_type: str
+) -> tuple[object, ...]:
+    kind = state.error_kind
+    if kind is None:
+        return ()
+    failed = state.status is Status.FAILED
+    found = fingerprint(task_type, kind, state.error_message) if failed else None
+    named = (list(ErrorKind).index(kind), found)
+    return (task_id, *columns, *named, state.error_message.casefold())
 
 
 def _state(chance: random.Random, age: float) -> State:

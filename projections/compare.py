@@ -28,9 +28,14 @@ QUERIES: Final[dict[str, dict[str, str]]] = {
         "submissions": "SELECT id, submission FROM submissions ORDER BY id",
         "errors": """
             SELECT t.id, kb.name, kind.name, priority, status, coalesce(worker.name, ''),
-                   created_at, updated_at, started_at, completed_at, message
+                   created_at, updated_at, started_at, completed_at, error_kind, fingerprint,
+                   message
             FROM errors t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
             LEFT JOIN names worker ON worker.no = t.worker ORDER BY t.id""",
+        "failure_groups": """
+            SELECT coalesce(kb.name, ''), fingerprint, kind.name, error_kind, n
+            FROM failure_groups t LEFT JOIN names kb ON kb.no = t.kb
+            JOIN names kind ON kind.no = t.task_type ORDER BY 1, 2""",
         "counts": _COUNTED.format(table="counts", columns="n"),
     },
     "stats": {

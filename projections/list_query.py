@@ -55,6 +55,8 @@ class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
     created_before: int | None = None
     text: str | None = None
     """Stands somewhere in the error message, whatever the case of its letters."""
+    fingerprints: tuple[bytes, ...] | None = None
+    """Failed in one of these ways."""
 
 
 class Anchor(msgspec.Struct, frozen=True, array_like=True):

@@ -13,12 +13,25 @@ class Names:
         self._db = db
         self._known: dict[str, int] = {}
         self._new: dict[str, int] = {}
+        self._looked_up: dict[int, str] = {}
         self._last: int = db.execute("SELECT coalesce(max(no), 0) FROM names").fetchone()[0]
 
     def number(self, name: str) -> int:
         """The number of a name, from now on."""
         known = self._known.get(name)
         return self._find(name) if known is None else known
+
+    def of_worker(self, worker_id: str | None) -> int:
+        """The number of a worker; 0 for none."""
+        return 0 if worker_id is None else self.number(worker_id)
+
+    def name(self, no: int) -> str:
+        """The name under a number that was given out."""
+        if no not in self._looked_up:
+            row = self._db.execute("SELECT name FROM names WHERE no = ?", (no,)).fetchone()
+            given = {new: name for name, new in self._new.items()} if row is None else {no: row[0]}
+            self._looked_up[no] = given[no]
+        return self._looked_up[no]
 
     def write(self) -> None:
         """Store the new ones, in the transaction that is open."""
@@ -31,6 +44,8 @@ class Names:
         self._new.clear()
         if len(self._known) > REMEMBERED_MAX:
             self._known.clear()
+        if len(self._looked_up) > REMEMBERED_MAX:
+            self._looked_up.clear()
 
     def _find(self, name: str) -> int:
         row = self._db.execute("SELECT no FROM names WHERE name = ?", (name,)).fetchone()

@@ -12,6 +12,13 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ledger.store import Position
+from projections.dead_letters import (
+    FailedTasks,
+    FailureFilters,
+    FailureGroups,
+    failed_tasks,
+    list_groups,
+)
 from projections.level import Level, reached
 from projections.list_query import Filters, Listed, ListQuery
 from projections.queue_sizes import QueueSize, queue_sizes
@@ -55,6 +62,18 @@ class ReadModels:
     async def tasks(self, query: ListQuery, wanted: Wanted) -> Answer[Listed]:
         """A page of tasks. Raises Unavailable, as the others do."""
         return await self._ask("tasks", lambda db: list_tasks(db, query), wanted)
+
+    async def failure_groups(
+        self, filters: FailureFilters, skip: int, size: int, wanted: Wanted
+    ) -> Answer[FailureGroups]:
+        """Failed tasks as groups."""
+        return await self._ask("tasks", lambda db: list_groups(db, filters, skip, size), wanted)
+
+    async def failed_tasks(
+        self, filters: FailureFilters, limit: int, wanted: Wanted
+    ) -> Answer[FailedTasks]:
+        """Failed tasks, those first that failed first."""
+        return await self._ask("tasks", lambda db: failed_tasks(db, filters, limit), wanted)
 
     async def stats(self, filters: Filters, wanted: Wanted) -> Answer[Stats]:
         """Counts of tasks."""

@@ -203,9 +203,7 @@ class ReadModel:
         stopped = self.stopped
         self._write_projection(
             "tasks",
-            lambda: tasks.write(
-                self.db, changes, self._names.number, retention.evicted_before(self.db)
-            ),
+            lambda: tasks.write(self.db, changes, self._names, retention.evicted_before(self.db)),
             stopped,
         )
         measures = self._fold.measures

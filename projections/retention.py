@@ -7,7 +7,7 @@ comes back whole.
 import sqlite3
 from typing import Final
 
-from projections import counting
+from projections import counting, failures
 
 STEP_TASKS: Final = 500
 """Tasks that leave in one transaction: about 20 ms."""
@@ -15,6 +15,10 @@ STEP_TASKS: Final = 500
 _OLDEST: Final = """
 SELECT id, kb, created_at, task_type, priority, status, completed_at
 FROM tasks INDEXED BY tasks_completed WHERE completed_at < ? ORDER BY completed_at LIMIT ?
+"""
+
+_FAILED: Final = """
+SELECT kb, fingerprint, task_type, error_kind FROM errors WHERE id = ? AND fingerprint IS NOT NULL
 """
 
 
@@ -57,6 +61,7 @@ def set_evicted_before(db: sqlite3.Connection, at_ms: int) -> None:
 
 def _delete(db: sqlite3.Connection, rows: list[tuple[bytes, int, int, int, int, int, int]]) -> None:
     ids = [(row[0],) for row in rows]
+    _leave_groups(db, ids)
     for table in ("tasks", "submissions", "errors"):
         db.executemany(f"DELETE FROM {table} WHERE id = ?", ids)  # noqa: S608 - a name of ours
     deltas: counting.Deltas = {}
@@ -64,3 +69,13 @@ def _delete(db: sqlite3.Connection, rows: list[tuple[bytes, int, int, int, int, 
         hour = created_at // counting.HOUR_MS
         counting.add(deltas, (kb, hour, task_type, priority, status), -1)
     counting.write_counts(db, deltas)
+
+
+def _leave_groups(db: sqlite3.Connection, ids: list[tuple[bytes]]) -> None:
+    deltas: failures.Deltas = {}
+    for id in ids:
+        found = db.execute(_FAILED, id).fetchone()
+        if found is not None:
+            kb, *failure = found
+            failures.add(deltas, kb, failures.Failure(*failure), -1)
+    failures.write_groups(db, deltas)

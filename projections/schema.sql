@@ -57,8 +57,9 @@ CREATE TABLE submissions (
     submission BLOB NOT NULL
 ) WITHOUT ROWID;
 
--- The tasks that have an error text, for searching: the columns of their rows above, as they are
--- there, and the text, case-folded (str.casefold). A search walks all of it, and nothing else.
+-- The tasks that failed or have an error text: the columns of their rows above, as they are there,
+-- the kind of the error (its place in ErrorKind), and the text, case-folded (str.casefold), for
+-- searches, which walk all of it, and nothing else. What failed for good has a fingerprint.
 CREATE TABLE errors (
     id BLOB PRIMARY KEY,
     kb INTEGER NOT NULL,
@@ -70,7 +71,19 @@ CREATE TABLE errors (
     updated_at INTEGER NOT NULL,
     started_at INTEGER,
     completed_at INTEGER,
+    error_kind INTEGER NOT NULL,
+    fingerprint BLOB,
     message TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- How many tasks of the table above failed in each way. `kb` 0 is all of them.
+CREATE TABLE failure_groups (
+    kb INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    task_type INTEGER NOT NULL,
+    error_kind INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (kb, fingerprint)
 ) WITHOUT ROWID;
 
 -- How many tasks the table above has, for the totals of lists. `kb` 0 is all of them; `hour` is
@@ -147,3 +160,11 @@ CREATE INDEX tasks_type ON tasks (task_type, created_at, id, updated_at, started
 CREATE INDEX tasks_priority ON tasks (priority, created_at, id, updated_at, started_at, completed_at, kb, task_type, status, worker);
 CREATE INDEX tasks_status ON tasks (status, created_at, id, updated_at, started_at, completed_at, kb, task_type, priority, worker);
 CREATE INDEX tasks_worker ON tasks (worker, created_at, id, updated_at, started_at, completed_at, kb, task_type, priority, status);
+
+-- Failures: by group, by group of one knowledge base, and by when they were. Only what has failed is
+-- in them.
+CREATE INDEX errors_fingerprint ON errors (fingerprint, completed_at, id, created_at, updated_at, started_at, kb, task_type, priority, status, worker, error_kind) WHERE fingerprint IS NOT NULL;
+CREATE INDEX errors_kb ON errors (kb, fingerprint, completed_at, id, created_at, task_type, error_kind) WHERE fingerprint IS NOT NULL;
+CREATE INDEX errors_failed ON errors (completed_at, id, fingerprint, kb, task_type, error_kind, created_at) WHERE fingerprint IS NOT NULL;
+CREATE INDEX failure_groups_n ON failure_groups (kb, n, fingerprint, task_type, error_kind);
+CREATE INDEX failure_groups_fingerprint ON failure_groups (fingerprint, kb);

@@ -40,6 +40,14 @@ class Selection(msgspec.Struct, frozen=True):
     text: str | None = None
     started: bool | None = None
     """Whether `started_at` is set; None: either way."""
+    fingerprints: tuple[bytes, ...] | None = None
+
+    @property
+    def aside(self) -> str | None:
+        """Where to look for them, if that is not the table of all tasks."""
+        if self.fingerprints is not None:
+            return "errors INDEXED BY errors_fingerprint"
+        return None if self.text is None else "errors"
 
     @property
     def empty(self) -> bool:
@@ -73,7 +81,13 @@ def select(db: sqlite3.Connection, filters: Filters) -> Selection:
     if filters.statuses is not None:
         columns["status"] = tuple(STATUSES.index(s) for s in filters.statuses)
     text = None if filters.text is None else filters.text.casefold()
-    return Selection(columns, filters.created_after, filters.created_before, text)
+    return Selection(
+        columns,
+        filters.created_after,
+        filters.created_before,
+        text,
+        fingerprints=filters.fingerprints,
+    )
 
 
 def numbers_of(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
@@ -85,6 +99,8 @@ def numbers_of(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
 
 def conditions(selection: Selection) -> Iterator[Sql]:
     """All of them; those first that are cheap, or leave out long stretches of an index."""
+    if selection.fingerprints is not None:
+        yield one_of("fingerprint", selection.fingerprints)
     yield from created_within(selection)
     for column, numbers in selection.columns.items():
         yield one_of(column, numbers)
@@ -94,11 +110,11 @@ def conditions(selection: Selection) -> Iterator[Sql]:
         yield Sql("instr(message, ?) > 0", (selection.text,))
 
 
-def one_of(column: str, numbers: Numbers) -> Sql:
-    """`column` holds one of `numbers`."""
-    if len(numbers) == 1:
-        return Sql(f"{column} = ?", numbers)
-    return Sql(f"{column} IN ({', '.join('?' * len(numbers))})", numbers)
+def one_of(column: str, values: Numbers | tuple[bytes, ...]) -> Sql:
+    """`column` holds one of `values`."""
+    if len(values) == 1:
+        return Sql(f"{column} = ?", values)
+    return Sql(f"{column} IN ({', '.join('?' * len(values))})", values)
 
 
 def created_within(selection: Selection) -> Iterator[Sql]:

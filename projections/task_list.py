@@ -69,8 +69,8 @@ class _Reading:
 
     def _read(self, group: Group, start: Anchor | None, skip: int, take: int) -> list[Found]:
         parts = [*conditions(group.selection), *self._bounds(group, start)]
-        if group.selection.text is not None:
-            return self._page("errors", group.column, parts, skip, take)
+        if group.selection.aside is not None:
+            return self._page(group.selection.aside, group.column, parts, skip, take)
         plan = choose(group.column, self._descending, self._sizes(group), skip, take)
         if plan.sorts:
             return self._gathered(plan, group.column, parts, skip, take)

@@ -1,14 +1,15 @@
 """The projection `tasks`: a row for each task, and how many of them there are of each kind."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ledger.codec import encode
-from projections import counting
+from projections import counting, failures
 from projections.changes import STATUS_NO, Change
+from projections.names import Names
 
-VERSION: Final = 1
+VERSION: Final = 2
 """To be raised when the same events are to make other rows: the read model then rebuilds itself."""
 
 INSERT: Final = """
@@ -26,10 +27,10 @@ WHERE id = ?
 def write(
     db: sqlite3.Connection,
     changes: Sequence[Change],
-    number: Callable[[str], int],
+    names: Names,
     evicted_before: int,
 ) -> None:
-    """`number` gives those of workers' names. What comes new, and was finished before
+    """`names` gives workers' names their numbers. What comes new, and was finished before
     `evicted_before` (ms) already, is not taken in."""
     if evicted_before:
         changes = [change for change in changes if not _expired(change, evicted_before)]
@@ -41,7 +42,7 @@ def write(
         row = (
             change.version,
             STATUS_NO[state.status],
-            0 if state.worker_id is None else number(state.worker_id),
+            names.of_worker(state.worker_id),
             state.updated_at,
             state.started_at,
             state.completed_at,
@@ -57,27 +58,8 @@ def write(
     db.executemany(INSERT, new)
     db.executemany(UPDATE, moved)
     db.executemany("INSERT INTO submissions (id, submission) VALUES (?, ?)", submissions)
-    _write_errors(db, changes, number)
+    failures.write(db, changes, names)
     _count(db, changes)
-
-
-def _write_errors(
-    db: sqlite3.Connection, changes: Sequence[Change], number: Callable[[str], int]
-) -> None:
-    gone: list[tuple[bytes]] = []
-    said: list[tuple[object, ...]] = []
-    for change in changes:
-        state = change.after
-        if state.error_message:
-            worker = 0 if state.worker_id is None else number(state.worker_id)
-            fixed = (change.id, change.kb, change.task_type, change.priority)
-            moving = (STATUS_NO[state.status], worker, state.created_at, state.updated_at)
-            ends = (state.started_at, state.completed_at)
-            said.append((*fixed, *moving, *ends, state.error_message.casefold()))
-        elif change.stored and change.before is not None and change.before.error_message:
-            gone.append((change.id,))
-    db.executemany("DELETE FROM errors WHERE id = ?", gone)
-    db.executemany(f"INSERT OR REPLACE INTO errors VALUES ({', '.join('?' * 11)})", said)  # noqa: S608 - question marks only
 
 
 def _count(db: sqlite3.Connection, changes: Sequence[Change]) -> None:

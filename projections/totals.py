@@ -126,8 +126,8 @@ def count(
     """How many tasks match, by their number in column `by` (task_type, priority or status)."""
     if selection.empty:
         return Counted({})
-    if selection.text is not None:
-        return Counted(_count_rows(db, census, "errors", selection, by))
+    if selection.aside is not None:
+        return Counted(_count_rows(db, census, selection.aside, selection, by))
     if not selection.within and "worker" not in selection.columns:
         return Counted(census.matching(selection, by))
     narrowest = min(filter_indexes(census, selection), key=_entries, default=None)
@@ -142,8 +142,8 @@ def count_unstarted(db: sqlite3.Connection, census: Census, selection: Selection
     unstarted = msgspec.structs.replace(selection.only("status", *never), started=False)
     if unstarted.empty:
         return 0
-    source = "errors"
-    if selection.text is None:
+    source = selection.aside
+    if source is None:
         source = _indexed(min(filter_indexes(census, unstarted), key=_entries).name)
     return _count(db, source, list(conditions(unstarted)))
 

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 import schemathesis
-from schemathesis.core.failures import Failure
+from schemathesis.core.failures import Failure, ServerError
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
@@ -27,6 +27,8 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
         case UseAfterFree():
             # DELETE cancels a task: it stays, with its whole history.
             return False
+        case ServerError():
+            return not _is_ahead_of_the_ledger(response)
         case RejectedPositiveData():
             error = response.json()
             return not (
@@ -37,6 +39,11 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
             )
         case _:
             return True
+
+
+def _is_ahead_of_the_ledger(response: Response) -> bool:
+    """Who insists on a position that is not there yet waits for it, and is told in the end."""
+    return response.status_code == 503 and "that Ledger-Position" in response.json()["message"]
 
 
 def _exclude_each_other(error: dict[str, Any]) -> bool:
@@ -51,7 +58,7 @@ def _is_beyond_the_end(error: dict[str, Any]) -> bool:
 
 def _is_of_another_query(error: dict[str, Any]) -> bool:
     """A cursor comes from an answer, and a span of time begins before it ends."""
-    return error["details"]["field"] in ("cursor", "created_after")
+    return error["details"]["field"] in ("cursor", "created_after", "failed_after")
 
 
 def _is_wrong_header(case: Any, name: str) -> bool:

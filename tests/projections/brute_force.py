@@ -6,6 +6,7 @@ from typing import Any
 
 from ledger.placement import Due, Leased, Queue, Ready, placement, queue_of
 from ledger.task import Priority, Status, Task
+from projections.fingerprint import fingerprint
 from projections.list_query import Filters, ListQuery, SortBy, SortOrder
 from projections.queue_sizes import QueueSize
 from projections.task_stats import Stats
@@ -37,7 +38,16 @@ def _matches(task: Task, filters: Filters) -> bool:
         and (
             filters.text is None or filters.text.casefold() in state.error_message.casefold() != ""
         )
+        and (filters.fingerprints is None or fingerprint_of(task) in filters.fingerprints)
     )
+
+
+def fingerprint_of(task: Task) -> bytes | None:
+    """The kind of its failure; None of what has not failed."""
+    kind = task.state.error_kind
+    if task.status is not Status.FAILED or kind is None:
+        return None
+    return fingerprint(task.submission.task_type, kind, task.state.error_message)
 
 
 def ordered(tasks: Sequence[Task], query: ListQuery) -> list[str]:

@@ -11,17 +11,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from ledger.codec import encode
-from ledger.events import Priority
+from ledger.events import ErrorKind, Priority
 from ledger.evolve import evolve, initial
 from ledger.placement import Due, Leased, Ready, placement
 from ledger.store import Recorded
 from ledger.task import Status, Task
 from projections.stats import BUCKETS_S
+from tests.projections.brute_force import fingerprint_of
 
 HOUR_MS = 3_600_000
 Rows = list[tuple[Any, ...]]
 STATUSES = list(Status)
 PRIORITIES = list(Priority)
+ERROR_KINDS = list(ErrorKind)
 
 QUERIES = {
     "tasks": """
@@ -32,9 +34,12 @@ QUERIES = {
     "submissions": "SELECT id, submission FROM submissions",
     "errors": """
         SELECT t.id, kb.name, kind.name, priority, status, coalesce(worker.name, ''),
-               created_at, updated_at, started_at, completed_at, message
+               created_at, updated_at, started_at, completed_at, error_kind, fingerprint, message
         FROM errors t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
         LEFT JOIN names worker ON worker.no = t.worker""",
+    "failure_groups": """
+        SELECT coalesce(kb.name, ''), fingerprint, kind.name, error_kind, n FROM failure_groups t
+        LEFT JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type""",
     "counts": """
         SELECT coalesce(kb.name, ''), hour, kind.name, priority, status, n FROM counts t
         LEFT JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type""",
@@ -109,6 +114,7 @@ def _measure(
 
 def _add_rows(found: dict[str, Rows], tasks: dict[str, Task]) -> None:
     places: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0, 0])
+    failed: Counter[tuple[Any, ...]] = Counter()
     for task in tasks.values():
         id, state, submitted = uuid.UUID(task.id).bytes, task.state, task.submission
         kind, priority = submitted.task_type, PRIORITIES.index(submitted.priority)
@@ -118,8 +124,13 @@ def _add_rows(found: dict[str, Rows], tasks: dict[str, Task]) -> None:
         columns = (submitted.kb_id, kind, priority, status, worker, *times)
         found["tasks"].append((id, task.version, *columns, blob))
         found["submissions"].append((id, encode(submitted)))
-        if state.error_message:
-            found["errors"].append((id, *columns, state.error_message.casefold()))
+        if state.error_kind is not None:
+            error_kind, fingerprint = ERROR_KINDS.index(state.error_kind), fingerprint_of(task)
+            message = state.error_message.casefold()
+            found["errors"].append((id, *columns, error_kind, fingerprint, message))
+            if fingerprint is not None:
+                failed[submitted.kb_id, fingerprint, kind, error_kind] += 1
+                failed["", fingerprint, kind, error_kind] += 1
         match placement(task):
             case Ready():
                 places[kind, priority][0] += 1
@@ -130,6 +141,7 @@ def _add_rows(found: dict[str, Rows], tasks: dict[str, Task]) -> None:
                 places[kind, priority][2] += 1
             case _:
                 pass
+    found["failure_groups"] = [(*key, n) for key, n in failed.items()]
     found["queues"] = [(*key, *place) for key, place in places.items()]
 
 

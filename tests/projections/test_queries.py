@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.task import Priority, Status, Task
+from projections.fingerprint import FINGERPRINT_BYTES
 from projections.list_plan import SORT_INDEXES, Plan, Sizes, choose
 from projections.list_query import Filters, ListQuery, Page, SortBy, SortOrder
 from projections.queue_sizes import queue_sizes
@@ -72,7 +73,11 @@ def test_statistics_are_those_of_the_fold(history: Sequence[Step], data: st.Data
     with made(history) as (tasks, db):
         for _ in range(6):
             filters = msgspec.structs.replace(
-                data.draw(filters_of(tasks)), worker_ids=None, created_before=None, text=None
+                data.draw(filters_of(tasks)),
+                worker_ids=None,
+                created_before=None,
+                text=None,
+                fingerprints=None,
             )
             assert task_stats(db, filters) == brute_force.stats(tasks, filters)
 
@@ -125,7 +130,14 @@ def filters_of(tasks: Sequence[Task]) -> st.SearchStrategy[Filters]:
         created_after=st.none() | st.sampled_from(moments),
         created_before=st.none() | st.sampled_from(moments),
         text=st.none() | st.sampled_from([ABSENT, *texts]),
+        fingerprints=_some(fingerprints_of(tasks)),
     )
+
+
+def fingerprints_of(tasks: Sequence[Task]) -> list[bytes]:
+    """Those of the tasks that failed, and one of none."""
+    found = {brute_force.fingerprint_of(task) for task in tasks} - {None}
+    return [b"\0" * FINGERPRINT_BYTES, *sorted(one for one in found if one is not None)]
 
 
 def _around(ms: int) -> tuple[int, ...]:

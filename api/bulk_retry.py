@@ -1,0 +1,302 @@
+"""POST /api/v1/dead-letters/retry: send failed tasks round again, many at once."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from api.commands import last_positions
+from api.dead_letters import failure_filters
+from api.describe import (
+    LEDGER_POSITION_IF_WRITTEN,
+    LEDGER_POSITION_WANTED,
+    PROJECTION_LAG,
+    WRITER_HEADERS,
+    Answer,
+    Group,
+    operation,
+)
+from api.errors import ApiError, of_rejection
+from api.exchange import Exchange
+from api.overload import MemoryGuard
+from api.read_model import POSITION_HEADER, ReadModel
+from api.refusals import UNREADABLE, Refusals
+from api.scalars import AGE_EXPECTED, Count, Fingerprint, KbId, Moment, TaskTypeName, TimeOrAge
+from api.task_list import VALUES_MAX
+from api.whole_numbers import decoded
+from api.wire import moment_text
+from ledger.codec import Meta as EventMeta
+from ledger.codec import encode
+from ledger.commands import RetryTask
+from ledger.events import ErrorKind
+from ledger.rejections import Rejection, RejectionCode
+from ledger.settings import Settings
+from ledger.store import Store
+from ledger.transact import Committed, transact
+from projections.dead_letters import Failed, FailedTasks
+
+BODY_BYTES_MAX: Final = 256 * 1024
+LIMIT_MAX: Final = 10_000
+LIMIT_DEFAULT: Final = 1_000
+
+SECONDS_MAX: Final = 10.0
+"""No further tasks are begun with after so long; the answer says how many remain."""
+
+WAVE: Final = 128
+"""Tasks that are retried together; between waves, others get their turn."""
+
+RUNNING_MAX: Final = 2
+"""Bulk retries at once in one process: more would fill the line that single writes wait in."""
+
+Value = TypeVar("Value")
+OneOrSeveral = Value | Annotated[tuple[Value, ...], Meta(min_length=1, max_length=VALUES_MAX)]
+
+
+class SkipReason(StrEnum):
+    """Why a task was not sent round again."""
+
+    MOVED_ON = "moved_on"
+    """It was retried, or has failed anew, since the read model saw it fail."""
+    GONE = "gone"
+    """The ledger does not have it any more."""
+    QUEUE_FULL = "queue_full"
+    """Its queue has no room; it stays failed, and remains."""
+
+
+_SKIPPED: Final = {
+    RejectionCode.VERSION_CONFLICT: SkipReason.MOVED_ON,
+    RejectionCode.TASK_NOT_RETRYABLE: SkipReason.MOVED_ON,
+    RejectionCode.TASK_NOT_FOUND: SkipReason.GONE,
+    RejectionCode.QUEUE_FULL: SkipReason.QUEUE_FULL,
+}
+
+
+class BulkRetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which failed tasks are to be retried: one value or several of each, all of them without
+    any; and how many."""
+
+    kb_id: OneOrSeveral[KbId] | UnsetType = UNSET
+    task_type: OneOrSeveral[TaskTypeName] | UnsetType = UNSET
+    error_kind: OneOrSeveral[ErrorKind] | UnsetType = UNSET
+    fingerprint: OneOrSeveral[Fingerprint] | UnsetType = UNSET
+    created_after: TimeOrAge | UnsetType = UNSET
+    created_before: TimeOrAge | UnsetType = UNSET
+    failed_after: TimeOrAge | UnsetType = UNSET
+    failed_before: TimeOrAge | UnsetType = UNSET
+    dry_run: Annotated[bool, Meta(description="Only say what would be retried.")] = False
+    limit: Annotated[
+        int, Meta(ge=1, le=LIMIT_MAX, description="At most so many, those first that failed first.")
+    ] = LIMIT_DEFAULT
+
+
+class BulkRetried(msgspec.Struct, frozen=True):
+    """What became of the tasks that match."""
+
+    retried: Annotated[Count, Meta(description="Sent round again; in a dry run, what would be.")]
+    skipped: Annotated[dict[SkipReason, Count], Meta(description="Left as they are, by reason.")]
+    remaining: Annotated[
+        Count, Meta(description="That match and are failed still; the same request goes on.")
+    ]
+    dry_run: bool
+    fingerprints: Annotated[
+        dict[Fingerprint, Count], Meta(description="Of those that were retried.")
+    ]
+    as_of: Annotated[
+        Moment,
+        Meta(
+            description="Nothing that failed at this time or later was touched. As `failed_before` "
+            "of the next request, it leaves out what has failed anew since."
+        ),
+    ]
+
+
+class BulkRetries:
+    """The endpoint; takes an Exchange and answers it, or raises."""
+
+    def __init__(
+        self, store: Store, read_model: ReadModel, settings: Settings, memory: MemoryGuard
+    ) -> None:
+        self._store = store
+        self._read_model = read_model
+        self._task_types = settings.known_task_types
+        self._queue_max = settings.queue_tasks_max
+        self._memory = memory
+        self._refusals = Refusals(_expected(settings))
+        self._decode = msgspec.json.Decoder(BulkRetryBody).decode
+        self._running = 0
+
+    @operation(
+        "retryDeadLetters",
+        Group.TASKS,
+        {
+            200: Answer(
+                "What was retried, and what remains.",
+                BulkRetried,
+                (LEDGER_POSITION_IF_WRITTEN, PROJECTION_LAG),
+            )
+        },
+        body=BulkRetryBody,
+        headers=(LEDGER_POSITION_WANTED, *WRITER_HEADERS),
+    )
+    async def retry(self, exchange: Exchange) -> None:
+        """Retry failed tasks in bulk.
+
+        Each is queued again as by `POST /api/v1/tasks/{id}/retry`, those first that failed first. A
+        task that moved on meanwhile is skipped, so that the request can be sent again after it was
+        cut off. It ends within about ten seconds, and says how many remain.
+
+        A request that finds nothing to retry is answered with zeros.
+        """
+        exchange.parameters()
+        asked = self._body(await exchange.json_body(BODY_BYTES_MAX))
+        # Of this ms too, but of nothing that fails while the request runs.
+        as_of = self._store.now_ms() + 1
+        filters = failure_filters(
+            _several(asked),
+            as_of - 1,
+            lambda name: self._refusals.wrong(name, None),
+            self._task_types,
+        )
+        as_of = as_of if filters.failed_before is None else min(as_of, filters.failed_before)
+        filters = msgspec.structs.replace(filters, failed_before=as_of)
+        found, headers = await self._read_model.ask(
+            exchange, lambda models, wanted: models.failed_tasks(filters, asked.limit, wanted)
+        )
+        run = _Run(found, as_of, asked.dry_run)
+        if asked.dry_run:
+            run.retried.update(failed.fingerprint for failed in found.tasks)
+        else:
+            await self._carry_out(run, found.tasks, exchange.meta())
+        # The answer tells the position of the writes, not how far the read model had come.
+        headers = [header for header in headers if header[0] != POSITION_HEADER]
+        if run.committed:
+            headers += last_positions(run.committed)
+        await exchange.respond(200, encode(run.view()), headers)
+
+    def _body(self, body: bytes) -> BulkRetryBody:
+        try:
+            body.decode()
+            return decoded(self._decode, body)
+        except UNREADABLE as error:
+            raise self._refusals.unreadable(error, body) from None
+
+    async def _carry_out(self, run: "_Run", tasks: Sequence[Failed], meta: EventMeta) -> None:
+        if self._running >= RUNNING_MAX:
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                f"{RUNNING_MAX} bulk retries are in work already; try again",
+            )
+        self._running += 1
+        try:
+            await self._memory.check()
+            deadline_s = time.monotonic() + SECONDS_MAX
+            for start in range(0, len(tasks), WAVE):
+                await self._wave(run, tasks[start : start + WAVE], meta)
+                if time.monotonic() >= deadline_s:
+                    return
+        finally:
+            self._running -= 1
+
+    async def _wave(self, run: "_Run", tasks: Sequence[Failed], meta: EventMeta) -> None:
+        """Retry some at once. Raises when the ledger takes no writes; what was done is told."""
+        outcomes = await asyncio.gather(
+            *(self._retry_one(failed, meta) for failed in tasks), return_exceptions=True
+        )
+        faults: list[BaseException] = []
+        for failed, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                faults.append(outcome)
+            else:
+                run.take(failed, outcome)
+        if faults:
+            raise _cut_off(faults[0], run)
+
+    async def _retry_one(self, failed: Failed, meta: EventMeta) -> Committed | SkipReason:
+        try:
+            return await transact(
+                self._store,
+                failed.id,
+                RetryTask(),
+                meta=meta,
+                queue_max=self._queue_max,
+                # One that has been round and failed again is another failure.
+                expected_versions=(failed.version,),
+            )
+        except Rejection as rejection:
+            reason = _SKIPPED.get(rejection.code)
+            if reason is None:
+                raise
+            return reason
+
+
+class _Run:
+    """What a request has come to so far."""
+
+    def __init__(self, found: FailedTasks, as_of: int, dry_run: bool) -> None:
+        self._found = found
+        self._as_of = as_of
+        self._dry_run = dry_run
+        self._skipped: Counter[SkipReason] = Counter()
+        self.retried: Counter[bytes] = Counter()
+        """By fingerprint."""
+        self.committed: list[Committed] = []
+
+    def take(self, failed: Failed, outcome: Committed | SkipReason) -> None:
+        if isinstance(outcome, SkipReason):
+            self._skipped[outcome] += 1
+        else:
+            self.retried[failed.fingerprint] += 1
+            self.committed.append(outcome)
+
+    def view(self) -> BulkRetried:
+        skipped = self._skipped
+        left = self._found.total - skipped[SkipReason.MOVED_ON] - skipped[SkipReason.GONE]
+        return BulkRetried(
+            self.retried.total(),
+            {reason: n for reason, n in skipped.items() if n},
+            left - self.retried.total(),
+            self._dry_run,
+            {found.hex(): n for found, n in self.retried.most_common()},
+            moment_text(self._as_of),
+        )
+
+
+def _cut_off(fault: BaseException, run: _Run) -> BaseException:
+    """The error of a request that was carried out in part."""
+    if not isinstance(fault, Rejection | ApiError):
+        return fault
+    return of_rejection(fault, msgspec.to_builtins(run.view()))
+
+
+def _several(asked: BulkRetryBody) -> BulkRetryBody:
+    """With a list in place of each single value."""
+    fields = {
+        name: (value,)
+        for name in ("kb_id", "task_type", "error_kind", "fingerprint")
+        if isinstance(value := getattr(asked, name), str)
+    }
+    return msgspec.structs.replace(asked, **fields)
+
+
+def _expected(settings: Settings) -> dict[str, str]:
+    """What each field must be, in words."""
+
+    def several(one: str) -> str:
+        return f"{one}, or an array of 1 to {VALUES_MAX} of them"
+
+    return {
+        "kb_id": several("text of 1 to 255 characters"),
+        "task_type": several(f"one of {', '.join(settings.known_task_types)}"),
+        "error_kind": several(f"one of {', '.join(kind.value for kind in ErrorKind)}"),
+        "fingerprint": several("16 hexadecimal digits in lower case"),
+        **dict.fromkeys(
+            ("created_after", "created_before", "failed_after", "failed_before"), AGE_EXPECTED
+        ),
+        "dry_run": "true or false",
+        "limit": f"a whole number from 1 to {LIMIT_MAX}",
+    }
