@@ -210,6 +210,18 @@ class WaitingLines:
             line.ready[name].delivered_at = now_ms
             line.taken = max(line.taken, line.ready[name].number)
 
+    def release(self, queue: Queue, entry: str) -> None:
+        """What was taken, and not started, goes to the end of those in line."""
+        line = self.line(queue)
+        known = line.ready.get(entry)
+        if known is None or known.delivered_at is None:
+            return
+        del line.ready[entry]
+        line.entered += 1
+        name = self._next_entry()
+        line.ready[name] = ReadyEntry(known.task_id, known.kb_id, line.entered)
+        self._standing[known.task_id] = Standing(entry=name)
+
     def position(self, task: Task, queue: Queue) -> int:
         standing = self._standing.get(task.id)
         if standing is None:

@@ -272,16 +272,8 @@ class MemoryStore:
         return Claimed(delivery, task, "" if task else "there is no such task")
 
     async def release(self, partition: int, deliveries: Sequence[Delivery]) -> None:
-        contents = self.contents[partition]
         for delivery in deliveries:
-            kept = contents.tasks.get(delivery.task_id)
-            place = Ready(delivery.queue)
-            if kept is None or (kept.place, kept.entry) != (place, delivery.entry):
-                continue
-            task = await self.load(delivery.task_id)
-            if task is not None:
-                await self.drop(delivery)
-                self._enter(contents, task, kept, place)
+            self.contents[partition].queues.release(delivery.queue, delivery.entry)
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         self.contents[delivery.partition].set_aside.append((delivery, reason))
