@@ -6,6 +6,7 @@ other tasks, heartbeats, time-outs and cancels, its own included. A thread besid
 
 import asyncio
 import gc
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,10 @@ log = structlog.get_logger("worker")
 
 FRAMES_MAX: Final = 12
 """Of the stack, the innermost ones are told."""
+
+
+ORPHAN_EXIT: Final = 70
+"""EX_SOFTWARE in sysexits.h."""
 
 
 class Running(Protocol):
@@ -43,14 +48,19 @@ class LoopWatch:
         blocked_s: float,
         on_blocked: Callable[[str], None],
         on_moves: Callable[[str, float], None],
+        *,
+        orphan_s: float = float("inf"),
     ) -> None:
         """`on_blocked` is told, from the thread, of the task type that holds the loop up, empty
         when that is unknown; `on_moves` of the same once it moves again, and for how many seconds
-        it stood."""
+        it stood. A process that lost its parent, and whose loop stands for `orphan_s`, is ended:
+        nobody else would do that."""
         self._blocked_s = blocked_s
         self._tick_s = blocked_s / 4
         self._on_blocked = on_blocked
         self._on_moves = on_moves
+        self._orphan_s = orphan_s
+        self._parent = os.getppid()
         self._moved_at = time.monotonic()
         self._ended = threading.Event()
         self._found: str | None = None
@@ -95,6 +105,9 @@ class LoopWatch:
                     seconds=round(late_s, 1),
                     hint="it was stopped, had no processor, or a handler held the interpreter",
                 )
+            elif now - self._moved_at > self._orphan_s and os.getppid() != self._parent:
+                log.error("orphan_ended", blocked_s=round(now - self._moved_at, 1))
+                os._exit(ORPHAN_EXIT)
             elif now - self._moved_at > self._blocked_s and self._found is None:
                 self._found = self._tell(loop, thread, now - self._moved_at)
                 self._on_blocked(self._found)

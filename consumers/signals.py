@@ -4,6 +4,11 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from typing import Final
+
+PARENT_DEATH_S: Final = 1.0
+"""The kernel tells that the parent died (see `ledger/embedded/exec_tied.py`) once for each of its
+threads, all within this time."""
 
 
 class StopSignals:
@@ -16,9 +21,11 @@ class StopSignals:
         self._received = 0
         self._stop: Callable[[], object] = lambda: None
         self._at_once: Callable[[], object] | None = None
-        loop = asyncio.get_running_loop()
+        self._parent = os.getppid()
+        self._parent_died_at: float | None = None
+        self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+            self._loop.add_signal_handler(number, self._on_signal, number)
 
     def call(self, stop: Callable[[], object], at_once: Callable[[], object] | None = None) -> None:
         """From now on a signal calls `stop`, and another one `at_once`, or else ends the process.
@@ -28,6 +35,8 @@ class StopSignals:
             stop()
 
     def _on_signal(self, number: int) -> None:
+        if self._received and self._tells_of_the_parents_death():
+            return
         self._received += 1
         if self._received == 1:
             self._stop()
@@ -35,3 +44,11 @@ class StopSignals:
             self._at_once()
         else:
             os._exit(128 + number)
+
+    def _tells_of_the_parents_death(self) -> bool:
+        """Whether a signal is no impatience, but the kernel's."""
+        if os.getppid() == self._parent:
+            return False
+        if self._parent_died_at is None:
+            self._parent_died_at = self._loop.time()
+        return self._loop.time() - self._parent_died_at < PARENT_DEATH_S

@@ -135,6 +135,7 @@ class Worker:
             self._options.loop_blocked_ms / 1000,
             self._meter.loop_blocked,
             self._meter.loop_moves,
+            orphan_s=self._options.lease_ms / 1000,
         )
         self._pauses = Pauses(store, handlers)
         outage = Outage(f"worker {self.id}")

@@ -36,14 +36,14 @@ class RoleProcess:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The next log record of this event."""
+    def wait_for(self, *events: str) -> dict[str, Any]:
+        """The next log record of one of these events."""
         while True:
             try:
                 line = self._lines.get(timeout=PATIENCE_S)
             except queue.Empty:
-                raise AssertionError(f"no {event} in {self.said}") from None
-            if line.startswith("{") and (record := json.loads(line))["event"] == event:
+                raise AssertionError(f"no {events} in {self.said}") from None
+            if line.startswith("{") and (record := json.loads(line))["event"] in events:
                 return record
 
     def signal(self, number: signal.Signals) -> None:

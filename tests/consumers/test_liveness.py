@@ -17,8 +17,9 @@ from tests.consumers.test_pool import Reports, at_once, named, running
 
 PRELUDE = """
 import asyncio, os, signal, sys, time
-from consumers.liveness import Liveness
-name, report, line = sys.argv[1], int(sys.argv[2]), Liveness(int(sys.argv[3]))
+from consumers import liveness
+liveness.BEAT_S = 0.05
+name, report, line = sys.argv[1], int(sys.argv[2]), liveness.Liveness(int(sys.argv[3]))
 def say(word):
     os.write(report, f"{word} {os.getpid()}\\n".encode())
 async def main():
@@ -68,7 +69,7 @@ def logs() -> Iterator[list[Any]]:
         yield captured
 
 
-def watched(reports: Reports, code: str, silence_timeout_s: float = 1.0) -> Pool:
+def watched(reports: Reports, code: str, silence_timeout_s: float = 0.5) -> Pool:
     argv = (sys.executable, "-c", PRELUDE + code, CHILD_NAME, str(reports.write_end))
     return Pool(
         [
@@ -99,7 +100,7 @@ async def test_a_child_whose_loop_stands_still_is_replaced_and_the_log_says_wher
         assert await pid_of(reports) != first
 
     silent = named(logs, "process_silent")[0]
-    assert (silent["process"], silent["pid"], silent["silent_s"]) == ("child", first, 1.0)
+    assert (silent["process"], silent["pid"], silent["silent_s"]) == ("child", first, 0.5)
     assert "in hold_everything_up" in silent["stack"]
     assert named(logs, "process_died")[0]["exit"] == "SIGKILL"
 
@@ -123,7 +124,7 @@ async def test_a_child_that_moves_is_left_alone_though_its_supervisor_was_stoppe
         first = await pid_of(reports)
         os.kill(first, signal.SIGSTOP)
         # Both stand still, as when a machine sleeps: the supervisor for three times the time-out.
-        stand_still(3.0)
+        stand_still(1.5)
         os.kill(first, signal.SIGCONT)
         os.kill(first, signal.SIGTERM)  # so that there is something to wait for
         await pid_of(reports)
