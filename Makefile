@@ -3,18 +3,25 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+
+# How many runs `make simulate` makes, or which (500..600); and the first one.
+SEEDS ?= 1000
+FIRST ?= 1
+
 PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 # pyright would ask the package index for newer versions of itself at every run.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo bench bench-full test check lint types imports format clean
+.PHONY: help demo bench bench-full simulate test check lint types imports format clean
 
 help:
 	@echo "make demo     run the whole story on real input, with live progress"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types, import directions, then the tests"
+	@echo "make simulate SEEDS=1000   simulate workers under faults, by seeds (also 500..600, FIRST=500)"
+	@echo "make simulate REPLAY=4711  show one seed's run, event by event"
 	@echo "make bench    measure, beside the floor measured in the same run"
 	@echo "make bench-full   the same with a million tasks; takes some ten minutes"
 	@echo "make format   format the code and sort the imports"
@@ -29,6 +36,9 @@ bench: .venv/run.stamp
 
 bench-full: .venv/run.stamp
 	@$(BIN)/python -m bench --full
+
+simulate: .venv/dev.stamp
+	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))
 
 test: .venv/dev.stamp
 	@$(BIN)/pytest

@@ -50,8 +50,9 @@ class Deadlines:
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        due = loop.time() / RESOLUTION_S
-        for slot in [slot for slot in self._slots if slot <= due]:
+        now_s = loop.time()
+        # Compared as the timer was set: a quotient may be a hair less, and ring again at once.
+        for slot in [slot for slot in self._slots if slot * RESOLUTION_S <= now_s]:
             for call in self._slots.pop(slot):
                 call()
         if self._slots:

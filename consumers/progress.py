@@ -1,6 +1,7 @@
 """Progress reports on their way to the ledger: merged, so that a chatty handler stays cheap."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -43,7 +44,6 @@ class ProgressReporter:
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0 and not self._closing.is_set():
-            try:
-                await asyncio.wait_for(self._closing.wait(), seconds)
-            except TimeoutError:
-                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._closing.wait()

@@ -1,6 +1,7 @@
 """The life of a background role, written once: start, step again and again, stop."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -94,10 +95,9 @@ class Service:
                 await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
 
 def backoff_s(failures: int) -> float:

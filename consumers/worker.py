@@ -438,7 +438,14 @@ class Worker:
         else:
             # Canceled, or started by another worker, since it was claimed.
             log.info("claim_dropped", **told)
+            await self._drop(delivery)
+
+    async def _drop(self, delivery: Delivery) -> None:
+        try:
             await self._store.drop(delivery)
+        except Rejection as rejection:
+            # It is found again as a stale claim, and dropped then.
+            log.info("claim_not_dropped", task_id=delivery.task_id, reason=rejection.message)
 
     def _log_unwritten(self, attempt: Attempt, rejection: Rejection) -> None:
         # Its lease runs out, and it is tried again.

@@ -35,8 +35,18 @@ def place_of(task: Task) -> list[str]:
 
 async def places_of(store: MemoryStore | RedisStore) -> Places:
     """Every task that waits anywhere, and where."""
+    if isinstance(store, MemoryStore):
+        return places_in(store)
+    return _by_task(await _on_server(store))
+
+
+def places_in(store: MemoryStore, *, pending: bool = True) -> Places:
+    """The same without waiting; claims that are not yet started can be left out."""
+    return _by_task(_in_memory(store, pending=pending))
+
+
+def _by_task(found: list[tuple[str, str]]) -> Places:
     places: Places = {}
-    found = _in_memory(store) if isinstance(store, MemoryStore) else await _on_server(store)
     for task_id, place in sorted(found):
         places.setdefault(task_id, []).append(place)
     return places
@@ -47,7 +57,7 @@ async def assert_quiescent(store: MemoryStore | RedisStore) -> None:
     assert await places_of(store) == {}
 
 
-def _in_memory(store: MemoryStore) -> list[tuple[str, str]]:
+def _in_memory(store: MemoryStore, *, pending: bool) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for partition in store.contents:
         for queue, line in partition.queues.lines.items():
@@ -57,7 +67,7 @@ def _in_memory(store: MemoryStore) -> list[tuple[str, str]]:
             found += [(task_id, f"ready:{queue_name(queue)}") for task_id in held]
             for entry in line.ready.values():
                 found.append((entry.task_id, f"ready:{queue_name(queue)}"))
-                if entry.delivered_at is not None:
+                if pending and entry.delivered_at is not None:
                     found.append((entry.task_id, f"pending:{queue_name(queue)}"))
         found += [(task_id, f"due:{at}") for task_id, at in partition.due.items()]
         found += [(task_id, f"lease:{attempt}") for task_id, attempt in partition.leases]
