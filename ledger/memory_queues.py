@@ -109,7 +109,10 @@ class WaitingLines:
         self._held = 0
 
     def line(self, queue: Queue) -> WaitingLine:
-        return self.lines.setdefault(queue, WaitingLine())
+        line = self.lines.get(queue)
+        if line is None:
+            line = self.lines[queue] = WaitingLine()
+        return line
 
     def admit(self, task_type: str, kb_id: str, by: int) -> None:
         """A task began (1) or ceased (-1) to stand in line or to run."""
@@ -169,6 +172,10 @@ class WaitingLines:
         one was taken before by `wake`."""
         found: list[tuple[Queue, str]] = []
         for queue in queues:
+            if len(found) >= count:
+                break
+            if queue not in self.lines:
+                continue
             # In the second round what is missing is made to stand in line first.
             for of_backlog in (False, True):
                 wanted = count - len(found)
@@ -186,6 +193,8 @@ class WaitingLines:
     def wake(self, queues: Sequence[Queue], now_ms: int) -> list[tuple[Queue, str]]:
         """The first in line, as a blocked reader gets it: without a look at who stands behind."""
         for queue in queues:
+            if queue not in self.lines:
+                continue
             for name in self._untaken(queue)[:1]:
                 self.line(queue).ready[name].delivered_at = now_ms
                 return [(queue, name)]
@@ -198,6 +207,7 @@ class WaitingLines:
         found = [
             (queue, name)
             for queue in queues
+            if queue in self.lines
             for name, entry in self.line(queue).ready.items()
             if entry.delivered_at is not None and entry.delivered_at <= now_ms - idle_ms
         ][:count]

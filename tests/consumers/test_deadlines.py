@@ -1,9 +1,12 @@
 """Time limits that share a timer."""
 
 import asyncio
+import functools
 from collections.abc import Callable
+from random import Random
 
 from consumers.deadlines import RESOLUTION_S, Deadlines
+from tests.simulation.loop import VirtualLoop
 
 PATIENCE_S = 10
 
@@ -74,3 +77,20 @@ async def test_a_call_may_set_the_next() -> None:
     await rung.times(2)
 
     assert rung.names == ["first", "again"]
+
+
+def test_a_bell_rings_once_for_what_is_due() -> None:
+    """Times that are no whole fractions of a second must not be due and not due at once."""
+    loop = VirtualLoop(Random(1))  # noqa: S311 - the order of callbacks has to be repeatable
+    called: list[int] = []
+
+    async def ring_all() -> None:
+        deadlines = Deadlines()
+        for number in range(400):
+            deadlines.add(number * RESOLUTION_S, functools.partial(called.append, number))
+        await asyncio.sleep(400 * RESOLUTION_S + 1)
+
+    loop.run(ring_all())
+
+    assert called == list(range(400))
+    assert loop.callbacks < 2 * len(called)

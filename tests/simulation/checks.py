@@ -364,7 +364,7 @@ class CancelKept(Check):
 
 class RetriesCounted(Check):
     """Between a submission (or a manual retry) and the end, retries count up to max_retries; only
-    what a worker gave back in order is not counted."""
+    what a worker gave back in order, and what a handler put off, is not counted."""
 
     name = "retries are counted"
 
@@ -372,6 +372,7 @@ class RetriesCounted(Check):
         super().__init__(fail)
         self._max: dict[str, int] = {}
         self._count: defaultdict[str, int] = defaultdict(int)
+        self._postponed: defaultdict[str, int] = defaultdict(int)
         self._failed: dict[str, AttemptFailed] = {}
 
     def event(self, seen: Seen) -> None:
@@ -380,7 +381,7 @@ class RetriesCounted(Check):
             case TaskSubmitted():
                 self._max[task_id] = event.max_retries
             case TaskRetried():
-                self._count[task_id] = 0
+                self._count[task_id] = self._postponed[task_id] = 0
             case AttemptFailed():
                 self._failed[task_id] = event
             case RetryScheduled():
@@ -400,7 +401,9 @@ class RetriesCounted(Check):
             and failed.error_kind is ErrorKind.WORKER_LOST
             and seen.actor != "reaper"
         )
-        expected = self._count[task_id] + (0 if is_given_back else 1)
+        is_put_off = event.postponements == self._postponed[task_id] + 1
+        self._postponed[task_id] = event.postponements
+        expected = self._count[task_id] + (0 if is_given_back or is_put_off else 1)
         if event.retry_count != expected or expected > self._max.get(task_id, 0):
             most = self._max.get(task_id)
             self.fail(f"{seen} counts {event.retry_count}, not {expected}, of {most}")
@@ -426,11 +429,12 @@ class PriorityBound(Check):
         fresh = [claim.delivery.queue.priority for claim in claimed[already:]]
         if not fresh:
             return
-        ready = store.contents[partition].ready
+        lines = store.contents[partition].queues
         left = [
             queue.priority
             for queue in queues
-            if any(entry.delivered_at is None for entry in ready.get(queue, {}).values())
+            if (line := lines.lines.get(queue)) is not None
+            and (line.untaken or (line.backlog.tasks and lines.could_move_up(queue)))
         ]
         key = (process.name, partition)
         if not left or min(map(_urgency, fresh)) <= min(map(_urgency, left)):
@@ -449,6 +453,42 @@ def _urgency(priority: Priority) -> int:
 
 
 _URGENCIES: Final = {priority: -place for place, priority in enumerate(Priority)}
+
+
+class LimitsHold(Check):
+    """No more tasks of a type or of a kb_id run at once than their limit lets; and when nothing
+    waits or runs any more, nothing counts against a limit."""
+
+    name = "limits hold"
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        super().__init__(fail)
+        self._names: dict[str, tuple[str, str]] = {}
+        self._running: dict[str, tuple[str, str]] = {}
+
+    def event(self, seen: Seen) -> None:
+        event, task_id = seen.event, seen.task_id
+        if isinstance(event, TaskSubmitted):
+            self._names[task_id] = (f"type:{event.task_type}", f"kb:{event.kb_id}")
+        elif isinstance(event, TaskStarted):
+            self._running[task_id] = self._names.get(task_id, ("", ""))
+        elif isinstance(event, (*FINALS, AttemptFailed)):
+            self._running.pop(task_id, None)
+
+    def appended(self, store: MemoryStore) -> None:
+        for number, partition in enumerate(store.contents):
+            for name, limit in partition.queues.limits.items():
+                running = sum(
+                    name in names and store.partition_of(task_id) == number
+                    for task_id, names in self._running.items()
+                )
+                if running > limit:
+                    self.fail(f"{running} of {name} run in partition {number}, of {limit}")
+
+    def end(self, ending: Ending) -> None:
+        for partition in ending.store.contents:
+            if partition.queues.admitted and not ending.unfinished:
+                self.fail(f"still counted: {dict(partition.queues.admitted)}")
 
 
 class RolesHold(Check):
@@ -474,5 +514,6 @@ ALL: Final[tuple[type[Check], ...]] = (
     CancelKept,
     RetriesCounted,
     PriorityBound,
+    LimitsHold,
     RolesHold,
 )

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from consumers.classification import PermanentError, RetryLater
 from consumers.context import Context
-from consumers.handlers import ExecutorKind, Handler, PermanentError
+from consumers.handlers import ExecutorKind, Handler
 from ledger.retry_policy import RetryPolicy
 from tests.simulation.checks import HandlerRun
 from tests.simulation.plan import RETRY_BASE_MS, RETRY_CAP_MS, TASK_TYPES
@@ -17,7 +18,7 @@ POLICY: Final = RetryPolicy(base_ms=RETRY_BASE_MS, cap_ms=RETRY_CAP_MS)
 
 ENDINGS: Final = (
     *("return",) * 10,
-    *("fail", "fail", "permanent", "hang", "ignore", "cancel itself"),
+    *("fail", "fail", "later", "permanent", "hang", "ignore", "cancel itself"),
 )
 """How an attempt may go, and how often."""
 
@@ -64,6 +65,8 @@ async def _work(context: Context, payload: dict[str, Any], run: HandlerRun) -> N
     match ending:
         case "fail":
             raise ValueError("made up")
+        case "later":
+            raise RetryLater(0.5)
         case "permanent":
             raise PermanentError("made up for good")
         case "hang":

@@ -59,6 +59,10 @@ AT_ONCE: Final = 0.6
 """The part of calls that take no time."""
 
 
+class Over(BaseException):
+    """The run has ended; whoever still calls is being disposed of."""
+
+
 class Network:
     """The ledger, and how it is reached."""
 
@@ -200,6 +204,8 @@ class Link:
 
     async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         network = self._network
+        if network.loop.is_over:
+            raise Over
         if network.active:
             if network.loop.time() < network.outage_until_s:
                 await self._meet_outage()

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.system.events import LimitScope
 from tests.simulation.network import IN_CALLS, Fault
 
 TASK_TYPES: Final = ("parse", "embed", "index")
@@ -34,6 +35,8 @@ class Plan(msgspec.Struct, frozen=True):
     lease_ms: int
     pending_idle_ms: int
     queue_max: int
+    limits: tuple[tuple[LimitScope, str, int], ...]
+    """How many tasks of a type or of a kb_id may run at once."""
     is_crowded: bool
     """Many quick tasks and one slot, so that priorities matter."""
 
@@ -58,5 +61,15 @@ def draw_plan(chance: Random) -> Plan:
         lease_ms=chance.choice((2_000, 3_000)),
         pending_idle_ms=chance.choice((1_000, 2_000)),
         queue_max=chance.choice((0, 0, 0, 2)),
+        limits=_draw_limits(chance),
         is_crowded=is_crowded,
     )
+
+
+def _draw_limits(chance: Random) -> tuple[tuple[LimitScope, str, int], ...]:
+    limits: list[tuple[LimitScope, str, int]] = []
+    if chance.random() < 0.2:
+        limits.append((LimitScope.TYPE, chance.choice(TASK_TYPES), chance.choice((1, 2))))
+    if chance.random() < 0.2:
+        limits.append((LimitScope.KB, chance.choice(KB_IDS), chance.choice((1, 2))))
+    return tuple(limits)

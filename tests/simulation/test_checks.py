@@ -16,6 +16,7 @@ from ledger import transact as transact_module
 from ledger.commands import Command, FailAttempt
 from ledger.decide import decide
 from ledger.events import AttemptFailed, ErrorKind, Event, RetryScheduled, TaskStarted
+from ledger.memory_queues import WaitingLines
 from ledger.memory_store import MemoryStore, Partition, Snapshot
 from ledger.placement import Due, Leased, Queue
 from ledger.rejections import Rejection, RejectionCode
@@ -30,11 +31,12 @@ from ledger.store import (
     Store,
     Written,
 )
+from ledger.system.events import LimitScope
 from ledger.task import Task
 from ledger.transact import Committed, transact
 from tests.simulation.checks import ALL
 from tests.simulation.network import Fault
-from tests.simulation.plan import Plan, draw_plan
+from tests.simulation.plan import TASK_TYPES, Plan, draw_plan
 from tests.simulation.world import simulate
 
 SEEDS_MAX = 150
@@ -50,6 +52,7 @@ CALM = replace(
     rates={},
     disasters=(),
     queue_max=0,
+    limits=(),
     is_crowded=False,
 )
 CROWDED = replace(CALM, workers=1, concurrency=1, wishes=25, is_crowded=True)
@@ -189,7 +192,7 @@ def test_a_worker_that_ignores_the_fence_is_caught(monkeypatch: pytest.MonkeyPat
             task = await store.load(task_id)
             assert task is not None
             command = replace(command, attempt=task.state.attempt)
-            return await transact(store, task_id, command, **{**others, "known": task})
+            return await transact(store, task_id, command, meta=others["meta"], known=task)
 
     monkeypatch.setattr(attempt_module, "transact", insist)
 
@@ -241,6 +244,16 @@ def test_urgent_tasks_that_starve_others_are_caught(monkeypatch: pytest.MonkeyPa
 
 def test_a_store_that_serves_the_least_urgent_first_is_caught():
     catches("the priority order and its bound", plan=CROWDED, make_store=UpsideDown)
+
+
+def test_a_limit_that_is_not_kept_is_caught(monkeypatch: pytest.MonkeyPatch):
+    def has_room(lines: WaitingLines, name: str) -> bool:
+        return True
+
+    monkeypatch.setattr(WaitingLines, "_has_room", has_room)
+    limits = tuple((LimitScope.TYPE, kind, 1) for kind in TASK_TYPES)
+
+    catches("limits hold", plan=replace(CALM, limits=limits))
 
 
 def test_a_role_that_breaks_is_caught():

@@ -89,7 +89,8 @@ class Watch:
         partition = store.partition_of(step.after.id)
         events = store.contents[partition].events
         for recorded in events[self._seen[partition] :]:
-            self._event(process, recorded)
+            if not recorded.of_system:
+                self._event(process, recorded)
         self._seen[partition] = len(events)
         if isinstance(outcome, Written):
             for tell in self._on_append:
