@@ -12,7 +12,19 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from bench import drain, estimate, lag, latency, lists, memory, peers, rebuild, rest, submit
+from bench import (
+    drain,
+    estimate,
+    fairness,
+    lag,
+    latency,
+    lists,
+    memory,
+    peers,
+    rebuild,
+    rest,
+    submit,
+)
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
 from bench.scale import FULL, QUICK, USUAL, Scale
@@ -21,6 +33,7 @@ from bench.servers import run_server
 BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] = {
     "submit": submit.run,
     "drain": drain.run,
+    "fairness": fairness.run,
     "rest": rest.run,
     "latency": latency.run,
     "memory": memory.run,

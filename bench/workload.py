@@ -43,8 +43,8 @@ def new_id() -> str:
     return str(uuid7())
 
 
-def new_submission(payload: bytes = PAYLOAD) -> TaskSubmitted:
-    return TaskSubmitted(TASK_TYPE, KB_ID, msgspec.Raw(payload))
+def new_submission(payload: bytes = PAYLOAD, kb_id: str = KB_ID) -> TaskSubmitted:
+    return TaskSubmitted(TASK_TYPE, kb_id, msgspec.Raw(payload))
 
 
 def request_body(payload: bytes = PAYLOAD) -> bytes:

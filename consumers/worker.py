@@ -7,6 +7,7 @@ one that renews leases; one that looks for claims which other workers never star
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 import secrets
 import socket
@@ -44,9 +45,12 @@ READY_WAIT_MS: Final = 1_000
 PAUSED_WAIT_MS: Final = 200
 """The same while a type is paused, so that it is taken up again soon after it is resumed."""
 
-FULL_CLAIMS_MAX: Final = 16
-"""After so many claims in a row that left something waiting, one task is taken from the least
-urgent queue that has any: urgent tasks delay the others, they do not starve them."""
+PASSED_OVER_MAX: Final = 64
+"""After so many tasks in a row that left others waiting, the next one is taken out of order, from a
+less urgent queue that has any: urgent tasks delay the others, they do not starve them."""
+
+_LESS_URGENT: Final = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+"""Take turns at that, so that none of them starves behind another."""
 
 ABANDONED_THREADS_MAX: Final = 100
 """A worker with so many threads that nobody can stop drains and ends; its supervisor starts it
@@ -121,7 +125,9 @@ class Worker:
         self._slot_freed = asyncio.Event()
         self._types = list(handlers)
         """In turn: those that were served last come last."""
-        self._full_claims = [0] * store.partitions
+        self._passing_over = [0] * store.partitions
+        """Tasks that were taken since something less urgent was, or nothing was left waiting."""
+        self._turns_of_less_urgent = itertools.cycle(_LESS_URGENT)
         self._delivered: dict[int, list[Delivery]] = {}
         self.tasks_taken = 0
         self._presence = Presence(
@@ -212,8 +218,8 @@ class Worker:
     async def _claim(self, partition: int) -> float:
         """Take as many tasks as there is room for; when there are fewer, wait for the next one."""
         await self._pauses.known()
-        fair = self._full_claims[partition] >= FULL_CLAIMS_MAX
-        queues = self._queues_in_turn(least_urgent_first=fair)
+        fair = self._passing_over[partition] >= PASSED_OVER_MAX
+        queues = self._queues_in_turn(self._out_of_order() if fair else tuple(Priority))
         if not queues:
             await self._pauses.change(READY_WAIT_MS / 1000)
             return 0.0
@@ -227,9 +233,9 @@ class Worker:
         finally:
             self._free(room)
         if fair or len(claimed) < room:
-            self._full_claims[partition] = 0
+            self._passing_over[partition] = 0
         else:
-            self._full_claims[partition] += 1
+            self._passing_over[partition] += len(claimed)
         if len(claimed) < room and not self.stopping:
             wait_ms = PAUSED_WAIT_MS if self._pauses else READY_WAIT_MS
             delivered = await self._store.wait_ready(partition, queues, wait_ms)
@@ -277,11 +283,15 @@ class Worker:
         self._reserved -= room
         self._slot_freed.set()
 
-    def _queues_in_turn(self, *, least_urgent_first: bool = False) -> list[Queue]:
+    def _queues_in_turn(self, priorities: Sequence[Priority]) -> list[Queue]:
         """Priorities in order; within one, the task types in turn. Not those that are paused."""
-        priorities = reversed(Priority) if least_urgent_first else Priority
         types = [kind for kind in self._types if kind not in self._pauses]
         return [Queue(kind, priority) for priority in priorities for kind in types]
+
+    def _out_of_order(self) -> Sequence[Priority]:
+        """One of the less urgent first, then the least urgent ones."""
+        first = next(self._turns_of_less_urgent)
+        return (first, *(p for p in reversed(Priority) if p is not first))
 
     def _pass_turn(self, claimed: Sequence[Claimed]) -> None:
         """Types without work pass their turns on to all others alike, not to the next in line."""
@@ -293,7 +303,7 @@ class Worker:
         pause_s = self._options.pending_idle_ms / 1000
         await self._pauses.known()
         for partition in range(self._store.partitions):
-            queues = self._queues_in_turn()
+            queues = self._queues_in_turn(tuple(Priority))
             room = await self._reserve_for_stale() if queues else 0
             if not room:
                 break

@@ -8,9 +8,10 @@ import pytest
 
 from consumers import Context
 from consumers.scheduler import Scheduler
+from consumers.worker import PASSED_OVER_MAX
 from ledger.events import Priority
 from ledger.keys import GROUP, PartitionKeys
-from ledger.placement import Queue
+from ledger.placement import STAGED_MAX, Queue
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.task import Status
@@ -131,25 +132,45 @@ async def test_types_without_work_give_their_turns_to_nobody_in_particular(
     assert rounds == [{"c", "d"}] * 6
 
 
-async def test_a_less_urgent_task_is_not_starved_by_others_without_end(store: RedisStore) -> None:
+async def test_less_urgent_tasks_are_not_starved_by_others_without_end(store: RedisStore) -> None:
+    """Nor by one another: there is always another one of each priority but those looked for."""
     ran: list[Priority] = []
+    wanted = (Priority.NORMAL, Priority.LOW)
 
     async def note(context: Context, payload: dict[str, str]) -> None:
         ran.append(Priority(payload["priority"]))
-        if Priority.LOW not in ran:
-            # There is always another critical one.
-            await submit_note(Priority.CRITICAL)
+        if not set(wanted) <= set(ran):
+            await submit_note(ran[-1])
 
     async def submit_note(priority: Priority) -> str:
         return await submit(store, "note", {"priority": priority}, priority=priority)
 
-    for _ in range(5):
-        await submit_note(Priority.CRITICAL)
-    low = await submit_note(Priority.LOW)
+    task_ids = [await submit_note(priority) for priority in Priority for _ in range(5)]
     async with working(store, handles("note", note), concurrency=2):
-        await until(store, low, Status.COMPLETED)
+        await until(store, task_ids[-1], Status.COMPLETED)
 
-    assert len(ran) < 200
+    first_of_both = max(ran.index(priority) for priority in wanted)
+    assert first_of_both <= 3 * (PASSED_OVER_MAX + 2)
+
+
+async def test_a_kb_id_with_much_to_do_does_not_delay_the_first_task_of_another(
+    store: RedisStore,
+) -> None:
+    """It waits behind those that stand in line, and behind one of each other kb_id."""
+    ran: list[str] = []
+
+    async def note(context: Context, payload: object) -> None:
+        ran.append(context.kb_id)
+
+    for _ in range(100):
+        await submit(store, "note", kb_id="greedy")
+    await submit(store, "note", kb_id="also there")
+    modest = await submit(store, "note", kb_id="modest")
+    async with working(store, handles("note", note), concurrency=1):
+        await until(store, modest, Status.COMPLETED)
+
+    assert ran.index("modest") <= STAGED_MAX + 2
+    assert ran.count("greedy") <= STAGED_MAX + 2
 
 
 async def test_no_more_tasks_run_at_once_than_the_worker_may(store: RedisStore) -> None:
