@@ -1,8 +1,8 @@
 """How long the first task of one kb_id waits while another has very many waiting.
 
 A backlog of one kb_id is worked off by one worker process; meanwhile tasks of other kb_ids come,
-one of each. Told are the tasks that were started between a submission and its own start, and how long
-that took, beside the same with nothing else waiting.
+one of each. Told are the tasks that were started between a submission and its own start, and how
+long that took, beside the same with nothing else waiting.
 """
 
 import asyncio
