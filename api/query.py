@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import inspect
 
+from api.comma_list import values_of
 from api.errors import ApiError, invalid
 from api.exchange import Exchange
 
@@ -23,12 +24,6 @@ Query = TypeVar("Query", bound=msgspec.Struct)
 
 _AT_FIELD = re.compile(r"at `\$\.(\w+)")
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
-
-# A list's values are separated by commas, also where the commas were percent-encoded, as many
-# clients do. A comma that belongs to a value therefore stands behind a backslash, and a backslash
-# may: it must where the value goes on with a comma or a backslash, or ends.
-_VALUE: Final = re.compile(r"(?:^|,)((?:\\[\\,]|[^,])*)")
-_ESCAPED: Final = re.compile(r"\\([\\,])")
 
 
 class QueryReader(Generic[Query]):
@@ -51,7 +46,7 @@ class QueryReader(Generic[Query]):
         if not found and self._nothing_given is not None:
             return self._nothing_given
         for name in self._lists & found.keys():
-            found[name] = [_ESCAPED.sub(r"\1", value) for value in _VALUE.findall(found[name])]
+            found[name] = values_of(found[name])
         for name in self._numbers & found.keys():
             # Read as JSON, 1.0 and 1e2 would be whole numbers too.
             if not _WHOLE.fullmatch(found[name]):

@@ -114,6 +114,13 @@ _add(
     "Queue a failed or canceled task again.",
     "ledgerq retry 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
 )
+# Its examples stand with its own commands: an App that is loaded lazily brings them itself.
+app.command(
+    "api.cli.dead_letters:app",
+    name="dead-letters",
+    help="Show failed tasks by the way in which they failed, and queue them again in bulk.",
+    group=TASKS,
+)
 _add(
     TASKS,
     "explain",

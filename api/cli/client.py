@@ -14,6 +14,7 @@ from api.cli.failures import CliError
 from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
+DEAD_LETTERS: Final = "/api/v1/dead-letters"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """Beyond what a request may wait for."""
@@ -81,6 +82,8 @@ class Answer(msgspec.Struct, frozen=True):
     json: bytes
     behind_ms: int
     """How much older it is than the ledger's last event; 0 when nothing is missing."""
+    position: str | None = None
+    """How far it has seen the ledger; of a write, where that stands."""
 
 
 class _System(msgspec.Struct, frozen=True):
@@ -176,6 +179,16 @@ class Service:
     def task_stats(self, query: Mapping[str, str]) -> Answer:
         """Counts of tasks; the query as in the API."""
         return _answer(self._respond("GET", "/api/v1/stats/tasks", query=query))
+
+    def dead_letters(self, query: Mapping[str, str]) -> Answer:
+        """A page of failed tasks by the way in which they failed; the query as in the API."""
+        return _answer(self._respond("GET", DEAD_LETTERS, query=query))
+
+    def retry_dead_letters(self, body: bytes, position: str | None) -> Answer:
+        """Queue failed tasks again; the body as in the API. `position`: see at least that."""
+        seen = {} if position is None else {"ledger-position": position}
+        path = f"{DEAD_LETTERS}/retry"
+        return _answer(self._respond("POST", path, body=body, headers=seen))
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""
@@ -274,7 +287,8 @@ def _answer(response: httpx2.Response) -> Answer:
     behind = response.headers.get("projection-lag", "")
     # An answer that lacks an event of the same ms is old too.
     known = behind.isascii() and behind.isdigit()
-    return Answer(response.content, max(1, int(behind)) if known else 0)
+    behind_ms = max(1, int(behind)) if known else 0
+    return Answer(response.content, behind_ms, response.headers.get("ledger-position"))
 
 
 def _task(answer: bytes) -> Task:

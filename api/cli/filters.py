@@ -23,6 +23,41 @@ CreatedAfter = Annotated[
     ),
 ]
 
+CreatedBefore = Annotated[
+    str | None,
+    Parameter(
+        name="--created-before", help="created before this time, or longer ago", metavar="TIME"
+    ),
+]
+FailedAfter = Annotated[
+    str | None,
+    Parameter(
+        name="--failed-after", help="failed after this time, or less long ago", metavar="TIME"
+    ),
+]
+FailedBefore = Annotated[
+    str | None,
+    Parameter(
+        name="--failed-before", help="failed before this time, or longer ago", metavar="TIME"
+    ),
+]
+ErrorKinds = Annotated[
+    str | None,
+    Parameter(
+        name="--error-kind",
+        help="failed for such a reason: retryable, permanent, timeout, worker_lost",
+        metavar="KIND,...",
+    ),
+]
+Fingerprints = Annotated[
+    str | None,
+    Parameter(
+        name="--fingerprint",
+        help="failed in one of these ways, as `ledgerq dead-letters` names them",
+        metavar="FINGERPRINT,...",
+    ),
+]
+
 
 def sent(**filters: Any) -> dict[str, str]:
     """The query of what was given."""

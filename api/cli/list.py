@@ -7,7 +7,16 @@ import msgspec
 from cyclopts import Parameter
 
 from api.cli.client import Service, say_how_old
-from api.cli.filters import CreatedAfter, Kbs, Priorities, Statuses, Types, sent
+from api.cli.filters import (
+    CreatedAfter,
+    CreatedBefore,
+    Fingerprints,
+    Kbs,
+    Priorities,
+    Statuses,
+    Types,
+    sent,
+)
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import print_json, print_table, shortened
 
@@ -50,9 +59,8 @@ def list(
         str | None, Parameter(help="that these workers have, or had last", metavar="WORKER,...")
     ] = None,
     created_after: CreatedAfter = None,
-    created_before: Annotated[
-        str | None, Parameter(help="created before this time, or longer ago", metavar="TIME")
-    ] = None,
+    created_before: CreatedBefore = None,
+    fingerprint: Fingerprints = None,
     search: Annotated[
         str | None, Parameter(help="with this text in the error message", metavar="TEXT")
     ] = None,
@@ -82,6 +90,7 @@ def list(
         worker_id=worker,
         created_after=created_after,
         created_before=created_before,
+        fingerprint=fingerprint,
         q=search,
         sort_by=sort_by,
         sort_order=sort_order,

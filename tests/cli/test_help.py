@@ -21,6 +21,7 @@ COMMANDS = (
     "tail",
     "cancel",
     "retry",
+    "dead-letters",
     "explain",
     "workers",
     "history",
