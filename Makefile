@@ -14,7 +14,7 @@ PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo bench bench-full simulate test check lint types imports format clean
+.PHONY: help demo bench bench-full soak simulate test check lint types imports format clean
 
 help:
 	@echo "make demo     run the whole story on real input, with live progress"
@@ -24,6 +24,7 @@ help:
 	@echo "make simulate REPLAY=4711  show one seed's run, event by event"
 	@echo "make bench    measure, beside the floor measured in the same run"
 	@echo "make bench-full   the same with a million tasks; takes some ten minutes"
+	@echo "make soak     ten minutes of load, to see whether memory stays flat"
 	@echo "make format   format the code and sort the imports"
 	@echo "make clean    remove .venv and everything generated (never a data directory)"
 	@echo "PYTHON=...    the Python that .venv is made with (now: $(PYTHON))"
@@ -36,6 +37,9 @@ bench: .venv/run.stamp
 
 bench-full: .venv/run.stamp
 	@$(BIN)/python -m bench --full
+
+soak: .venv/run.stamp
+	@$(BIN)/python -m bench --full soak
 
 simulate: .venv/dev.stamp
 	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))

@@ -22,7 +22,9 @@ from bench import (
     memory,
     peers,
     rebuild,
+    recovery,
     rest,
+    soak,
     submit,
 )
 from bench.measure import Measured
@@ -41,8 +43,13 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "rebuild": rebuild.run,
     "lag": lag.run,
     "lists": lists.run,
+    "recovery": recovery.run,
     "peers": peers.run,
+    "soak": soak.run,
 }
+
+BY_NAME_ONLY: Final = frozenset(("soak",))
+"""Too long for a run of all."""
 
 
 async def run(names: Sequence[str], scale: Scale) -> Report:
@@ -63,7 +70,9 @@ def main() -> None:
         prog="python -m bench",
         description="Measure ledgerq beside the floors of this machine. See bench/README.md.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all but soak"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the tables as text too"
@@ -78,7 +87,9 @@ def main() -> None:
         parser.error(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     scale = QUICK if arguments.quick else FULL if arguments.full else USUAL
-    report = uvloop.run(run(arguments.names or list(BENCHES), scale))
+    report = uvloop.run(
+        run(arguments.names or [name for name in BENCHES if name not in BY_NAME_ONLY], scale)
+    )
     print_report(Console(), report)
     if arguments.json is not None:
         write_json(arguments.json, report)

@@ -18,7 +18,7 @@ log = structlog.get_logger("reaper")
 
 META: Final = Meta(actor="reaper")
 
-PAUSE_CAP_MS: Final = 1_000
+PAUSE_CAP_MS: Final = 500
 """Longest pause before an attempt that follows a lost one: the task has waited for as long as the
 lease already, and its handler is not to blame. So a crash costs a task no more than its lease and
 two seconds, however often it was retried before."""
