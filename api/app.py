@@ -16,9 +16,11 @@ from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
 from api.lag import Lag
+from api.limits import Limits
 from api.live import Live
 from api.metrics import Metrics
 from api.overload import MemoryGuard
+from api.pauses import QueuePauses
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
@@ -71,6 +73,8 @@ class App:
             TaskStatistics(store, self.read_model, settings),
             SystemStatistics(store, self.read_model),
             QueueInfos(store, self.read_model, settings),
+            QueuePauses(store, settings),
+            Limits(store, settings),
             Explain(store, self._estimates),
             self.streams,
             self._health,

@@ -36,6 +36,7 @@ class Group(StrEnum):
 
     TASKS = "Tasks"
     STATISTICS = "Statistics and queues"
+    CONTROL = "Pauses and limits"
     FEED = "Live feed"
     OPERATIONS = "Operations"
 
@@ -72,6 +73,7 @@ class Operation(msgspec.Struct, frozen=True):
     query: type[msgspec.Struct] | None
     headers: tuple[HeaderInfo, ...]
     body: Any
+    body_may_be_absent: bool
 
 
 def operation(
@@ -83,6 +85,7 @@ def operation(
     query: type[msgspec.Struct] | None = None,
     headers: tuple[HeaderInfo, ...] = (),
     body: Any = None,
+    body_may_be_absent: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Describe the endpoint below. `id` is its name in generated clients, such as `submitTask`."""
 
@@ -98,6 +101,7 @@ def operation(
             query,
             headers,
             body,
+            body_may_be_absent,
         )
         setattr(endpoint, _DESCRIPTION, described)
         return endpoint

@@ -27,6 +27,9 @@ as there is of the task's own, since types take turns.
 
     completion = started + E[duration | duration > e]
 
+A limit of the type bounds `slots`. Nothing that waits is taken while the type is paused: then
+nothing is known.
+
 It assumes that this attempt succeeds, and that workers, durations and queues stay as they are. It
 is nothing (None) when no worker serves the type, when no attempt of it was ever measured, or when
 it, or each that could make room for it, takes longer than any before. It is never in the past.
@@ -105,6 +108,8 @@ class Load(msgspec.Struct, frozen=True):
     """When the attempts that are known to fill slots are likely to end, in ms, rising."""
     stuck: int = 0
     """Slots filled by attempts that take longer than any before: nobody knows their end."""
+    paused: bool = False
+    """No task of the type is taken: when it will be, nobody knows."""
     mean_ms: float | None = None
     """That of the durations, added up once for many questions."""
 
@@ -125,6 +130,8 @@ def completion_ms(task: Task, position: int, load: Load, now_ms: int) -> int | N
             return None
         case Leased():
             return _of_running(task, load.durations, now_ms)
+        case _ if load.paused:
+            return None
         case Ready():
             earliest_ms = now_ms
         case Due(at_ms):

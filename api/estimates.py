@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from api.estimate import Load, completion_ms
 from api.loads import Sample, keep, loads
+from ledger.codec import Undecodable
 from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection
 from ledger.store import Store
@@ -106,15 +107,15 @@ class Estimates:
     async def _load(self) -> Mapping[str, Load]:
         """What is known now; nothing while the ledger or the read model cannot be read."""
         try:
-            workers = await self._store.workers()
+            workers, system = await asyncio.gather(self._store.workers(), self._store.load_system())
             sample = Sample(asyncio.get_running_loop().time(), await self._read_figures())
             ids = running(workers)
             starts = await self._read_starts(ids)
-        except (Rejection, ForeignKey, RedisError, Unavailable) as error:
+        except (Rejection, ForeignKey, Undecodable, RedisError, Unavailable) as error:
             if not self._failing:
                 log.warning("no_estimates", reason=str(error))
             self._failing, self._samples = True, []
             return {}
         self._failing = False
         self._samples = keep(self._samples, sample)
-        return loads(self._samples, workers, starts)
+        return loads(self._samples, workers, starts, system.state)

@@ -84,7 +84,11 @@ class Exchange:
     @property
     def task_id(self) -> str:
         """The `{id}` of the path, whatever it looks like."""
-        return self.scope["path_params"]["task_id"]
+        return self.path_text("task_id")
+
+    def path_text(self, name: str) -> str:
+        """What stands in the path at `{name}`, decoded, whatever it looks like."""
+        return self.scope["path_params"][name]
 
     async def json_body(self, bytes_max: int) -> bytes:
         """The body, which says or leaves open that it is JSON.

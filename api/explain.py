@@ -11,12 +11,14 @@ from api.exchange import Exchange
 from api.reasons import Reason
 from api.scalars import Count, Moment, TaskId
 from api.waiting import queue_position
-from api.why import Facts, reasons
+from api.why import Facts, LimitMet, reasons
 from api.wire import moment_text, time_text
 from ledger.codec import encode
 from ledger.identity import is_task_id
 from ledger.rejections import RejectionCode
 from ledger.store import Store
+from ledger.system.events import LimitScope
+from ledger.system.state import System
 from ledger.task import Status, Task
 
 
@@ -57,16 +59,45 @@ class Explain:
             task.status,
             moment_text(facts.now_ms),
             facts.queue_position,
-            time_text(await self._estimates.of(task, facts.queue_position)),
+            time_text(await self._estimate(task, facts)),
             reasons(task, facts),
         )
         await exchange.respond(200, encode(explanation))
 
+    async def _estimate(self, task: Task, facts: Facts) -> int | None:
+        # What the estimates know of pauses may be a second old.
+        if facts.pause is not None and task.status is not Status.PROCESSING:
+            return None
+        return await self._estimates.of(task, facts.queue_position)
+
     async def _facts(self, task: Task) -> Facts:
-        position, workers, waiting, lease_until = await asyncio.gather(
+        position, workers, waiting, lease_until, system = await asyncio.gather(
             queue_position(self._store, task),
             self._store.workers(),
             self._store.waiting(task.submission.task_type),
             self._store.lease_until(task),
+            self._store.load_system(),
         )
-        return Facts(self._store.now_ms(), workers, position, waiting, lease_until)
+        return Facts(
+            self._store.now_ms(),
+            workers,
+            position,
+            waiting,
+            lease_until,
+            system.state.paused.get(task.submission.task_type),
+            await self._limits_met(task, system) if position else (),
+        )
+
+    async def _limits_met(self, task: Task, system: System) -> list[LimitMet]:
+        """The limits that hold the task back; none where it is among those that were admitted."""
+        submission, met = task.submission, list[LimitMet]()
+        of_task = {LimitScope.TYPE: submission.task_type, LimitScope.KB: submission.kb_id}
+        limits = {scope: system.state.limits(scope).get(name) for scope, name in of_task.items()}
+        if not any(limits.values()) or not await self._store.is_held(task):
+            return met
+        for scope, name in of_task.items():
+            limit = limits[scope]
+            [admitted] = await self._store.admitted(scope, (name,))
+            if limit is not None and admitted >= limit:
+                met.append(LimitMet(scope, name, limit, admitted))
+        return met

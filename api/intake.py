@@ -6,13 +6,14 @@ sizes, depth, hosts) is checked around it. An error names the field and what was
 """
 
 import re
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from api.bodies import BodyReader
+from api.kb_ids import KB_ID_EXPECTED, is_kb_id
 from api.refusals import UNREADABLE, Refusals
 from api.scalars import (
     KbId,
@@ -103,12 +104,11 @@ class Intake:
         self._batch_items_max = settings.batch_items_max
         self._callback_hosts = frozenset(host.lower() for host in settings.callback_hosts)
         self._refusals = Refusals(expected_of_submission(settings))
-        self._progress_refusals = Refusals(EXPECTED_OF_PROGRESS)
+        self._progress = BodyReader(ProgressBody, EXPECTED_OF_PROGRESS)
         self.body_bytes_max = 2 * settings.payload_bytes_max + ENVELOPE_BYTES_MAX
         self.batch_body_bytes_max = settings.batch_body_bytes_max
         self._decode_one = msgspec.json.Decoder(SubmissionBody).decode
         self._decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-        self._decode_progress = msgspec.json.Decoder(ProgressBody).decode
 
     def submission(self, body: bytes, body_sha256: str) -> TaskSubmitted:
         """The one submission in `body`. Raises ApiError: 400, or 413 for too large a payload."""
@@ -142,11 +142,7 @@ class Intake:
 
     def progress(self, body: bytes) -> ProgressBody:
         """The progress report in `body`. Raises ApiError (400)."""
-        try:
-            body.decode()
-            return decoded(self._decode_progress, body)
-        except UNREADABLE as error:
-            raise self._progress_refusals.unreadable(error, body) from None
+        return self._progress.read(body)
 
     def _decoded(self, document: bytes | msgspec.Raw) -> SubmissionBody:
         return decoded(self._decode_one, document)
@@ -156,7 +152,7 @@ class Intake:
     def _checked(self, sent: SubmissionBody, body_sha256: str, index: int | None) -> TaskSubmitted:
         if sent.task_type not in self._task_types:
             raise self._refusals.wrong("task_type", index)
-        if not sent.kb_id.isprintable() and _has_control_character(sent.kb_id):
+        if not is_kb_id(sent.kb_id):
             raise self._refusals.wrong("kb_id", index)
         self._check_object("payload", sent.payload, index)
         metadata = sent.metadata
@@ -224,7 +220,7 @@ def expected_of_submission(settings: Settings) -> dict[str, str]:
     hosts = ", ".join(settings.callback_hosts) or "none"
     return {
         "task_type": f"one of {', '.join(settings.known_task_types)}",
-        "kb_id": "text of 1 to 255 characters, without control characters",
+        "kb_id": KB_ID_EXPECTED,
         "payload": "a JSON object",
         "priority": f"one of {', '.join(reversed([p.value for p in Priority]))}",
         "max_retries": "a whole number from 0 to 100",
@@ -244,7 +240,3 @@ def _may_hold_huge_number(document: bytes) -> bool:
     """
     alike = document.translate(_DIGITS_ALIKE)
     return b"0e" in alike or _MANY_DIGITS in alike
-
-
-def _has_control_character(text: str) -> bool:
-    return any(unicodedata.category(character) == "Cc" for character in text)

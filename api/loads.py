@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from api.estimate import Durations, Load, Rival
+from ledger.system.state import INITIAL, SystemState
 from ledger.workers import WorkerSeen
 from projections.figures import BOUNDS_MS, NO_FIGURES, Figures
 from projections.starts import Start
@@ -45,15 +47,29 @@ def keep(samples: Sequence[Sample], new: Sample) -> list[Sample]:
 
 
 def loads(
-    samples: Sequence[Sample], workers: Sequence[WorkerSeen], starts: Mapping[str, Start]
+    samples: Sequence[Sample],
+    workers: Sequence[WorkerSeen],
+    starts: Mapping[str, Start],
+    system: SystemState = INITIAL.state,
 ) -> dict[str, Load]:
     """By type, of every type that some worker takes tasks of. `starts`, by task id, is of what
-    they run; what is not in it counts as just begun."""
+    they run; what is not in it counts as just begun. `system` has what is paused and limited."""
     taking = [w for w in workers if w.takes_tasks]
     types = {name for w in taking for name in w.report.task_types}
     durations = {name: _durations(name, samples) for name in types}
     ends = {w.report.id: _ends(w, starts, durations) for w in taking}
-    return {name: _load(name, samples, taking, durations, ends) for name in types}
+    found = {name: _load(name, samples, taking, durations, ends) for name in types}
+    return {name: _held_back(name, load, starts, system) for name, load in found.items()}
+
+
+def _held_back(name: str, load: Load, starts: Mapping[str, Start], system: SystemState) -> Load:
+    """The load under a pause and a limit of its type."""
+    limit = system.type_limits.get(name)
+    if limit is not None:
+        running = sum(start.task_type == name for start in starts.values())
+        free = max(0, min(load.free, limit - running))
+        load = replace(load, slots=min(load.slots, limit), free=free)
+    return replace(load, paused=True) if name in system.paused else load
 
 
 def _load(

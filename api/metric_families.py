@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
+from ledger.system.state import SystemState
 from ledger.workers import WorkerSeen, WorkerState
 from projections.metric_totals import NOTHING, Times, Totals
 from projections.read_model import VERSIONS, WENT_BACKWARDS
@@ -31,6 +32,7 @@ class Scrape(msgspec.Struct, frozen=True):
     workers: Sequence[WorkerSeen] | None
     task_types: Sequence[str] = ()
     """Those that the settings name."""
+    system: SystemState | None = None
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -43,6 +45,8 @@ def families(scrape: Scrape) -> Iterator[Metric]:
         yield from _of_projections(scrape.totals, scrape.lag_events)
     if scrape.workers is not None:
         yield from _of_workers(scrape.workers)
+    if scrape.system is not None:
+        yield from _of_controls(scrape.system, scrape.task_types)
 
 
 # -- what the ledger knows ------------------------------------------------------------------------
@@ -112,6 +116,23 @@ def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Metric]:
     yield _gauge("worker_pool_active_count", "Workers that are there.", active)
     idle = states.count(WorkerState.IDLE)
     yield _gauge("worker_pool_idle_count", "Of those, the ones that run nothing.", idle)
+
+
+def _of_controls(system: SystemState, task_types: Iterable[str]) -> Iterator[Metric]:
+    paused = GaugeMetricFamily(
+        "queue_paused", "Whether tasks of a type are held back.", labels=["type"]
+    )
+    for task_type in dict.fromkeys((*task_types, *sorted(system.paused))):
+        paused.add_metric([task_type], task_type in system.paused)
+    yield paused
+    limit = GaugeMetricFamily(
+        "type_limit",
+        "How many tasks of a type may run at once, where that is set.",
+        labels=["type"],
+    )
+    for task_type, most in system.type_limits.items():
+        limit.add_metric([task_type], most)
+    yield limit
 
 
 # -- what processes measured ----------------------------------------------------------------------

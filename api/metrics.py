@@ -67,15 +67,17 @@ class Metrics:
         is 0.
         """
         exchange.parameters()
-        meters, totals, workers = await asyncio.gather(
+        meters, totals, workers, system = await asyncio.gather(
             self._gather(),
             _or_none("read model", self._totals()),
             _or_none("workers", self._store.workers()),
+            _or_none("pauses and limits", self._store.load_system()),
         )
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
-        text = exposition(Scrape(meters, totals, lag, workers, self._task_types))
+        state = None if system is None else system.state
+        text = exposition(Scrape(meters, totals, lag, workers, self._task_types, state))
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)
 

@@ -26,7 +26,7 @@ from api.describe import (
 )
 from api.errors import ANSWERS, ErrorBody, ErrorCode
 from api.openapi_parts import REF, Parts, Schema, finished
-from api.scalars import ID_EXAMPLE, SETTING_MARK, TaskId
+from api.scalars import ID_EXAMPLE, SETTING_MARK, KbId, TaskId, TaskTypeName
 from ledger import __version__
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from api.resource import Resource
 
 JSON: Final = "application/json"
-PATH_PARAMETERS: Final[Mapping[str, Any]] = {"task_id": TaskId}
+PATH_PARAMETERS: Final[Mapping[str, Any]] = {
+    "task_id": TaskId,
+    "task_type": TaskTypeName,
+    "kb_id": KbId,
+}
 ANYWHERE: Final = (
     ErrorCode.INVALID_REQUEST,
     ErrorCode.HEADERS_TOO_LARGE,
@@ -49,6 +53,7 @@ WITH_BODY: Final = (*READING, ErrorCode.UNSUPPORTED_MEDIA_TYPE)
 GROUPS: Final[Mapping[Group, str]] = {
     Group.TASKS: "Submit tasks, read them, and change their course.",
     Group.STATISTICS: "What is going on: counts, rates, queues and workers.",
+    Group.CONTROL: "Hold tasks back: whole types, or what would be too many at once.",
     Group.FEED: "The ledger as it grows.",
     Group.OPERATIONS: "For probes, monitoring and tools.",
 }
@@ -86,7 +91,7 @@ def endpoints(table: Sequence[Route]) -> Iterator[Described]:
             operation = described(endpoint)
             if operation is None:
                 raise LookupError(f"{method} {route.path}: put @operation above {endpoint!r}")
-            yield Described(route.path, method, operation)
+            yield Described(route.path_format, method, operation)
 
 
 def document(table: Sequence[Route], settings: Settings) -> Schema:
@@ -151,7 +156,7 @@ def _operation(endpoint: Described, parts: Parts, all_of_them: list[Described]) 
     if operation.body is not None:
         schema = parts.shape(operation.body)
         described["requestBody"] = {
-            "required": True,
+            "required": not operation.body_may_be_absent,
             "content": {JSON: {"schema": schema}},
         }
     described["responses"] = _responses(endpoint, parts)
@@ -305,6 +310,8 @@ def _example(code: Code) -> Schema:
     details: Schema = {}
     if code is ErrorCode.INVALID_REQUEST:
         details = {"field": "kb_id", "expected": "text of 1 to 255 characters"}
+    elif code is RejectionCode.TOO_MANY_LIMITS:
+        details = {"kb_id": "kb-1"}
     elif code is RejectionCode.TASK_NOT_FOUND or status == 409:
         details = {"task_id": ID_EXAMPLE}
     return {"error": title, "message": title, "code": code.value, "details": details}

@@ -17,10 +17,18 @@ from api.preconditions import is_known
 from api.query import QueryReader
 from api.scalars import TimeOrAge, of_setting
 from api.waiting import queue_position
-from api.wire import History, TaskView, event_view, moment_text, parse_as_of, task_json
+from api.wire import (
+    History,
+    SystemHistory,
+    TaskView,
+    event_view,
+    moment_text,
+    parse_as_of,
+    task_json,
+)
 from ledger.codec import encode
 from ledger.evolve import fold
-from ledger.identity import is_task_id
+from ledger.identity import SYSTEM, is_task_id
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
 from ledger.store import Recorded, Store
@@ -124,6 +132,15 @@ class Queries:
         task_id = _task_id(exchange)
         history = await self._history(task_id)
         await exchange.respond(200, encode(History(task_id, [event_view(e) for e in history])))
+
+    @operation(
+        "getSystemEvents", Group.FEED, {200: Answer("What happened to the service.", SystemHistory)}
+    )
+    async def system_events(self, exchange: Exchange) -> None:
+        """Read the events that belong to no task: pauses, limits, lost workers."""
+        exchange.parameters()
+        history = await self._store.history(SYSTEM)
+        await exchange.respond(200, encode(SystemHistory([event_view(e) for e in history])))
 
     # -- now ----------------------------------------------------------------------------------
 

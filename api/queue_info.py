@@ -1,6 +1,6 @@
 """GET /api/v1/queues/info: what waits and what runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from api.describe import (
 )
 from api.exchange import Exchange
 from api.known_types import check_types
+from api.pauses import Paused, pause_view
 from api.query import QueryReader
 from api.read_model import ReadModel
 from api.scalars import Count, TaskTypeName
@@ -24,6 +25,7 @@ from ledger.events import Priority
 from ledger.placement import Queue
 from ledger.settings import Settings
 from ledger.store import Store
+from ledger.system.state import Pause
 from projections.queue_sizes import QueueSize
 
 
@@ -54,6 +56,7 @@ class QueueRow(msgspec.Struct, frozen=True):
     delayed: Delayed
     processing: Processing
     oldest_age_seconds: OldestAge
+    paused: Paused
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
@@ -102,10 +105,12 @@ class QueueInfos:
         sizes, headers = await self._read_model.ask(
             exchange, lambda models, wanted: models.queues(wanted)
         )
-        info = self._info(asked, sizes)
+        info = self._info(asked, sizes, (await self._store.load_system()).state.paused)
         await exchange.respond(200, encode(info), headers)
 
-    def _info(self, asked: QueueQuery, sizes: Sequence[QueueSize]) -> QueueInfo:
+    def _info(
+        self, asked: QueueQuery, sizes: Sequence[QueueSize], paused: Mapping[str, Pause]
+    ) -> QueueInfo:
         now_ms = self._store.now_ms()
         matching = [
             size
@@ -120,13 +125,17 @@ class QueueInfos:
             sum(size.delayed for size in matching),
             sum(size.processing for size in matching),
             _age_s(now_ms, (size.oldest_since for size in matching)),
-            UNSET if named else self._rows(now_ms, sizes),
+            UNSET if named else self._rows(now_ms, sizes, paused),
         )
 
-    def _rows(self, now_ms: int, sizes: Sequence[QueueSize]) -> list[QueueRow]:
-        """One row for each type and priority, those of known types that are empty too."""
+    def _rows(
+        self, now_ms: int, sizes: Sequence[QueueSize], paused: Mapping[str, Pause]
+    ) -> list[QueueRow]:
+        """One row for each type and priority, those that are empty too where the type is known or
+        paused."""
         found = {size.queue: size for size in sizes}
-        types = dict.fromkeys((*self._task_types, *sorted(q.task_type for q in found)))
+        others = sorted({*paused, *(queue.task_type for queue in found)})
+        types = dict.fromkeys((*self._task_types, *others))
         rows: list[QueueRow] = []
         for queue in (Queue(task_type, priority) for task_type in types for priority in Priority):
             size = found.get(queue) or QueueSize(queue, 0, 0, 0, None)
@@ -138,6 +147,7 @@ class QueueInfos:
                     size.delayed,
                     size.processing,
                     _age_s(now_ms, (size.oldest_since,)),
+                    pause_view(paused.get(queue.task_type)),
                 )
             )
         return rows

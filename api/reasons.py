@@ -3,6 +3,7 @@
 import msgspec
 
 from ledger.events import Priority
+from ledger.system.events import LimitScope
 from ledger.task import Status
 
 
@@ -32,6 +33,24 @@ class NotReleased(_Reason, frozen=True, tag="not_released"):
 
     until: str
     overdue_seconds: float
+
+
+class Paused(_Reason, frozen=True, tag="paused"):
+    """Somebody paused its queue."""
+
+    task_type: str
+    since: str
+    reason: str
+    by: str
+
+
+class Limited(_Reason, frozen=True, tag="limited"):
+    """As many tasks of its type, or of its knowledge base, run or are next as may."""
+
+    scope: LimitScope
+    name: str
+    limit: int
+    admitted: int
 
 
 class NoWorkerForType(_Reason, frozen=True, tag="no_worker_for_type"):
@@ -109,6 +128,8 @@ Reason = (
     DelayedUntil
     | RetryingAt
     | NotReleased
+    | Paused
+    | Limited
     | NoWorkerForType
     | AllWorkersBusy
     | BehindOthers

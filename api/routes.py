@@ -11,8 +11,10 @@ from api.docs_page import STYLESHEET
 from api.event_stream import EventStreams
 from api.explain import Explain
 from api.health import HealthChecks, live
+from api.limits import Limits
 from api.metrics import Metrics
 from api.pages import Pages
+from api.pauses import QueuePauses
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.resource import Resource
@@ -31,6 +33,8 @@ def routes(
     statistics: TaskStatistics,
     system: SystemStatistics,
     queues: QueueInfos,
+    pauses: QueuePauses,
+    limits: Limits,
     explain: Explain,
     streams: EventStreams,
     health: HealthChecks,
@@ -57,6 +61,19 @@ def routes(
         Route("/api/v1/stats/tasks", Resource({"GET": statistics.tasks})),
         Route("/api/v1/stats/system", Resource({"GET": system.system})),
         Route("/api/v1/queues/info", Resource({"GET": queues.info})),
+        Route("/api/v1/queues/{task_type}/pause", Resource({"POST": pauses.pause})),
+        Route("/api/v1/queues/{task_type}/resume", Resource({"POST": pauses.resume})),
+        Route("/api/v1/limits", Resource({"GET": limits.limits})),
+        Route(
+            "/api/v1/limits/types/{task_type}",
+            Resource({"PUT": limits.set_type, "DELETE": limits.remove_type}),
+        ),
+        # A kb_id may hold slashes.
+        Route(
+            "/api/v1/limits/kbs/{kb_id:path}",
+            Resource({"PUT": limits.set_kb, "DELETE": limits.remove_kb}),
+        ),
+        Route("/api/v1/system/events", Resource({"GET": queries.system_events})),
         Route("/api/v1/events", Resource({"GET": streams.events})),
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),
@@ -67,5 +84,5 @@ def routes(
         Route(STYLESHEET, Resource({"GET": pages.stylesheet}), include_in_schema=False),
     ]
     for route in pages.table:
-        cast("Resource", route.app).route = route.path
+        cast("Resource", route.app).route = route.path_format
     return pages.table

@@ -13,8 +13,10 @@ from api.reasons import (
     Claimed,
     DelayedUntil,
     Finished,
+    Limited,
     NotReleased,
     NoWorkerForType,
+    Paused,
     QueueAhead,
     Reason,
     RetryingAt,
@@ -25,6 +27,8 @@ from api.wire import moment_text
 from ledger.events import Priority
 from ledger.placement import Due, Leased, Nowhere, Ready, placement
 from ledger.store import Waiting
+from ledger.system.events import LimitScope
+from ledger.system.state import Pause
 from ledger.task import Status, Task
 from ledger.workers import WorkerSeen, WorkerState
 
@@ -33,6 +37,15 @@ OVERDUE_GRACE_MS: Final = 3_000
 
 TYPES_NAMED_MAX: Final = 20
 """Task types that a message lists."""
+
+
+class LimitMet(msgspec.Struct, frozen=True):
+    """A limit, and how many tasks count against it: as many as may, or more."""
+
+    scope: LimitScope
+    name: str
+    limit: int
+    admitted: int
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -45,6 +58,10 @@ class Facts(msgspec.Struct, frozen=True):
     """Of the task's type."""
     lease_until: int | None
     """When the running attempt's lease ends unless it is renewed; None when it holds none."""
+    pause: Pause | None = None
+    """Of the task's type."""
+    held_back_by: Sequence[LimitMet] = ()
+    """Limits that keep the task from being next, as far as it stands in a backlog."""
 
 
 def reasons(task: Task, facts: Facts) -> list[Reason]:
@@ -55,7 +72,8 @@ def reasons(task: Task, facts: Facts) -> list[Reason]:
         case Leased():
             return [_of_the_attempt(task, facts)]
         case Due(at_ms):
-            return [_of_the_delay(task, at_ms, facts.now_ms), *_of_missing_workers(task, facts)]
+            delay = _of_the_delay(task, at_ms, facts.now_ms)
+            return [delay, *_of_the_pause(task, facts), *_of_missing_workers(task, facts)]
         case Ready():
             return _of_waiting(task, facts)
 
@@ -90,18 +108,47 @@ def _of_the_delay(task: Task, at_ms: int, now_ms: int) -> Reason:
 
 
 def _of_waiting(task: Task, facts: Facts) -> list[Reason]:
-    missing = _of_missing_workers(task, facts)
+    missing = [*_of_the_pause(task, facts), *_of_missing_workers(task, facts)]
     if not facts.queue_position:
         message = (
             "A worker has taken it, and its start is being written. If that worker is gone, "
             "another one takes the task within a few seconds."
         )
         return [*missing, Claimed(message=message)]
-    held_up = [*missing, *_of_busy_workers(task, facts), *_of_the_queue(task, facts)]
+    limits = map(_of_the_limit, facts.held_back_by)
+    held_up = [*missing, *limits, *_of_busy_workers(task, facts), *_of_the_queue(task, facts)]
     if held_up:
         return held_up
     message = "It is next, and a worker that serves its type has room: it starts at once."
     return [AboutToStart(message=message)]
+
+
+def _of_the_pause(task: Task, facts: Facts) -> list[Reason]:
+    pause, task_type = facts.pause, task.submission.task_type
+    if pause is None:
+        return []
+    since = moment_text(pause.since)
+    why = f": {pause.reason}" if pause.reason else ", without a reason"
+    message = (
+        f"{pause.by or 'Somebody'} paused the queue of {task_type} at {since}{why}. "
+        f"`ledgerq resume {task_type}` has its tasks taken again."
+    )
+    return [
+        Paused(task_type=task_type, since=since, reason=pause.reason, by=pause.by, message=message)
+    ]
+
+
+def _of_the_limit(met: LimitMet) -> Reason:
+    of = "the type" if met.scope is LimitScope.TYPE else "the kb_id"
+    return Limited(
+        scope=met.scope,
+        name=met.name,
+        limit=met.limit,
+        admitted=met.admitted,
+        message=f"No more than {_count(met.limit, 'task')} of {of} {met.name} may run at once, and "
+        f"{met.admitted} run or are next. Wait, or change that: `ledgerq limit {met.scope.value} "
+        f"{met.name} N`.",
+    )
 
 
 def _taking(task: Task, facts: Facts) -> list[WorkerSeen]:

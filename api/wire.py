@@ -98,7 +98,7 @@ class EventView(msgspec.Struct, frozen=True):
         str, msgspec.Meta(description="What happened.", examples=["TaskSubmitted", "TaskStarted"])
     ]
     version: Annotated[
-        int, msgspec.Meta(ge=1, description="The task's version from this event on.")
+        int, msgspec.Meta(ge=1, description="The task's version (or the service's) from it on.")
     ]
     at: Moment
     data: Annotated[JsonObject, msgspec.Meta(description="The event's own fields.")]
@@ -109,6 +109,12 @@ class History(msgspec.Struct, frozen=True):
     """All events of a task, oldest first."""
 
     task_id: TaskId
+    events: list[EventView]
+
+
+class SystemHistory(msgspec.Struct, frozen=True):
+    """All events that belong to no task, oldest first."""
+
     events: list[EventView]
 
 

@@ -232,6 +232,11 @@ class WaitingLines:
         line.ready[name] = ReadyEntry(known.task_id, known.kb_id, line.entered)
         self._standing[known.task_id] = Standing(entry=name)
 
+    def is_held(self, task: Task) -> bool:
+        """Whether a task stands in a backlog."""
+        standing = self._standing.get(task.id)
+        return standing is not None and standing.age > 0
+
     def position(self, task: Task, queue: Queue) -> int:
         standing = self._standing.get(task.id)
         if standing is None:

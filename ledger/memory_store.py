@@ -214,6 +214,9 @@ class MemoryStore:
     async def system_version(self) -> int:
         return self._system[0]
 
+    async def is_held(self, task: Task) -> bool:
+        return self._partition(task.id).queues.is_held(task)
+
     async def queue_position(self, task: Task) -> int:
         queue = queue_of(task)
         own = self._partition(task.id).queues.position(task, queue)

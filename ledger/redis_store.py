@@ -330,6 +330,11 @@ class RedisStore:
         version = await _of_ours((key,), self._caller.command("HGET", key, "version"))
         return int(version or 0)
 
+    async def is_held(self, task: Task) -> bool:
+        key = self._partition(task.id).task(task.id)
+        place: bytes | None = await self._caller.command("HGET", key, "place")
+        return place is not None and place.startswith(b"backlog:")
+
     async def queue_position(self, task: Task) -> int:
         position = await self._positions[self.partition_of(task.id)].submit(task, 0)
         if position and self.partitions > 1:

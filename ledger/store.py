@@ -279,6 +279,10 @@ class Store(Protocol):
         that are next to be taken."""
         ...
 
+    async def is_held(self, task: Task) -> bool:
+        """Whether the task waits in a backlog: it is not among those next to be taken."""
+        ...
+
     async def queue_position(self, task: Task) -> int:
         """1 = next of its type to be taken; 0 when the task is not waiting in a queue.
 

@@ -123,6 +123,33 @@ app.command(
 )
 _add(
     TASKS,
+    "pause",
+    "Have no more tasks of a type taken, until `ledgerq resume`.",
+    'ledgerq pause document_processing --reason "the disk is full"',
+)
+_add(
+    TASKS,
+    "resume",
+    "Have tasks of a type taken again.",
+    "ledgerq resume document_processing",
+)
+_add(
+    TASKS,
+    "limit",
+    "Let no more than so many tasks of a type, or of a knowledge base, run at once.",
+    "ledgerq limit type embedding_generation 4",
+    "ledgerq limit kb docs 2",
+    "ledgerq limit kb docs --remove",
+)
+_add(
+    TASKS,
+    "limits",
+    "Show what is limited, and how much runs.",
+    "ledgerq limits",
+    "ledgerq limits --json",
+)
+_add(
+    TASKS,
     "explain",
     "Say why a task waits, and what to do about it.",
     "ledgerq explain 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
@@ -137,9 +164,10 @@ _add(
 _add(
     AUDIT,
     "history",
-    "Show every event of a task, oldest first.",
+    "Show every event of a task (or of the system), oldest first.",
     "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
     "ledgerq history 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --data-dir .ledgerq",
+    "ledgerq history system",
 )
 _add(
     AUDIT,

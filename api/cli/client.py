@@ -1,11 +1,12 @@
 """The REST API as client commands call it; whatever goes wrong is one clear line."""
 
+import getpass
 import ipaddress
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import msgspec
@@ -15,6 +16,7 @@ from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
 DEAD_LETTERS: Final = "/api/v1/dead-letters"
+LIMITS: Final = "/api/v1/limits"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """Beyond what a request may wait for."""
@@ -74,6 +76,30 @@ class Workers(msgspec.Struct, frozen=True):
 
     workers: list[Worker]
     json: msgspec.Raw
+
+
+class TypeLimit(msgspec.Struct, frozen=True):
+    """How many tasks of a type run at once at most, and how many count against that."""
+
+    task_type: str
+    limit: int
+    admitted: int
+
+
+class KbLimit(msgspec.Struct, frozen=True):
+    """The same of a knowledge base."""
+
+    kb_id: str
+    limit: int
+    admitted: int
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """All limits; `json` has them as the service sent them."""
+
+    types: list[TypeLimit]
+    kbs: list[KbLimit]
+    json: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -189,6 +215,35 @@ class Service:
         seen = {} if position is None else {"ledger-position": position}
         path = f"{DEAD_LETTERS}/retry"
         return _answer(self._respond("POST", path, body=body, headers=seen))
+
+    def pause(self, task_type: str, reason: str | None) -> bytes:
+        """Have no more tasks of a type taken; the answer as JSON."""
+        body = None if reason is None else msgspec.json.encode({"reason": reason})
+        path = f"/api/v1/queues/{_segment(task_type)}/pause"
+        return self._call("POST", path, body=body, headers=_by_user())
+
+    def resume(self, task_type: str) -> bytes:
+        """Have tasks of a type taken again; the answer as JSON."""
+        path = f"/api/v1/queues/{_segment(task_type)}/resume"
+        return self._call("POST", path, headers=_by_user())
+
+    def limits(self) -> Limits:
+        """What may run at once, where that is limited."""
+        answer = self._call("GET", LIMITS)
+        return msgspec.structs.replace(_decode(answer, Limits), json=msgspec.Raw(answer))
+
+    def set_limit(self, scope: str, name: str, limit: int) -> bytes:
+        """Limit a type or a knowledge base; the answer as JSON."""
+        body = msgspec.json.encode({"limit": limit})
+        return self._call("PUT", _limit_path(scope, name), body=body, headers=_by_user())
+
+    def remove_limit(self, scope: str, name: str) -> bytes:
+        """Limit it no more; the answer as JSON."""
+        return self._call("DELETE", _limit_path(scope, name), headers=_by_user())
+
+    def system_events(self) -> bytes:
+        """What happened to the service as a whole, as JSON."""
+        return self._call("GET", "/api/v1/system/events")
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""
@@ -307,6 +362,26 @@ def _path(task_id: str) -> str:
         # What cannot be an id might lead to another path.
         raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
     return f"{TASKS}/{task_id}"
+
+
+def _limit_path(scope: str, name: str) -> str:
+    return f"{LIMITS}/{scope}s/{_segment(name)}"
+
+
+def _segment(name: str) -> str:
+    """A name as a piece of a path, whatever it holds."""
+    if name in ("", ".", ".."):
+        raise CliError(f"there is nothing of the name {name!r}")
+    return quote(name, safe="")
+
+
+def _by_user() -> dict[str, str]:
+    """Who asks, for the event that comes of it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        return {}
+    return {"x-actor": user} if user and user.isascii() and user.isprintable() else {}
 
 
 def _keyed(idempotency_key: str | None) -> dict[str, str]:

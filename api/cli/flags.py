@@ -47,6 +47,7 @@ Level = Annotated[LogLevel | None, _knob("log_level", group="Logs")]
 Format = Annotated[LogFormat | None, _knob("log_format", group="Logs")]
 Url = Annotated[str | None, _knob("url", metavar="URL")]
 AsJson = Annotated[bool, Parameter(name="--json", help="print JSON, for programs")]
+TaskType = Annotated[str, Parameter(help="the type of the tasks")]
 TaskId = Annotated[str, Parameter(help="id of the task")]
 
 

@@ -1,6 +1,7 @@
 """`ledgerq history`"""
 
 import asyncio
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -9,8 +10,9 @@ from cyclopts import Parameter
 from api.cli.client import Service
 from api.cli.event_text import detail
 from api.cli.failures import CliError
-from api.cli.flags import AsJson, DataDir, RedisUrl, TaskId, Url, load_settings, service_url
+from api.cli.flags import AsJson, DataDir, RedisUrl, Url, load_settings, service_url
 from api.cli.output import on_terminal, print_json, print_table
+from ledger.identity import SYSTEM, is_task_id
 from ledger.settings import Settings
 
 
@@ -24,12 +26,14 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 class _History(msgspec.Struct, frozen=True):
-    task_id: str
     events: list[_Event]
+    task_id: str | None = None
 
 
 def history(
-    task_id: TaskId,
+    task_id: Annotated[
+        str, Parameter(help="id of the task; `system`: pauses, limits, lost workers")
+    ],
     /,
     *,
     data_dir: Annotated[DataDir, Parameter(help="read the ledger in this folder itself")] = None,
@@ -41,7 +45,8 @@ def history(
     for the purpose when nothing runs on its folder."""
     if data_dir is None and redis_url is None:
         with Service(service_url(url)) as service:
-            answer = service.events(task_id)
+            of_system = task_id == SYSTEM
+            answer = service.system_events() if of_system else service.events(task_id)
     else:
         settings = load_settings(data_dir=data_dir, redis_url=redis_url).settings
         answer = asyncio.run(_from_ledger(settings, task_id))
@@ -53,23 +58,32 @@ def history(
 
 async def _from_ledger(settings: Settings, task_id: str) -> bytes:
     from api.cli.open_ledger import open_ledger
-    from api.wire import History, event_view
-    from ledger.identity import is_task_id
+    from api.wire import History, SystemHistory, event_view
 
+    known = task_id == SYSTEM or is_task_id(task_id)
     async with open_ledger(settings) as store:
-        events = await store.history(task_id) if is_task_id(task_id) else []
+        events = await store.history(task_id) if known else []
+    views = [event_view(event) for event in events]
+    if task_id == SYSTEM:
+        return msgspec.json.encode(SystemHistory(views))
     if not events:
         raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
-    return msgspec.json.encode(History(task_id, [event_view(event) for event in events]))
+    return msgspec.json.encode(History(task_id, views))
 
 
 def _print(history: _History) -> None:
     events = history.events
+    if not events:
+        print("ledgerq: nothing was paused, limited or lost so far", file=sys.stderr)
+        return
     # On a terminal the day is said once, above; a line elsewhere has to stand alone.
     day = events[0].at[:10]
     same_day = on_terminal() and all(event.at.startswith(day) for event in events)
     if on_terminal():
-        print(f"task {history.task_id}" + (f", {day} (UTC)" if same_day else ""))
+        print(
+            (f"task {history.task_id}" if history.task_id else SYSTEM)
+            + (f", {day} (UTC)" if same_day else "")
+        )
     rows = [
         (
             str(event.version),

@@ -12,11 +12,13 @@ from api.cli.filters import Kbs, Priorities, Types, sent
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.live_events import follow
 from api.cli.output import STYLES, on_terminal, printable
+from ledger.identity import SYSTEM
 
 TYPE_CHARACTERS: Final = 14
 """The longest type of event."""
 
 STATUS_CHARACTERS: Final = 10
+ID_CHARACTERS: Final = 36
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -94,11 +96,13 @@ def _show_on_terminal(event: bytes) -> None:
 
 
 def _words(event: _Event) -> list[str]:
+    # What belongs to no task has none of these.
+    unknown = "-" if event.task_id == SYSTEM else "?"
     return [
         event.at,
         printable(event.type).ljust(TYPE_CHARACTERS),
-        (event.status or "?").ljust(STATUS_CHARACTERS),
-        event.task_id,
-        printable(f"{event.task_type or '?'} {event.kb_id or '?'}"),
+        (event.status or unknown).ljust(STATUS_CHARACTERS),
+        event.task_id.ljust(ID_CHARACTERS),
+        printable(f"{event.task_type or unknown} {event.kb_id or unknown}"),
         printable(detail(event.data or {})),
     ]

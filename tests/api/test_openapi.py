@@ -31,7 +31,7 @@ async def test_every_route_is_described_and_every_description_has_a_route(
     app: App, described: dict[str, Any]
 ):
     routed = {
-        (route.path, method.lower())
+        (route.path_format, method.lower())
         for route in app.table
         if route.path not in LEFT_OUT
         for method in cast("Resource", route.app).endpoints
