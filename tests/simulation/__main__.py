@@ -1,13 +1,17 @@
 """`python -m tests.simulation`: runs seeds, counts what happened, and shows each one that fails.
 
-python -m tests.simulation --first 1 --seeds 10000
-python -m tests.simulation --seeds 500..600 --jobs 1
-python -m tests.simulation --replay 4711
+    $ python -m tests.simulation --first 1 --seeds 10000
+    $ python -m tests.simulation --seeds 500..600 --jobs 1
+    $ python -m tests.simulation --replay 4711
+
+Interrupted (SIGINT, SIGTERM), it tells what it has found so far.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -38,9 +42,12 @@ def main() -> int:
         return 0
     began_s = time.monotonic()
     total = Summary()
-    for summary in _run(seeds, options.jobs):
-        total.merge(summary)
-        _progress(total, len(seeds), began_s)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        for summary in _run(seeds, options.jobs):
+            total.merge(summary)
+            _progress(summary, total, len(seeds), began_s)
     _end_progress()
     return _report(total, seeds, time.monotonic() - began_s)
 
@@ -62,8 +69,12 @@ def _run(seeds: range, jobs: int) -> Iterator[Summary]:
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(chunks)), spawn) as pool:
-        for done in as_completed([pool.submit(run_all, chunk) for chunk in chunks]):
-            yield done.result()
+        try:
+            for done in as_completed([pool.submit(run_all, chunk) for chunk in chunks]):
+                yield done.result()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,8 +111,11 @@ def _cores() -> int:
 _told_s = 0.0
 
 
-def _progress(total: Summary, seeds: int, began_s: float) -> None:
+def _progress(news: Summary, total: Summary, seeds: int, began_s: float) -> None:
     global _told_s
+    for outcome in news.failures:
+        _end_progress()
+        sys.stderr.write(f"seed {outcome.seed} failed: {outcome.violations[0]}\n")
     now_s, is_terminal = time.monotonic(), sys.stderr.isatty()
     every_s = PROGRESS_EVERY_S if is_terminal else PROGRESS_EVERY_S_IN_FILES
     if now_s - max(_told_s, began_s) < every_s:
@@ -123,6 +137,10 @@ def _end_progress() -> None:
 
 
 def _report(total: Summary, seeds: range, took_s: float) -> int:
+    if not total.runs:
+        return 1
+    if total.runs < len(seeds):
+        print(f"Interrupted: {len(seeds) - total.runs:,} runs were not made, or not counted.")
     print(
         f"Seeds {seeds[0]:,} to {seeds[-1]:,}: {total.runs:,} runs in {took_s:,.1f} s, "
         f"{1000 * total.processor_s / total.runs:.2f} ms of processor time each, "
@@ -136,7 +154,7 @@ def _report(total: Summary, seeds: range, took_s: float) -> int:
         print("\nTo see a run again, event by event:")
     for outcome in sorted(total.failures, key=lambda o: o.seed):
         print(f"  make simulate REPLAY={outcome.seed}    # {outcome.violations[0]}")
-    return 1 if total.failed else 0
+    return 1 if total.failed or total.runs < len(seeds) else 0
 
 
 if __name__ == "__main__":
