@@ -36,8 +36,8 @@ from tests.places import place_of, places_in
 from tests.simulation.loop import Process
 from tests.simulation.network import now, short
 
-FULL_CLAIMS_MAX: Final = 16
-"""As docs/guarantees.md publishes it: then one is taken from the least urgent queue."""
+PASSED_OVER_MAX: Final = 64
+"""As docs/dispatch.md publishes it: then one is taken out of order."""
 
 CANCEL_HEARD_WITHIN_S: Final = 1.5
 """As promised for a running handler whose worker is undisturbed."""
@@ -411,14 +411,15 @@ class RetriesCounted(Check):
 
 
 class PriorityBound(Check):
-    """A claim takes the most urgent first; and what is less urgent is passed over at most
-    FULL_CLAIMS_MAX times in a row by one worker."""
+    """A claim takes from the first of its priorities that has any, the most urgent one unless it is
+    out of order; and after PASSED_OVER_MAX tasks in a row that left others waiting (and what one
+    more claim takes), one is out of order."""
 
     name = "the priority order and its bound"
 
     def __init__(self, fail: Callable[[str], None]) -> None:
         super().__init__(fail)
-        self._passed: dict[tuple[str, int], int] = {}
+        self._in_a_row: dict[tuple[str, int], int] = {}
 
     def claimed(
         self, process: Process, store: MemoryStore, args: tuple[Any, ...], claimed: list[Claimed]
@@ -436,23 +437,18 @@ class PriorityBound(Check):
             if (line := lines.lines.get(queue)) is not None
             and (line.untaken or (line.backlog.tasks and lines.could_move_up(queue)))
         ]
-        key = (process.name, partition)
-        if not left or min(map(_urgency, fresh)) <= min(map(_urgency, left)):
-            self._passed[key] = 0
-        else:
-            self._passed[key] = self._passed.get(key, 0) + 1
-            if self._passed[key] > FULL_CLAIMS_MAX:
-                self.fail(f"{process.name} passed {left[-1]} over {self._passed[key]} times")
-        is_urgent_first = _urgency(queues[0].priority) >= _urgency(queues[-1].priority)
-        if left and is_urgent_first and min(map(_urgency, fresh)) < max(map(_urgency, left)):
-            self.fail(f"{process.name} took {fresh} and left {left}")
+        order = list(dict.fromkeys(queue.priority for queue in queues))
+        if left and max(map(order.index, fresh)) > order.index(left[0]):
+            self.fail(f"{process.name} took {fresh} and left {left[0]}, which came first")
+        is_in_order = order[0] is Priority.CRITICAL
+        self._count(process, partition, len(claimed) if left and is_in_order else 0)
 
-
-def _urgency(priority: Priority) -> int:
-    return _URGENCIES[priority]
-
-
-_URGENCIES: Final = {priority: -place for place, priority in enumerate(Priority)}
+    def _count(self, process: Process, partition: int, taken: int) -> None:
+        """0 taken: nothing was left, or it was out of order."""
+        before = self._in_a_row.get((process.name, partition), 0)
+        if taken and before >= PASSED_OVER_MAX:
+            self.fail(f"{process.name} took {before} tasks in a row, and then {taken} more")
+        self._in_a_row[process.name, partition] = before + taken if taken else 0
 
 
 class LimitsHold(Check):

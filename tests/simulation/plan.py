@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 def draw_plan(chance: Random) -> Plan:
     """Each run has some kinds of faults and not others: together they would drown each other."""
-    is_crowded = chance.random() < 0.03
+    is_crowded = chance.random() < 0.01
     is_calm = chance.random() < 0.08
     kinds = [kind for kind in Fault if not is_calm and chance.random() < 0.4]
     intensity = chance.choice((0.01, 0.03, 0.08))
@@ -53,7 +53,7 @@ def draw_plan(chance: Random) -> Plan:
         concurrency=1 if is_crowded else chance.choice((1, 2, 4)),
         schedulers=1 if chance.random() < 0.8 else 2,
         clients=2 if is_crowded else chance.choice((1, 2)),
-        wishes=20 if is_crowded else chance.choice((2, 3, 5)),
+        wishes=50 if is_crowded else chance.choice((2, 3, 5)),
         faults_s=chance.choice((2.0, 4.0)),
         rates={kind: intensity for kind in kinds if kind in IN_CALLS},
         disasters=tuple(kind for kind in kinds if kind not in IN_CALLS),

@@ -55,7 +55,7 @@ CALM = replace(
     limits=(),
     is_crowded=False,
 )
-CROWDED = replace(CALM, workers=1, concurrency=1, wishes=25, is_crowded=True)
+CROWDED = replace(CALM, workers=1, concurrency=1, wishes=50, is_crowded=True)
 
 
 def catches(check: str, *, plan: Plan = CALM, make_store: type[MemoryStore] = MemoryStore) -> None:
@@ -237,7 +237,7 @@ def test_more_retries_than_allowed_are_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_urgent_tasks_that_starve_others_are_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("consumers.worker.FULL_CLAIMS_MAX", 1_000)
+    monkeypatch.setattr("consumers.worker.PASSED_OVER_MAX", 1_000)
 
     catches("the priority order and its bound", plan=CROWDED)
 
