@@ -138,7 +138,7 @@ class DeadLetters:
             exchange, lambda models, wanted: models.failure_groups(filters, skip, size, wanted)
         )
         page = DeadLetterPage(
-            list(map(_view, found.groups)),
+            list(map(group_view, found.groups)),
             found.total,
             found.tasks,
             GroupPagination(asked.page, size, found.total, -(-found.total // size)),
@@ -168,7 +168,8 @@ def failure_filters(
     )
 
 
-def _view(group: FailureGroup) -> DeadLetterGroup:
+def group_view(group: FailureGroup) -> DeadLetterGroup:
+    """A group for a caller."""
     return DeadLetterGroup(
         group.fingerprint.hex(),
         group.task_type,

@@ -20,14 +20,17 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
+from api.bulk_retry import LIMIT_DEFAULT
 from api.task_stats import stats_view
 from api.wire import task_view
+from bench import dead_letters
 from bench.measure import Goal, Measured, percentile, plain_row, row
 from bench.scale import Scale
 from bench.skewed import BEGIN_MS, SPAN_MS, make
 from ledger.codec import decode_task, encode
 from ledger.events import Priority
 from ledger.task import Status
+from projections.dead_letters import failed_tasks, list_groups
 from projections.list_query import Filters, Listed, ListQuery, Page, SortBy, SortOrder
 from projections.queries import ReadModels, Wanted
 from projections.task_list import list_tasks
@@ -102,9 +105,12 @@ async def run(scale: Scale) -> Sequence[Measured]:
                 for page in PAGES
             ]
             stats = [await _stats(models, f) for f in (Filters(), Filters(kb_ids=("kb-0",)))]
+            bare = _bare_ms(path, first)
+            letters = await dead_letters.measure(
+                models, f"{scale.listed_tasks:,} tasks", bare, BARE
+            )
         finally:
             await models.close()
-        bare = _bare_ms(path, first)
         _print_plans(path)
     deep = [timed for timed in deep if timed.listed.rows]
     tasks = f"{scale.listed_tasks:,} tasks"
@@ -114,7 +120,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
     for name, took_ms in zip(("all", "one kb"), stats, strict=True):
         pairs = [(percentile(took_ms, 99), bare)]
         rows.append(row(f"stats of {name}, p99", "ms", pairs, floor_name=BARE, goal=STATS_GOAL))
-    return rows
+    return [*rows, *letters]
 
 
 def _rows(title: str, timed: Sequence[Timed], bare_ms: float, goal: Goal) -> list[Measured]:
@@ -214,6 +220,9 @@ def _print_plans(path: Path) -> None:
     for page in PAGES:
         for _, query in _questions(page, PLANNED_EVERY):
             list_tasks(db, query)
+    for _, filters in dead_letters.questions():
+        list_groups(db, filters, 0, dead_letters.SIZE)
+        failed_tasks(db, filters, LIMIT_DEFAULT)
     db.set_trace_callback(None)
     plans = Counter(_plan(db, statement) for statement in statements)
     db.close()

@@ -12,8 +12,8 @@ from typing import Final
 from ledger.events import ErrorKind
 
 FINGERPRINT_BYTES: Final = 8
-CHARACTERS_MAX: Final = 4_000
-"""What comes after that in a message does not count."""
+CHARACTERS_MAX: Final = 500
+"""What comes after that in a message does not count: the projector has better things to do."""
 
 # Each alternative is linear in the text: nothing is scanned again from the middle.
 # A quote within a word is an apostrophe. A relative path has a second separator or a dot, or else
@@ -28,6 +28,7 @@ _PARTICULAR: Final = re.compile(
     | (?P<hex>  \b0[xX][0-9a-fA-F]+\b
               | \b(?=[a-fA-F]*[0-9])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{8,}\b )
     | (?P<n>    [0-9]+(?:[.,:_-][0-9]+)* )
+    | [^\W\d_]+[ ]*                                              # a word, so as to pass over it
     """,
     re.VERBOSE,
 )
@@ -35,8 +36,11 @@ _PARTICULAR: Final = re.compile(
 
 def pattern(message: str) -> str:
     """The message with `<n>`, `<id>`, `<hex>`, `<text>` and `<path>` where it is particular."""
-    text = _PARTICULAR.sub(lambda found: f"<{found.lastgroup}>", message[:CHARACTERS_MAX])
-    return " ".join(text.split())
+    return " ".join(_PARTICULAR.sub(_shown, message[:CHARACTERS_MAX]).split())
+
+
+def _shown(found: re.Match[str]) -> str:
+    return f"<{found.lastgroup}>" if found.lastgroup else found[0]
 
 
 def fingerprint(task_type: str, kind: ErrorKind, message: str) -> bytes:

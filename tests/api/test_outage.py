@@ -36,6 +36,8 @@ async def answers(api: httpx2.AsyncClient, task_id: str) -> dict[str, httpx2.Res
         "live": api.get("/api/v1/events"),
         "cancel": api.delete(one),
         "retry": api.post(f"{one}/retry"),
+        "dead letters": api.get("/api/v1/dead-letters"),
+        "bulk retry": api.post("/api/v1/dead-letters/retry", json={}),
         "progress": api.put(f"{one}/progress", json={"progress": 1}),
         "health": api.get("/health"),
         "readyz": api.get("/readyz"),

@@ -28,6 +28,8 @@ from projections.dead_letters import (
     failed_tasks,
     list_groups,
 )
+from projections.read_model import transaction
+from projections.retention import evict
 from tests.given import a_submission
 from tests.projections.brute_force import fingerprint_of
 from tests.projections.ledgers import Clock, make_store, pauses
@@ -264,3 +266,20 @@ def test_a_task_is_told_with_the_version_at_which_it_failed() -> None:
         [failed] = failed_tasks(db, FailureFilters(), 10).tasks
 
     assert failed == Failed(task.id, task.version, fingerprint_of(task) or b"")
+
+
+def test_tasks_that_leave_the_read_model_leave_their_groups() -> None:
+    early = Story(KBS[0], TASK_TYPES[0], MESSAGES[0], ErrorKind.TIMEOUT, 1, "")
+    late = msgspec.structs.replace(early, kb_id=KBS[1], pause_ms=1_000)
+    with told([early, early, late]) as (tasks, db):
+        with transaction(db):
+            assert evict(db, failed_at(tasks[2])) == 2
+        left = list_groups(db, FailureFilters(), 0, 9)
+        of_kbs = [list_groups(db, FailureFilters(kb_ids=(kb,)), 0, 9).tasks for kb in KBS[:2]]
+        with transaction(db):
+            evict(db, 2**52)
+        rows = db.execute("SELECT count(*) FROM failure_groups").fetchone()
+
+    assert list(left.groups) == grouped(tasks[2:])
+    assert of_kbs == [0, 1]
+    assert rows == (0,)

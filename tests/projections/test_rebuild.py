@@ -200,6 +200,8 @@ async def test_a_check_finds_nothing_where_nothing_is_wrong(
         ("UPDATE tasks SET status = 4", "tasks", "tasks"),
         ("UPDATE counts SET n = n + 1 WHERE hour = -1 AND kb = 0", "tasks", "counts"),
         ("UPDATE errors SET created_at = created_at + 1", "tasks", "errors"),
+        ("UPDATE errors SET fingerprint = x'00'", "tasks", "errors"),
+        ("DELETE FROM failure_groups WHERE kb > 0", "tasks", "failure_groups"),
         ("UPDATE stats SET process_ms = 1", "stats", "stats"),
         ("DELETE FROM ready", "queues", "ready"),
     ],
