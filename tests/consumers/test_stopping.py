@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from consumers import Context, executors, worker
+from consumers.meters import Meter
 from ledger.commands import StartTask
 from ledger.events import AttemptFailed, ErrorKind, RetryScheduled
 from ledger.keys import PartitionKeys
@@ -151,14 +152,17 @@ async def test_a_thread_is_told_and_abandoned_when_its_time_is_up(
         told.append(bool(context.canceled))
         context.progress(90, "for nobody")
 
-    async with working(store, handles("block", block)):
+    meter = Meter()
+    async with working(store, handles("block", block), meter=meter):
         task_id = await submit(store, "block", timeout_s=1, max_retries=0)
         task = await until(store, task_id, Status.FAILED)
         await logged.comes("thread_abandoned")
+        counted = meter.meters.threads_abandoned
         go_on.set()
         (thread,) = [t for t in threading.enumerate() if t.name == f"handler-{task_id}"]
         await asyncio.to_thread(thread.join, PATIENCE_S)
 
+    assert (counted, meter.meters.threads_abandoned) == (1, 0)
     assert told == [True]
     assert task.state.error_kind is ErrorKind.TIMEOUT
     assert [r["task_id"] for r in logged.of("thread_abandoned")] == [task_id]

@@ -18,6 +18,7 @@ from uuid_utils import uuid7
 
 from consumers.classification import Classification
 from consumers.handlers import ExecutorKind, Handler
+from consumers.meters import Meter
 from consumers.scheduler import Scheduler
 from consumers.service import Service
 from consumers.worker import Worker, WorkerOptions
@@ -121,6 +122,7 @@ async def working(
     *handlers: Handler,
     module: str | None = None,
     worker_id: str = "w1",
+    meter: Meter | None = None,
     **options: Any,
 ) -> AsyncGenerator[Worker]:
     """A worker that runs meanwhile, and has drained in the end."""
@@ -130,6 +132,7 @@ async def working(
         msgspec.structs.replace(QUICK, **options),
         module=module,
         worker_id=worker_id,
+        meter=meter,
     )
     async with running(worker):
         yield worker
