@@ -14,7 +14,7 @@ PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo bench bench-full soak simulate test check lint types imports format clean
+.PHONY: help demo bench bench-full soak simulate faults test check lint types imports format clean
 
 help:
 	@echo "make demo     run the whole story on real input, with live progress"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench    measure, beside the floor measured in the same run"
 	@echo "make bench-full   the same with a million tasks; takes some ten minutes"
 	@echo "make soak     ten minutes of load, to see whether memory stays flat"
+	@echo "make faults   whole services under faults: SEEDS=20 of them, or SEED=7 alone"
 	@echo "make format   format the code and sort the imports"
 	@echo "make clean    remove .venv and everything generated (never a data directory)"
 	@echo "PYTHON=...    the Python that .venv is made with (now: $(PYTHON))"
@@ -43,6 +44,11 @@ soak: .venv/run.stamp
 
 simulate: .venv/dev.stamp
 	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))
+
+# The default of SEEDS is the simulation's: runs of whole services take half a minute each.
+FAULT_SEEDS = $(if $(filter command environment,$(origin SEEDS)),$(SEEDS),20)
+faults: .venv/dev.stamp
+	@$(BIN)/python -m tests.faults.campaign $(if $(SEED),--seed $(SEED),--seeds $(FAULT_SEEDS))
 
 test: .venv/dev.stamp
 	@$(BIN)/pytest

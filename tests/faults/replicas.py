@@ -18,6 +18,8 @@ class Pair:
     def __init__(self, primary: Server, replica: Server, ports: tuple[int, int]) -> None:
         self.primary = primary
         self.replica = replica
+        self.leading = primary
+        """The one whose word counts."""
         self._ports = ports
 
     async def until_level(self) -> None:

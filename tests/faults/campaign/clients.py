@@ -1,0 +1,103 @@
+"""The callers of a run, and their log of what was acknowledged: the oracle's other half."""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from tests.faults.campaign.plan import Plan
+
+CLIENTS = 8
+PAUSE_S = 0.1
+"""A client's pause before it tries again."""
+
+CALL_TIMEOUT_S = 4.0
+TASKS = "/api/v1/tasks"
+
+
+class Clients:
+    """Submit a plan's tasks through the API, each until it is acknowledged, over the plan's time;
+    cancel some. What was acknowledged is written down at once."""
+
+    def __init__(self, plan: Plan, url: str, log: Path) -> None:
+        self.acknowledged: dict[str, float] = {}
+        self.canceled: dict[str, float] = {}
+        self.refused = 0
+        """Answers of 503, and calls without an answer."""
+        self._plan = plan
+        self._url = url
+        self._log = log
+
+    async def run(self) -> None:
+        """Return when every task is acknowledged."""
+        numbers = iter(range(self._plan.tasks))
+        began = time.monotonic()
+        with self._log.open("a") as log:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CLIENTS):
+                    group.create_task(self._client(numbers, began, log))
+
+    async def _client(self, numbers: Any, began: float, log: Any) -> None:
+        async with httpx2.AsyncClient(base_url=self._url, timeout=CALL_TIMEOUT_S) as http:
+            for i in numbers:
+                early_s = began + i * self._plan.seconds / self._plan.tasks - time.monotonic()
+                await asyncio.sleep(max(0.0, early_s))
+                answer = await self._until(
+                    http, "POST", TASKS, json=_body(i), headers={"Idempotency-Key": f"task {i}"}
+                )
+                assert answer.status_code in (200, 201), answer.text
+                task_id = answer.json()["id"]
+                self._note(log, "acknowledged", task_id, self.acknowledged)
+                if i % 40 == 7:
+                    answer = await self._until(http, "DELETE", f"{TASKS}/{task_id}")
+                    if answer.status_code == 200:
+                        self._note(log, "canceled", task_id, self.canceled)
+
+    def _note(self, log: Any, what: str, task_id: str, noted: dict[str, float]) -> None:
+        noted[task_id] = time.monotonic()
+        log.write(msgspec.json.encode([what, task_id, noted[task_id]]).decode() + "\n")
+        log.flush()
+
+    async def _until(
+        self, http: httpx2.AsyncClient, method: str, path: str, **sent: Any
+    ) -> httpx2.Response:
+        """The answer, sent again and again until it is no 503."""
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                answer = await http.request(method, path, **sent)
+                if answer.status_code != 503:
+                    return answer
+                assert answer.headers["retry-after"], "a 503 says when to come back"
+            self.refused += 1
+            await asyncio.sleep(PAUSE_S)
+
+
+def _body(i: int) -> dict[str, Any]:
+    """Tasks of every kind: quick ones, long ones, some that fail, some for later."""
+    body: dict[str, Any] = {
+        "task_type": "vector_storage" if i % 5 == 4 else "embedding_generation",
+        "kb_id": f"kb-{i % 7}",
+        "payload": {"i": i, "ticks": _ticks(i), "fails": _fails(i)},
+        "priority": ("normal", "high", "low", "critical")[i % 4],
+        "max_retries": 50,
+    }
+    if i % 20 == 11:
+        due = time.time() + 2
+        body["schedule_for"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(due))}Z"
+    return body
+
+
+def _ticks(i: int) -> int:
+    if i % 30 == 0:
+        return 45
+    return 2 if i % 3 == 0 else 0
+
+
+def _fails(i: int) -> int:
+    if i % 50 == 8:
+        return -1
+    return 1 if i % 10 == 6 else 0

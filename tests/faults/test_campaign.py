@@ -1,0 +1,186 @@
+"""A few short runs of the campaign, and proof that its checkers would speak up.
+
+`make faults` runs whole ones.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from uuid_utils import uuid7
+
+from consumers import Context
+from consumers.scheduler import Scheduler
+from consumers.service import Service
+from consumers.worker import Worker
+from ledger.commands import SubmitTask
+from ledger.redis_store import RedisStore
+from ledger.store import Position
+from ledger.transact import transact
+from projections.check import check
+from tests.checks import read_all
+from tests.consumers.working import AT_ONCE, PATIENCE_S, QUICK, handles
+from tests.faults.campaign import broken, checkers
+from tests.faults.campaign.checkers import CHECKERS, FINALS, judge
+from tests.faults.campaign.evidence import Evidence, read_runs
+from tests.faults.campaign.journal import Journal
+from tests.faults.campaign.plan import SPECIAL, Kind, Plan, plan
+from tests.faults.campaign.run import Skipped, run
+from tests.given import a_submission
+from tests.projections.watching import projecting
+
+SHORT_SEEDS = (1, 2)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", SHORT_SEEDS)
+async def test_a_short_run_is_in_order(seed: int, tmp_path: Path) -> None:
+    drawn = plan(seed, seconds=2.0, tasks=100, faults=2)
+    try:
+        outcome = await run(drawn, tmp_path)
+    except Skipped as skipped:
+        pytest.skip(str(skipped))
+
+    assert judge(outcome.evidence) == {}, f"the logs and the data are in {tmp_path}"
+    assert len(outcome.evidence.acknowledged) == 100
+
+
+def test_a_seed_always_draws_the_same_plan() -> None:
+    assert [plan(seed) for seed in range(50)] == [plan(seed) for seed in range(50)]
+
+
+def test_twenty_seeds_have_every_kind_of_fault() -> None:
+    drawn = [plan(seed) for seed in range(20)]
+
+    assert {fault.kind for each in drawn for fault in each.faults} == set(Kind)
+    assert {each.durability for each in drawn} == {"always", "everysec"}
+    assert all(sum(kind is each for each in SPECIAL) for kind in SPECIAL)
+
+
+# -- the control: every checker catches the store that breaks what it looks after ----------------
+
+BROKEN = {
+    checkers.nothing_lost: broken.Forgetful,
+    checkers.one_final_state: broken.EndsTwice,
+    checkers.contiguous_versions: broken.Skipping,
+    checkers.legal_transitions: broken.Lawless,
+    checkers.snapshots_are_folds: broken.Drifting,
+    checkers.results_are_of_runs: broken.Forging,
+    checkers.no_overlap: broken.Deaf,
+    checkers.projections_equal_a_rebuild: broken.Squinting,
+    checkers.all_as_planned: broken.Crashing,
+}
+
+
+def test_every_checker_has_a_store_to_catch() -> None:
+    assert list(BROKEN) == list(CHECKERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(c.__name__, kind) for c, kind in BROKEN.items()], ids=str
+)
+async def test_a_broken_store_is_caught(
+    name: str, kind: type[RedisStore], ledger_url: str, tmp_path: Path
+) -> None:
+    assert name in judge(await control_run(kind, ledger_url, tmp_path))
+
+
+async def test_a_sound_store_is_found_in_order(ledger_url: str, tmp_path: Path) -> None:
+    assert judge(await control_run(broken.Sound, ledger_url, tmp_path)) == {}
+
+
+async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidence:
+    """Three tasks on a store of this kind, worked on and projected; the evidence is gathered
+    through a sound one."""
+    sound, store = await RedisStore.open(url), await kind.open(url)
+    journal = Journal(folder)
+    oddities: list[str] = []
+
+    async def work(context: Context, _: Any) -> str:
+        with journal.run(context) as run:
+            for _ in range(10):
+                await asyncio.sleep(0.1)  # it is about time: leases run out meanwhile
+                run.note("works")
+            return run.name
+
+    options = msgspec.structs.replace(QUICK, lease_ms=300)
+    handler = handles("work", work)
+    worker = Worker(store, {handler.task_type: handler}, options, worker_id="w")
+    scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=0, retry=AT_ONCE).service
+    acknowledged: dict[str, float] = {}
+    async with _watched(worker, oddities), _watched(scheduler, oddities):
+        for _ in range(3):
+            task_id = str(uuid7())
+            await transact(store, task_id, SubmitTask(a_submission(task_type="work")))
+            acknowledged[task_id] = 0.0
+        await _until_ended(sound)
+    differences = await _differences(kind, store, sound, folder)
+    events = await read_all(sound, 0)
+    snapshots = {event.task_id: await sound.load(event.task_id) for event in events}
+    journal.close()
+    await store.close()
+    await sound.close()
+    return Evidence(
+        acknowledged=acknowledged,
+        canceled={},
+        runs=read_runs(folder),
+        events=events,
+        snapshots=snapshots,
+        overlap_s=0.3,
+        rebuild_differences=differences,
+        oddities=oddities,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _watched(role: Worker | Service, oddities: list[str]) -> AsyncGenerator[None]:
+    """Run a role meanwhile, and take note when it ends by itself."""
+    running = asyncio.create_task(role.run())
+    try:
+        yield
+    finally:
+        role.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([running])
+        if running.exception() is not None:
+            oddities.append(f"a role ended by itself: {running.exception()}")
+
+
+async def _until_ended(store: RedisStore) -> None:
+    """Until every task that is there has ended."""
+    known, ended = set[str](), set[str]()
+    position = Position(0, "0-0")
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            events = await store.events_after(position, 1_000, wait_ms=200)
+            known |= {event.task_id for event in events}
+            ended |= {event.task_id for event in events if event.type in FINALS}
+            if known == ended:
+                return
+            position = events[-1].position if events else position
+
+
+async def _differences(
+    kind: type[RedisStore], store: RedisStore, sound: RedisStore, folder: Path
+) -> list[str]:
+    """What a check finds of a read model that was made through `store`. A ledger that was meddled
+    with has none: the projector stops there."""
+    if kind not in (broken.Sound, broken.Squinting):
+        return []
+    async with projecting(store, folder / "read-model") as watched:
+        await watched.level()
+        found = await check(watched.files, sound)
+    return [
+        f"{each.projection}: {each.difference}" for each in found.projections if each.difference
+    ]
+
+
+def test_the_plan_is_what_it_says() -> None:
+    drawn = plan(5)
+
+    assert isinstance(drawn, Plan)
+    assert (drawn.has_replica, drawn.has_small_disk) == (True, False)
