@@ -53,7 +53,7 @@ class App:
         store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
         self.streams = EventStreams(store, self.live, self._meter)
-        self._memory = MemoryGuard(store.client, settings.memory_high_percent)
+        self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
         lag, look = Lag(store), self.read_model.models.look
         files = ModelFiles(settings.read_model_folder)

@@ -193,7 +193,7 @@ class BulkRetries:
             )
         self._running += 1
         try:
-            await self._memory.check()
+            await self._memory.check(len(tasks), 0)
             deadline_s = time.monotonic() + SECONDS_MAX
             for start in range(0, len(tasks), WAVE):
                 await self._wave(run, tasks[start : start + WAVE], meta)

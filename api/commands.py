@@ -95,7 +95,7 @@ class Commands:
         else:
             submission = self._intake.submission(body, hashlib.sha256(body).hexdigest())
             task_id = derived_id(submission.kb_id, key)
-        await self._memory.check()
+        await self._memory.check(1, len(body))
         committed = await self._submit(task_id, submission, exchange.meta())
         task = committed.task
         headers = [(b"location", b"/api/v1/tasks/" + task.id.encode()), *_marks(committed)]
@@ -164,7 +164,7 @@ class Commands:
             submissions = self._intake.batch(body, hashlib.sha256(body).hexdigest())
             ids = _derived_ids(key, submissions)
             await self._refuse_clash(ids, submissions)
-        await self._memory.check()
+        await self._memory.check(len(submissions), len(body))
         committed = await self._submit_all(ids, submissions, exchange.meta())
         body = encode(await self._task_list(committed))
         if any(done.position for done in committed):

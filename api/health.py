@@ -15,6 +15,7 @@ from api.overload import MemoryGuard
 from ledger import __version__
 from ledger.codec import encode
 from ledger.redis_connection import send
+from ledger.rejections import Rejection
 from ledger.settings import Settings
 
 CHECK_TIMEOUT_S: Final = 2.0
@@ -122,8 +123,8 @@ class HealthChecks:
             async with asyncio.timeout(self._timeout_s):
                 await send(self._client, ("PING",))
                 size = await send(self._client, ("DBSIZE",))
-                used = await self._memory.used_percent()
-        except (RedisError, OSError, TimeoutError) as error:
+                used = await self._memory.spoken_for_percent()
+        except (RedisError, Rejection, OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {self._timeout_s:g} s"
             return (
                 Part(UNHEALTHY, message=reason),
@@ -131,7 +132,8 @@ class HealthChecks:
             )
         if used >= self._high_percent:
             full = (
-                f"memory is at {used:.0f} % of its limit: no new tasks above {self._high_percent} %"
+                f"{used:.0f} % of memory is used or kept for unfinished tasks: no new ones above"
+                f" {self._high_percent} %"
             )
             return Part(HEALTHY, size), Part(UNHEALTHY, message=full)
         return Part(HEALTHY, size), Part(HEALTHY)

@@ -20,6 +20,7 @@ from bench import (
     latency,
     lists,
     memory,
+    overload,
     peers,
     rebuild,
     recovery,
@@ -44,11 +45,12 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "lag": lag.run,
     "lists": lists.run,
     "recovery": recovery.run,
+    "overload": overload.run,
     "peers": peers.run,
     "soak": soak.run,
 }
 
-BY_NAME_ONLY: Final = frozenset(("soak",))
+BY_NAME_ONLY: Final = frozenset(("overload", "soak"))
 """Too long for a run of all."""
 
 

@@ -28,6 +28,7 @@ class Scale(msgspec.Struct, frozen=True):
     list_questions_every: int = 5
     peer_tasks: int = 10_000
     peer_rounds: int = 2
+    overload_tasks: int = 200_000
 
 
 USUAL = Scale()
@@ -64,4 +65,5 @@ QUICK = Scale(
     list_questions_every=29,
     peer_tasks=1_000,
     peer_rounds=1,
+    overload_tasks=20_000,
 )

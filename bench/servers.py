@@ -27,8 +27,12 @@ class BenchServer:
 
     async def memory_bytes(self) -> int:
         """What the server's data takes, its own buffers included."""
-        lines: list[str] = (await send(self.client, ("INFO", "memory"))).decode().splitlines()
-        return int(next(x for x in lines if x.startswith("used_memory:")).partition(":")[2])
+        return int(await self.told("memory", "used_memory"))
+
+    async def told(self, section: str, name: str) -> str:
+        """A field of INFO; "" when it is not there."""
+        lines: list[str] = (await send(self.client, ("INFO", section))).decode().splitlines()
+        return {key: value for key, _, value in (x.partition(":") for x in lines)}.get(name, "")
 
     async def version(self) -> str:
         lines: list[str] = (await send(self.client, ("INFO", "server"))).decode().splitlines()
@@ -45,11 +49,15 @@ class BenchServer:
 
 
 @asynccontextmanager
-async def run_server(durability: Durability) -> AsyncGenerator[BenchServer]:
+async def run_server(
+    durability: Durability, *, maxmemory_bytes: int | None = None
+) -> AsyncGenerator[BenchServer]:
     """A server on a fresh directory below the working directory, so that `always` syncs the disk
     that a user's data would be on (a temporary directory is often no disk at all)."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
-        async with EmbeddedServer(Path(folder), durability=durability) as embedded:
+        async with EmbeddedServer(
+            Path(folder), durability=durability, maxmemory_bytes=maxmemory_bytes
+        ) as embedded:
             server = BenchServer(embedded.url)
             try:
                 yield server

@@ -169,8 +169,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1_000_000
     memory_high_percent: Annotated[
         int,
-        Meta(ge=1, le=100, description="share of Redis' maxmemory above which writes get 503"),
+        Meta(ge=1, le=100, description="share of Redis' maxmemory above which no task is taken"),
     ] = 90
+    memory_reserve_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64 * _MIB,
+            description="memory kept free for each unfinished task, to finish it; more for results"
+            " of more than 200 bytes, each of which is kept twice",
+        ),
+    ] = 1_024
 
     append_batch_items_max: Annotated[
         int, Meta(ge=1, le=1_000, description="most appends sent in one script call")

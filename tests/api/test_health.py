@@ -52,7 +52,7 @@ async def test_a_server_with_spent_memory_takes_no_new_tasks():
 
     for answer in refused:
         assert answer.status_code == 503
-        assert answer.json()["code"] == "SERVICE_UNAVAILABLE"
+        assert answer.json()["code"] == "QUEUE_FULL"
         assert answer.headers["retry-after"]
     assert (health.status_code, ready.status_code, live.status_code) == (503, 503, 200)
     assert health.json()["details"]["redis"]["status"] == "healthy"
