@@ -170,7 +170,7 @@ class Limits:
         scope, name = command.scope, command.name
         done = await transact_system(self._store, command, exchange.meta())
         # Also where nothing was to be written: whoever wrote it may not have got so far.
-        await self._store.spread_limits(done.system)
+        await self._store.spread_limits(done.system, done.before)
         [admitted] = await self._store.admitted(scope, (name,))
         limit = done.system.state.limits(scope).get(name)
         view = TypeLimit if scope is LimitScope.TYPE else KbLimit

@@ -312,7 +312,7 @@ class MemoryStore:
         since = self._now_ms() - LOST_KEPT_MS
         return [(name, heard) for name, heard in self.reports.items() if heard[1] > since]
 
-    async def spread_limits(self, system: System) -> None:
+    async def spread_limits(self, system: System, before: System | None = None) -> None:
         for partition in self.contents:
             if partition.limits_version < system.state.limits_version:
                 partition.queues.limits = limit_fields(system, self.partitions)

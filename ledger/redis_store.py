@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -24,6 +24,7 @@ from ledger.script_format import (
     PRIORITIES,
     Argument,
     EncodedAppend,
+    changed_limit_fields,
     encode_append,
     encode_system_append,
     limit_fields,
@@ -561,19 +562,35 @@ class RedisStore:
     async def _of_workers(self, call: Awaitable[Any]) -> Any:
         return await _of_ours(WORKER_KEYS, call)
 
-    async def spread_limits(self, system: System) -> None:
-        version = system.state.limits_version
-        behind = [names for names in self._keys if await self._limits_version(names) < version]
-        if not behind:
-            return
-        fields = limit_fields(system, self.partitions)
-        arguments = (version, *(part for pair in fields.items() for part in pair))
-        for names in behind:
-            await self._call(LIMITS, (names.limits,), arguments)
+    async def spread_limits(self, system: System, before: System | None = None) -> None:
+        # One field, mostly, where all of them may be ten thousand.
+        step = None
+        if before is not None:
+            changes = changed_limit_fields(before, system, self.partitions)
+            step = (before.state.limits_version, changes)
+        await asyncio.gather(*(self._spread_limits(p, system, step) for p in self._keys))
 
-    async def _limits_version(self, names: PartitionKeys) -> int:
+    async def _spread_limits(
+        self,
+        names: PartitionKeys,
+        system: System,
+        step: tuple[int, Mapping[str, int | str]] | None,
+    ) -> None:
         asking = self._caller.command("HGET", names.limits, "version")
-        return int(await _of_ours((names.limits,), asking) or 0)
+        held = int(await _of_ours((names.limits,), asking) or 0)
+        if held >= system.state.limits_version:
+            return
+        if step is not None and step[0] == held:
+            if await self._send_limits(names, system, str(held), step[1]) >= 0:
+                return
+        await self._send_limits(names, system, "", limit_fields(system, self.partitions))
+
+    async def _send_limits(
+        self, names: PartitionKeys, system: System, changes: str, fields: Mapping[str, int | str]
+    ) -> int:
+        flat = (part for pair in fields.items() for part in pair)
+        arguments = (system.state.limits_version, changes, *flat)
+        return await self._call(LIMITS, (names.limits,), arguments)
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
         return read_limits(await self._caller.command("HGETALL", self._keys[partition].limits))

@@ -161,6 +161,13 @@ def limit_fields(system: System, partitions: int) -> dict[str, int]:
     }
 
 
+def changed_limit_fields(before: System, after: System, partitions: int) -> dict[str, int | str]:
+    """Of these fields, those that are not as they were; "" for one that is gone."""
+    old, new = limit_fields(before, partitions), limit_fields(after, partitions)
+    changed: dict[str, int | str] = {n: of for n, of in new.items() if old.get(n) != of}
+    return changed | dict.fromkeys(old.keys() - new.keys(), "")
+
+
 def read_limits(flat: list[bytes]) -> dict[tuple[LimitScope, str], int]:
     held: dict[tuple[LimitScope, str], int] = {}
     for field, value in _fields(flat).items():

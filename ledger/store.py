@@ -265,9 +265,10 @@ class Store(Protocol):
         """Write a step of the service, whole or not at all, once however often it is sent."""
         ...
 
-    async def spread_limits(self, system: System) -> None:
+    async def spread_limits(self, system: System, before: System | None = None) -> None:
         """Let every partition hold the limits of `system`, where it does not hold newer ones; each
-        holds its share (`limit_share`)."""
+        holds its share (`limit_share`). Where one holds those of `before`, it is given no more than
+        what has changed since."""
         ...
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:

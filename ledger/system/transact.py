@@ -17,6 +17,7 @@ class SystemCommitted(msgspec.Struct, frozen=True):
     """A command that was carried out. `events` is empty, and `position` None, when its wish held
     already."""
 
+    before: System
     system: System
     events: tuple[SystemEvent, ...]
     position: Position | None
@@ -33,14 +34,14 @@ async def transact_system(store: Store, command: SystemCommand, meta: Meta) -> S
         now = store.now_ms()
         events = decide(command, system, now)
         if not events:
-            return SystemCommitted(system, events, None)
+            return SystemCommitted(system, system, events, None)
         at = max(now, system.state.updated_at)
         after = system
         for event in events:
             after = evolve(after, event, at, meta.actor)
         match await store.append_system(SystemAppend(system, after, events, meta)):
             case Written(position):
-                return SystemCommitted(after, events, position)
+                return SystemCommitted(system, after, events, position)
             case Conflict():
                 continue
     raise Rejection(

@@ -187,3 +187,15 @@ def test_a_task_that_runs_longer_than_any_before_has_no_estimate():
     task, load = a_task(SUBMITTED, STARTED), a_load(took(50, 60))
 
     assert completion_ms(task, 0, load, T0 + 1_000 + 101) is None
+
+
+def test_while_its_type_is_paused_only_a_running_task_has_an_estimate():
+    load = a_load(took(50, 60), free=2, paused=True)
+    waiting, retrying = (
+        a_task(SUBMITTED),
+        a_task(SUBMITTED, STARTED, FAILED, RetryScheduled(NOW, 1)),
+    )
+
+    assert completion_ms(waiting, 1, load, NOW) is None
+    assert completion_ms(retrying, 0, load, NOW) is None
+    assert completion_ms(a_task(SUBMITTED, STARTED), 0, load, T0 + 1_010) is not None

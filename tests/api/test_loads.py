@@ -4,6 +4,7 @@ from typing import Any
 
 from api.loads import GAP_MAX_S, RATE_ENDED_MIN, RECENT_ATTEMPTS_MIN, WINDOW_S, Sample, keep, loads
 from ledger.events import Priority
+from ledger.system.state import Pause, SystemState
 from ledger.workers import WorkerReport, WorkerSeen, WorkerState
 from projections.figures import BOUNDS_MS, NONE_WAITING, Figures
 from projections.starts import Start
@@ -49,6 +50,25 @@ def test_slots_are_those_of_workers_that_take_the_type():
     assert (found["work"].slots, found["work"].free) == (8, 1)
     assert (found["other"].slots, found["other"].free) == (8, 4)
     assert found["other"].durations.mean_ms is None
+
+
+def test_a_limit_of_the_type_bounds_its_slots():
+    workers = [a_worker("w1", "work", "other", running=2, task_ids=("a", "b"))]
+    starts = {"a": Start("work", HEARD_AT), "b": Start("other", HEARD_AT)}
+    system = SystemState(type_limits={"work": 2})
+
+    found = loads(sampled((0, figures(1))), workers, starts, system)
+
+    assert (found["work"].slots, found["work"].free) == (2, 1)
+    assert (found["other"].slots, found["other"].free) == (4, 2)
+
+
+def test_a_pause_is_of_its_type_alone():
+    system = SystemState(paused={"work": Pause(1)})
+
+    found = loads(sampled((0, figures(1))), [a_worker("w1", "work", "other")], {}, system)
+
+    assert (found["work"].paused, found["other"].paused) == (True, False)
 
 
 def test_what_was_measured_lately_goes_before_what_ever_was():

@@ -10,14 +10,16 @@ from api.reasons import (
     Claimed,
     DelayedUntil,
     Finished,
+    Limited,
     NotReleased,
     NoWorkerForType,
+    Paused,
     QueueAhead,
     RetryingAt,
     Running,
     WorkerLost,
 )
-from api.why import Facts, reasons
+from api.why import Facts, LimitMet, reasons
 from api.wire import moment_text
 from ledger.events import (
     AttemptFailed,
@@ -31,6 +33,8 @@ from ledger.events import (
     TaskReleased,
     TaskStarted,
 )
+from ledger.system.events import LimitScope
+from ledger.system.state import Pause
 from ledger.task import Status, Task
 from ledger.workers import WorkerReport, WorkerSeen, WorkerState
 from tests.contracts.store import RESULT
@@ -151,6 +155,39 @@ def test_a_task_behind_others_is_told_how_many_and_where():
     assert reason.tasks == 7
     assert reason.queues == [QueueAhead(Priority.HIGH, 3), QueueAhead(Priority.NORMAL, 4)]
     assert "3 in work:high, 4 in work:normal" in reason.message
+
+
+def test_a_paused_queue_comes_first_and_names_who_paused_it():
+    task, pause = a_task(SUBMITTED), Pause(T0, "the disk is full", "ann")
+
+    [reason, missing] = reasons(task, facts(queue_position=1, pause=pause))
+
+    assert isinstance(reason, Paused)
+    assert (reason.since, reason.by) == (moment_text(T0), "ann")
+    assert "the disk is full" in reason.message
+    assert "ledgerq resume work" in reason.message
+    assert isinstance(missing, NoWorkerForType)
+
+
+def test_a_pause_does_not_matter_to_a_task_that_runs():
+    task = a_task(SUBMITTED, STARTED)
+
+    assert codes(task, facts(lease_until=NOW + 1, pause=Pause(T0))) == [Running]
+
+
+def test_limits_that_are_met_are_named():
+    met = [
+        LimitMet(LimitScope.TYPE, "work", 3, 3),
+        LimitMet(LimitScope.KB, "docs", 1, 2),
+    ]
+
+    found = reasons(a_task(SUBMITTED), facts(a_worker(), queue_position=1, held_back_by=met))
+
+    assert [(r.scope, r.limit, r.admitted) for r in found if isinstance(r, Limited)] == [
+        ("type", 3, 3),
+        ("kb", 1, 2),
+    ]
+    assert "ledgerq limit kb docs N" in found[1].message
 
 
 def test_a_task_that_nothing_holds_up_is_about_to_start():

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+import ledger
 from ledger.codec import Meta, decode_meta
 from ledger.commands import CancelTask
+from ledger.identity import derived_id
 from ledger.keys import PartitionKeys
 from ledger.memory_store import MemoryStore
 from ledger.redis_connection import send as send_raw
@@ -27,6 +31,7 @@ from tests.servers import empty
 TYPE, KB = LimitScope.TYPE, LimitScope.KB
 META = Meta("ann", "req-1")
 PARTITIONS = 2
+LIMITS_LUA = Path(ledger.__file__).with_name("limits.lua").read_text()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -157,6 +162,58 @@ async def test_older_limits_never_replace_newer_ones(store: Store):
     await store.spread_limits(older)
 
     assert (await store.limits_held(0))[TYPE, "mail"] == 5
+
+
+async def test_only_what_has_changed_is_sent_where_the_rest_is_held(store: Store):
+    before = await limited(store, SetLimit(TYPE, "mail", 5), SetLimit(KB, "docs", 2))
+    await store.spread_limits(before)
+
+    after = await limited(store, RemoveLimit(KB, "docs"), SetLimit(TYPE, "work", 3))
+    await store.spread_limits(after, before)
+
+    assert await store.limits_held(0) == {(TYPE, "mail"): 3, (TYPE, "work"): 2}
+
+
+async def test_all_is_sent_where_other_limits_are_held_than_those_that_changed(store: Store):
+    older = await limited(store, SetLimit(TYPE, "mail", 5))
+    before = await limited(store, SetLimit(KB, "docs", 2))
+    after = await limited(store, SetLimit(TYPE, "work", 3))
+    await store.spread_limits(older)
+
+    await store.spread_limits(after, before)
+
+    expected = {(TYPE, "mail"): 3, (TYPE, "work"): 2, (KB, "docs"): 1}
+    assert [await store.limits_held(p) for p in range(PARTITIONS)] == [expected] * PARTITIONS
+
+
+async def test_a_change_that_another_overtook_is_nothing(ledger_url: str):
+    store = await RedisStore.open(ledger_url)
+    before = await limited(store, SetLimit(TYPE, "mail", 5))
+    after = await limited(store, SetLimit(TYPE, "mail", 6))
+    limits = PartitionKeys(0).limits
+
+    client = cast("Any", store.client)
+    changed = await client.eval(  # as if the other came between the look and the change
+        LIMITS_LUA, 1, limits, str(after.state.limits_version), "7", "type:mail", "6"
+    )
+    await store.spread_limits(after, before)
+
+    assert (changed, await store.limits_held(0)) == (-1, {(TYPE, "mail"): 6})
+    await store.close()
+
+
+async def test_a_task_behind_its_limit_is_held(store: Store):
+    system = await limited(store, SetLimit(KB, "docs", 2))
+    await store.spread_limits(system)
+    ids = [derived_id("held", str(n)) for n in range(40)]
+    tasks = [
+        await submit(store, task_id=i, kb_id="docs") for i in ids if store.partition_of(i) == 0
+    ]
+
+    held = [await store.is_held(task) for task in tasks]
+
+    assert held == [False] + [True] * (len(tasks) - 1)
+    assert await store.admitted(KB, ["docs"]) == [1]
 
 
 async def test_ten_thousand_limits_are_held(store: Store):
