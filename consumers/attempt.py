@@ -71,6 +71,7 @@ class Attempt:
         on_left_behind: Callable[["Attempt", asyncio.Task[Any]], None],
         *,
         worker_id: str,
+        meta: Meta,
         lease_ms: int,
         retry: RetryPolicy,
         result_bytes_max: int,
@@ -85,7 +86,7 @@ class Attempt:
         self._lease_ms = lease_ms
         self._retry = retry
         self._result_bytes_max = result_bytes_max
-        self._meta = Meta(actor=worker_id)
+        self._meta = meta
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stop_reason: StopReason | None = None
@@ -319,13 +320,15 @@ class Attempt:
     async def _write_patiently(self, command: Command) -> None:
         """Write through any outage that is shorter than our patience; a start, only until the
         worker is stopped. Sending it again is safe: a wish that holds makes nothing happen."""
-        deadline, pause_s, is_first = self._loop.time() + WRITE_PATIENCE_S, 0.1, True
+        deadline, pause_s = 0.0, 0.1
         while True:
             try:
                 return await self._write(command)
             except Rejection as rejection:
+                now, is_first = self._loop.time(), not deadline
+                deadline = deadline or now + WRITE_PATIENCE_S
                 given_up = not self.started and self._stop_reason is not None
-                if not rejection.retryable or given_up or self._loop.time() + pause_s > deadline:
+                if not rejection.retryable or given_up or now + pause_s > deadline:
                     raise
                 if is_first:
                     log.info(
@@ -334,7 +337,6 @@ class Attempt:
                         command=type(command).__name__,
                         reason=rejection.message,
                     )
-                is_first = False
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - spreads
             pause_s = min(pause_s * 2, WRITE_PAUSE_CAP_S)
 

@@ -476,6 +476,7 @@ class Worker:
             self._deadlines,
             self._on_left_behind,
             worker_id=self.id,
+            meta=self._meta,
             lease_ms=self._options.lease_ms,
             retry=handler.retry or self._options.retry,
             result_bytes_max=self._options.result_bytes_max,

@@ -114,7 +114,8 @@ local function enter_queue(task, queue, kb, known)
   if known.held == 0 and known.untaken < staged_max and room(type_of(queue)) > 0
       and room('kb:' .. kb) > 0 then
     known.length, known.untaken = known.length + 1, known.untaken + 1
-    return stage(queue, task, kb)
+    local places, number = stage(queue, kb, {task})
+    return places[1], number
   end
   known.held = known.held + 1
   if limited() then
@@ -219,5 +220,5 @@ for _, queue in pairs(loosened) do
     top_up(sibling)
   end
 end
-settle_admitted()
+settle()
 return replies

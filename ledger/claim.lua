@@ -111,5 +111,5 @@ for index = 1, queue_count do
     top_up(ARGV[4 + index])
   end
 end
-settle_admitted()
+settle()
 return {{}, taken}

@@ -16,5 +16,5 @@ if fields[5] == 'kb' then
   admit(queue, fields[6], -1)
 end
 top_up(queue)
-settle_admitted()
+settle()
 return 1

@@ -76,4 +76,4 @@ class PartitionKeys:
 
 def queue_name(queue: Queue) -> str:
     """`<type>:<priority>`, as it stands in keys and counters."""
-    return f"{queue.task_type}:{queue.priority.value}"
+    return f"{queue.task_type}:{queue.priority}"

@@ -50,6 +50,8 @@ end
 
 local admitted_by, admitted_before, limit_of = {}, {}, {}
 local any_limit
+-- The age of the youngest task that was ever held in a backlog, once it was asked for.
+local ages
 
 local function admit(queue, kb, by)
   local kind, owner = type_of(queue), 'kb:' .. kb
@@ -82,30 +84,40 @@ local function room(name)
   return limit - admitted_before[name] - (admitted_by[name] or 0)
 end
 
--- Writes down what was admitted and what has left; done once, at the end of a script.
-local function settle_admitted()
+-- Writes down what was admitted, what has left and what was held; done once, at the end of a script.
+local function settle()
   for name, by in pairs(admitted_by) do
     if by ~= 0 and call('HINCRBY', admitted, name, by) <= 0 then
       call('HDEL', admitted, name)
     end
   end
+  if ages then
+    call('HSET', counters, 'held', ages)
+  end
 end
 
 -- Ready streams and backlogs. ------------------------------------------------------------------
 
--- Puts a task into the ready stream; returns its new place, and its number in the queue.
-local function stage(queue, task, kb)
-  local number = call('HINCRBY', counters, 'entered:' .. queue, 1)
-  local entry = call('XADD', ready_of(queue), '*', 'task', task, 'n', number, 'kb', kb)
-  admit(queue, kb, 1)
-  return 'ready:' .. entry .. ':' .. number, number
+-- Puts tasks of one kb_id into the ready stream; returns their new places, and the number of the last
+-- one in the queue.
+local function stage(queue, kb, tasks)
+  local ready, places = ready_of(queue), {}
+  local last = call('HINCRBY', counters, 'entered:' .. queue, #tasks)
+  for i, task in ipairs(tasks) do
+    local number = last - #tasks + i
+    local entry = call('XADD', ready, '*', 'task', task, 'n', number, 'kb', kb)
+    places[i] = 'ready:' .. entry .. ':' .. number
+  end
+  admit(queue, kb, #tasks)
+  return places, last
 end
 
 -- Puts a task into the backlog; returns its new place. A member is its owner (the kb_id, with its
 -- length before it, so that no owner begins with another), its age and its id.
 local function hold(queue, task, kb)
-  local age = call('HINCRBY', counters, 'held', 1)
-  local member = string.format('%04d', #kb) .. kb .. string.format('%012d', age) .. task
+  ages = (ages or tonumber(call('HGET', counters, 'held') or '') or 0) + 1
+  -- Not one format of all: Lua 5.1 ends a %s at a zero byte.
+  local member = string.format('%04d', #kb) .. kb .. string.format('%012d', ages) .. task
   call('ZADD', backlog_of(queue), 0, member)
   return 'backlog:' .. member
 end
@@ -138,13 +150,15 @@ local function next_in_turn(backlog, turn)
 end
 
 local function move_to_stage(queue, owner, members)
-  local kb = string.sub(owner, 5)
+  local tasks = {}
   call('ZREM', backlog_of(queue), unpack(members))
-  for _, member in ipairs(members) do
-    local task = string.sub(member, #owner + 13)
-    local hash = prefix .. 'task:' .. task
+  for i, member in ipairs(members) do
+    tasks[i] = string.sub(member, #owner + 13)
+  end
+  for i, place in ipairs((stage(queue, string.sub(owner, 5), tasks))) do
+    local hash = prefix .. 'task:' .. tasks[i]
     -- Whatever stands under that key, it must not keep others waiting; a claim says what it is.
-    if pcall_redis('HSET', hash, 'place', (stage(queue, task, kb))) == 1 then
+    if pcall_redis('HSET', hash, 'place', place) == 1 then
       call('DEL', hash)
     end
   end
