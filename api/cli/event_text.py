@@ -10,13 +10,15 @@ DETAIL_CHARACTERS_MAX: Final = 200
 DETAIL_CHARACTERS_ON_TERMINAL: Final = 78
 """Longer details are cut; `--json` shows all of them."""
 
-_SILENT: Final = frozenset({"body_sha256", "lease_ms", "worker_id"})
-"""Of use to machines alone, or said elsewhere on the line."""
+_SILENT: Final = frozenset({"body_sha256", "lease_ms"})
+"""Of use to machines alone."""
 
 
 def detail(data: dict[str, Any]) -> str:
     """What the event holds, on one line."""
-    words = (f"{name}={_word(value)}" for name, value in data.items() if name not in _SILENT)
+    # Who makes an attempt is the event's actor, and said elsewhere on the line.
+    silent = _SILENT | {"worker_id"} if "attempt" in data else _SILENT
+    words = (f"{name}={_word(value)}" for name, value in data.items() if name not in silent)
     characters_max = DETAIL_CHARACTERS_ON_TERMINAL if on_terminal() else DETAIL_CHARACTERS_MAX
     return shortened(" ".join(words), characters_max)
 

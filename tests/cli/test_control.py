@@ -2,6 +2,7 @@
 
 import getpass
 
+from api.cli.event_text import detail
 from tests.cli.running import Call
 
 
@@ -69,3 +70,8 @@ def test_the_history_of_the_system_is_shown(client: Call):
     assert "reason=why not" in paused
     assert "QueueResumed" in resumed
     assert as_json.json()["events"][-1]["type"] == "QueueResumed"
+
+
+def test_a_lost_worker_is_named():
+    assert detail({"worker_id": "w7", "host": "h1"}) == "worker_id=w7 host=h1"
+    assert detail({"attempt": 1, "worker_id": "w7", "lease_ms": 1}) == "attempt=1"
