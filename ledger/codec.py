@@ -37,7 +37,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _UNREADABLE = (ValueError, RecursionError)
 
 
-class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+class Meta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Who made an event happen, and why: the stream entry's `meta`.
 
     `commit` names the append that wrote the event; events of one append share it. `request` is

@@ -10,17 +10,17 @@ from ledger.events import ErrorKind, TaskSubmitted
 from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 
 
-class SubmitTask(msgspec.Struct, frozen=True):
+class SubmitTask(msgspec.Struct, frozen=True, gc=False):
     """Bring a task into being."""
 
     submission: TaskSubmitted
 
 
-class ReleaseTask(msgspec.Struct, frozen=True):
+class ReleaseTask(msgspec.Struct, frozen=True, gc=False):
     """Make a task ready whose time has come."""
 
 
-class StartTask(msgspec.Struct, frozen=True):
+class StartTask(msgspec.Struct, frozen=True, gc=False):
     """Begin `attempt` on `worker_id`: one more than the attempts that were started so far."""
 
     attempt: int
@@ -28,7 +28,7 @@ class StartTask(msgspec.Struct, frozen=True):
     lease_ms: int
 
 
-class ReportProgress(msgspec.Struct, frozen=True):
+class ReportProgress(msgspec.Struct, frozen=True, gc=False):
     """Tell how far the work is, 0 to 100. `message` None: the last one still holds. `attempt` None:
     whichever attempt runs."""
 
@@ -37,14 +37,14 @@ class ReportProgress(msgspec.Struct, frozen=True):
     attempt: int | None = None
 
 
-class CompleteTask(msgspec.Struct, frozen=True):
+class CompleteTask(msgspec.Struct, frozen=True, gc=False):
     """End the attempt with a result, as JSON."""
 
     attempt: int
     result: msgspec.Raw
 
 
-class FailAttempt(msgspec.Struct, frozen=True):
+class FailAttempt(msgspec.Struct, frozen=True, gc=False):
     """End the attempt with an error. `jitter` in [0, 1) is drawn by the caller.
 
     `retry_after_ms`: the handler said when to try again, instead of `policy`, which puts the task
@@ -60,20 +60,20 @@ class FailAttempt(msgspec.Struct, frozen=True):
     retry_after_ms: int | None = None
 
 
-class AbandonAttempt(msgspec.Struct, frozen=True):
+class AbandonAttempt(msgspec.Struct, frozen=True, gc=False):
     """Give a running attempt back, as a worker does that must stop: no retry is counted."""
 
     attempt: int
     reason: str
 
 
-class CancelTask(msgspec.Struct, frozen=True):
+class CancelTask(msgspec.Struct, frozen=True, gc=False):
     """Stop wanting the task done."""
 
     reason: str = ""
 
 
-class RetryTask(msgspec.Struct, frozen=True):
+class RetryTask(msgspec.Struct, frozen=True, gc=False):
     """Queue a failed or canceled task again, with its retries restored."""
 
 

@@ -35,7 +35,7 @@ class ErrorKind(StrEnum):
     WORKER_LOST = "worker_lost"
 
 
-class TaskSubmitted(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskSubmitted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A caller handed over work. Also kept in the snapshot, whole, as the task's submission."""
 
     task_type: str
@@ -58,11 +58,11 @@ class TaskSubmitted(msgspec.Struct, frozen=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "metadata", NO_JSON)
 
 
-class TaskReleased(msgspec.Struct, frozen=True):
+class TaskReleased(msgspec.Struct, frozen=True, gc=False):
     """A scheduled or retrying task became due, and is ready to be taken."""
 
 
-class TaskStarted(msgspec.Struct, frozen=True):
+class TaskStarted(msgspec.Struct, frozen=True, gc=False):
     """A worker began an attempt, and holds the task under a lease of `lease_ms`."""
 
     attempt: int
@@ -70,7 +70,7 @@ class TaskStarted(msgspec.Struct, frozen=True):
     lease_ms: int
 
 
-class TaskProgressed(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskProgressed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The running attempt told how far it is, in percent."""
 
     attempt: int
@@ -78,14 +78,14 @@ class TaskProgressed(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-class TaskCompleted(msgspec.Struct, frozen=True):
+class TaskCompleted(msgspec.Struct, frozen=True, gc=False):
     """The running attempt succeeded; `result` is JSON, the handler's bytes untouched."""
 
     attempt: int
     result: msgspec.Raw
 
 
-class AttemptFailed(msgspec.Struct, frozen=True):
+class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     """The running attempt did not succeed. RetryScheduled or TaskFailed always follows."""
 
     attempt: int
@@ -93,7 +93,7 @@ class AttemptFailed(msgspec.Struct, frozen=True):
     error_kind: ErrorKind
 
 
-class RetryScheduled(msgspec.Struct, frozen=True, omit_defaults=True):
+class RetryScheduled(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Another attempt will be made, not before `retry_at`."""
 
     retry_at: int
@@ -102,20 +102,20 @@ class RetryScheduled(msgspec.Struct, frozen=True, omit_defaults=True):
     """How often the handler has put the task off by now, which `retry_count` leaves out."""
 
 
-class TaskFailed(msgspec.Struct, frozen=True):
+class TaskFailed(msgspec.Struct, frozen=True, gc=False):
     """No further attempt will be made: the error is permanent, or the retries are spent."""
 
     error_message: str
     error_kind: ErrorKind
 
 
-class TaskCanceled(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskCanceled(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Somebody no longer wants the task done."""
 
     reason: str = ""
 
 
-class TaskRetried(msgspec.Struct, frozen=True):
+class TaskRetried(msgspec.Struct, frozen=True, gc=False):
     """Somebody sent a failed or canceled task round again, with its retries restored."""
 
 

@@ -8,33 +8,33 @@ from ledger.events import Priority
 from ledger.task import Status, Task
 
 
-class Queue(msgspec.Struct, frozen=True):
+class Queue(msgspec.Struct, frozen=True, gc=False):
     """Tasks of one type and one priority, in the order in which they became ready."""
 
     task_type: str
     priority: Priority
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """In a dispatch stream, for any worker to take."""
 
     queue: Queue
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """Not to be taken before `at_ms`."""
 
     at_ms: int
 
 
-class Leased(msgspec.Struct, frozen=True):
+class Leased(msgspec.Struct, frozen=True, gc=False):
     """Held by the worker that runs `attempt`, for `lease_ms` from when the event is written."""
 
     attempt: int
     lease_ms: int
 
 
-class Nowhere(msgspec.Struct, frozen=True):
+class Nowhere(msgspec.Struct, frozen=True, gc=False):
     """Finished: nothing is to be done."""
 
 

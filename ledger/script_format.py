@@ -40,7 +40,7 @@ PRIORITIES: Final = "".join(f"{priority.value}," for priority in Priority)
 """As the scripts want to be told them."""
 
 
-class EncodedAppend(msgspec.Struct, frozen=True):
+class EncodedAppend(msgspec.Struct, frozen=True, gc=False):
     """An Append as the script wants it."""
 
     subject: str

@@ -76,7 +76,7 @@ def positions_text(positions: Iterable[Position]) -> str:
     return ",".join(map(str, positions))
 
 
-class Append(msgspec.Struct, frozen=True):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One task's step: from `before` (None: it does not exist) through `events` to `after`."""
 
     before: Task | None
@@ -89,7 +89,7 @@ class Append(msgspec.Struct, frozen=True):
     """Say in the outcome where in its ready queue the task waits, when it enters one."""
 
 
-class SystemAppend(msgspec.Struct, frozen=True):
+class SystemAppend(msgspec.Struct, frozen=True, gc=False):
     """A step of the service as a whole: from `before` through `events` to `after`."""
 
     before: System
@@ -98,7 +98,7 @@ class SystemAppend(msgspec.Struct, frozen=True):
     meta: Meta
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """The events are in the ledger; `position` is that of the last one.
 
     `queue_position` is as `Store.queue_position` tells it, where that was asked for; None when it
@@ -109,20 +109,20 @@ class Written(msgspec.Struct, frozen=True):
     queue_position: int | None = None
 
 
-class Conflict(msgspec.Struct, frozen=True):
+class Conflict(msgspec.Struct, frozen=True, gc=False):
     """Nothing was written: the task is at `version`, not where the caller thought."""
 
     version: int
 
 
-class Full(msgspec.Struct, frozen=True):
+class Full(msgspec.Struct, frozen=True, gc=False):
     """Nothing was written: the task's ready queue has reached `queue_max`."""
 
 
 Outcome = Written | Conflict | Full
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """An event as it stands in the ledger. `at` is in ms; `prev` is the entry id of the task's
     previous event, empty for its first. `task_id` is SYSTEM where it belongs to no task."""
 
@@ -149,7 +149,7 @@ class Recorded(msgspec.Struct, frozen=True):
         return decode_system_event(self.type, self.data)
 
 
-class Extent(msgspec.Struct, frozen=True):
+class Extent(msgspec.Struct, frozen=True, gc=False):
     """What a partition holds: who reads on from a position between these two misses nothing.
 
     `first` is `0-0` while nothing was taken away; `last` is the end of all that there ever was, and
@@ -166,7 +166,7 @@ Entry = tuple[bytes, list[bytes]]
 fields in turn. `ledger.script_format.read_recorded` makes a Recorded of it."""
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A ready entry handed out by a consumer group."""
 
     queue: Queue
@@ -175,7 +175,7 @@ class Delivery(msgspec.Struct, frozen=True):
     task_id: str
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """A delivery with its task; or, when there is none to be had, the reason in `fault`."""
 
     delivery: Delivery
@@ -183,7 +183,7 @@ class Claimed(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-class Overdue(msgspec.Struct, frozen=True):
+class Overdue(msgspec.Struct, frozen=True, gc=False):
     """What the clock of the ledger says: which tasks to release, and which leases ran out."""
 
     now_ms: int

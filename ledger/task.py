@@ -24,7 +24,7 @@ FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED})
 """Statuses that no worker can change any more."""
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The part of a task that events change; stored as the snapshot's `state`.
 
     Times are milliseconds since the epoch, in the ledger's clock. The field names are the storage
@@ -53,7 +53,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """JSON as the handler returned it; empty when there is none."""
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, gc=False):
     """One task at one version: `version` events have happened to it."""
 
     id: str

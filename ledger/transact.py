@@ -29,7 +29,7 @@ UNKNOWN: Final = _Unknown.UNKNOWN
 """The caller does not know the task: load it first."""
 
 
-class Committed(msgspec.Struct, frozen=True):
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """A command that was carried out. `events` is empty, and `position` None, when its wish held
     already."""
 
