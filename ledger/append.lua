@@ -121,7 +121,7 @@ local function enter_queue(task, queue, kb, known)
   if limited() then
     loosened[type_of(queue)] = queue
   end
-  return hold(queue, task, kb)
+  return hold(queue, task, kb, next_age())
 end
 
 -- Returns the place to be stored, and the number in the ready stream where it entered that.

@@ -4,8 +4,9 @@
 -- is made good from the backlogs. After queues.lua.
 --
 -- KEYS  1-4 as queues.lua has them
--- ARGV  1 staged_max, 2 how many to take, 3 min idle (ms): 0 takes new entries, else pending ones so
---       long idle, 4 number of queues, then their names in the order of urgency,
+-- ARGV  1 staged_max, 2 the priorities, the most urgent first, with a comma after each, 3 how many to
+--       take, 4 min idle (ms): 0 takes new entries, else pending ones so long idle, 5 number of
+--       queues, then their names in the order of urgency,
 --       for stale ones then for each queue: the cursor of its stale entries ('0-0' = start),
 --       for new ones, for each entry that a blocking read has delivered already:
 --         index of its queue (1 = the first), entry, task id
@@ -13,7 +14,11 @@
 --       index of its queue, entry, task id, version, submission, state
 --       (the last three false when the task is gone).
 
-local wanted, idle, queue_count = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local wanted, idle, queue_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local function queue_at(index)
+  return ARGV[5 + index]
+end
 
 local taken = {}
 local function take(index, entry, task)
@@ -40,12 +45,12 @@ local function take_all(index, entries)
     end
     take(index, entry[1], task)
   end
-  count_taken(ARGV[4 + index], last_number)
+  count_taken(queue_at(index), last_number)
   return #entries
 end
 
 local function read_new(index, count)
-  local ready = ready_of(ARGV[4 + index])
+  local ready = ready_of(queue_at(index))
   local reply = pcall_redis('XREADGROUP', 'GROUP', 'workers', 'worker', 'COUNT', count,
     'STREAMS', ready, '>')
   if reply and reply.err and string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then
@@ -56,27 +61,31 @@ local function read_new(index, count)
     call('XGROUP', 'CREATE', ready, 'workers', '0', 'MKSTREAM')
     reply = call('XREADGROUP', 'GROUP', 'workers', 'worker', 'COUNT', count, 'STREAMS', ready, '>')
   end
-  return reply and take_all(index, reply[1][2]) or 0
+  if not reply then
+    return 0
+  end
+  idle_entries = nil
+  return take_all(index, reply[1][2])
 end
 
 -- Asked once for all, since mostly there is none.
 local backlogs = {}
 for index = 1, queue_count do
-  backlogs[index] = backlog_of(ARGV[4 + index])
+  backlogs[index] = backlog_of(queue_at(index))
 end
 local any_backlog = idle == 0 and call('EXISTS', unpack(backlogs)) > 0
 
 -- What is staged, and then, as far as it goes, what must be staged for it.
 local function read_queue(index)
   local got = read_new(index, wanted)
-  if any_backlog and got < wanted and refill(ARGV[4 + index], wanted - got) > 0 then
+  if any_backlog and got < wanted and refill(queue_at(index), wanted - got, ARGV[2]) > 0 then
     got = got + read_new(index, wanted - got)
   end
   return got
 end
 
 local function read_stale(index, cursor)
-  local reply = pcall_redis('XAUTOCLAIM', ready_of(ARGV[4 + index]), 'workers', 'worker', idle,
+  local reply = pcall_redis('XAUTOCLAIM', ready_of(queue_at(index)), 'workers', 'worker', idle,
     cursor, 'COUNT', wanted)
   if not reply or reply.err then
     return 0, '0-0'
@@ -87,7 +96,7 @@ end
 if idle > 0 then
   local cursors = {}
   for index = 1, queue_count do
-    local got, cursor = 0, ARGV[4 + queue_count + index]
+    local got, cursor = 0, ARGV[5 + queue_count + index]
     if wanted > 0 then
       got, cursor = read_stale(index, cursor)
     end
@@ -97,7 +106,7 @@ if idle > 0 then
 end
 
 local read_from = {}
-for at = 5 + queue_count, #ARGV, 3 do
+for at = 6 + queue_count, #ARGV, 3 do
   local index, entry, task = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
   take(index, entry, task ~= '' and task)
   wanted, read_from[index] = wanted - 1, true
@@ -108,7 +117,7 @@ for index = 1, queue_count do
 end
 for index = 1, queue_count do
   if any_backlog and read_from[index] then
-    top_up(ARGV[4 + index])
+    top_up(queue_at(index))
   end
 end
 settle()

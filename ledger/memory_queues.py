@@ -6,6 +6,7 @@ of each kb_id in turn. Tasks that stand in line or run are admitted; limits boun
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ class ReadyEntry(msgspec.Struct):
     number: int
     delivered_at: int | None = None
 
+
+FIRST_AGE: Final = 1_000
+"""Room below, for what goes back to the front of a backlog."""
 
 Owner = tuple[int, bytes]
 """A kb_id as backlogs order them: the shorter ones first."""
@@ -106,7 +110,7 @@ class WaitingLines:
         self._next_entry = next_entry
         self._staged_max = staged_max
         self._standing: dict[str, Standing] = {}
-        self._held = 0
+        self._held = FIRST_AGE
 
     def line(self, queue: Queue) -> WaitingLine:
         line = self.lines.get(queue)
@@ -180,7 +184,7 @@ class WaitingLines:
             for of_backlog in (False, True):
                 wanted = count - len(found)
                 if of_backlog:
-                    self._refill(queue, wanted)
+                    self._refill(queue, wanted, at_once=True)
                 taken = [(queue, name) for name in self._untaken(queue)[: max(wanted, 0)]]
                 self._deliver(taken, now_ms)
                 found += taken
@@ -271,19 +275,62 @@ class WaitingLines:
         """Whether a task of the backlog may stand in line, as far as limits go."""
         return bool(self._movable(queue))
 
-    def _movable(self, queue: Queue) -> list[Owner]:
+    def _movable(self, queue: Queue, *, at_once: bool = False) -> list[Owner]:
         """The owners of whom one may move up, in turn."""
         if not self._has_room(f"type:{queue.task_type}"):
             return []
         owners = self.line(queue).backlog.in_turn()
-        return [owner for owner in owners if self._has_room(f"kb:{owner[1].decode()}")]
+        return [o for o in owners if self._may_move(queue, o[1].decode(), at_once=at_once)]
 
-    def _refill(self, queue: Queue, wanted: int) -> None:
+    def _may_move(self, queue: Queue, kb_id: str, *, at_once: bool) -> bool:
+        if self._has_room(f"kb:{kb_id}"):
+            return True
+        return at_once and len(self._in_the_way(queue, kb_id)) == self._excess(kb_id)
+
+    def _refill(self, queue: Queue, wanted: int, *, at_once: bool = False) -> None:
+        """Let so many move up; they are taken `at_once`, or will be when somebody has room."""
         backlog = self.line(queue).backlog
-        while wanted > 0 and (owners := self._movable(queue)):
+        while wanted > 0 and (owners := self._movable(queue, at_once=at_once)):
             backlog.turn = owners[0]
             age = min(backlog.tasks[owners[0]])
             task_id, kb_id = backlog.tasks[owners[0]][age]
+            for idle in self._in_the_way(queue, kb_id):
+                self._take_back(*idle)
             backlog.remove(kb_id, age)
             self._stage(queue, task_id, kb_id)
             wanted -= 1
+
+    def _excess(self, kb_id: str) -> int:
+        """How many places of a kb_id must become free for one more."""
+        name = f"kb:{kb_id}"
+        return self.admitted[name] + 1 - self.limits[name] if name in self.limits else 0
+
+    def _in_the_way(self, queue: Queue, kb_id: str) -> list[tuple[Queue, str]]:
+        """Tasks of a kb_id in other queues that nobody has taken, and whose places one more needs:
+        of the least urgent queue first, the youngest first."""
+        order = list(Priority)
+        by_urgency = sorted(
+            (q for q in self.lines if q != queue),
+            key=lambda q: (-order.index(q.priority), f"{q.task_type}:{q.priority}"),
+        )
+        idle = [
+            (other, name)
+            for other in by_urgency
+            for name in reversed(self._untaken(other))
+            if self.line(other).ready[name].kb_id == kb_id
+        ]
+        return idle[: max(self._excess(kb_id), 0)]
+
+    def _take_back(self, queue: Queue, name: str) -> None:
+        """To the front of its kb_id's backlog: a worker has a use for its place at once."""
+        line = self.line(queue)
+        entry = line.ready.pop(name)
+        known = line.backlog.tasks.get(owner_of(entry.kb_id))
+        if known:
+            age = min(known) - 1
+        else:
+            self._held += 1
+            age = self._held
+        line.backlog.put(entry.task_id, entry.kb_id, age)
+        self._standing[entry.task_id] = Standing(age=age)
+        self.admit(queue.task_type, entry.kb_id, -1)

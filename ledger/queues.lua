@@ -25,6 +25,8 @@ local call, pcall_redis = redis.call, redis.pcall
 local passed_over_max = 100
 -- How many kb_ids a position is told from exactly; of any others, all is taken to be ahead.
 local owners_max = 100
+-- Ages begin above so many, to have room below for what goes back to the front of a backlog.
+local first_age = 1000
 -- How many arguments one command is given at most.
 local arguments_max = 1000
 
@@ -114,10 +116,18 @@ end
 
 -- Puts a task into the backlog; returns its new place. A member is its owner (the kb_id, with its
 -- length before it, so that no owner begins with another), its age and its id.
-local function hold(queue, task, kb)
-  ages = (ages or tonumber(call('HGET', counters, 'held') or '') or 0) + 1
+local function owner_named(kb)
+  return string.format('%04d', #kb) .. kb
+end
+
+local function next_age()
+  ages = (ages or tonumber(call('HGET', counters, 'held') or '') or first_age) + 1
+  return ages
+end
+
+local function hold(queue, task, kb, age)
   -- Not one format of all: Lua 5.1 ends a %s at a zero byte.
-  local member = string.format('%04d', #kb) .. kb .. string.format('%012d', ages) .. task
+  local member = owner_named(kb) .. string.format('%012d', age) .. task
   call('ZADD', backlog_of(queue), 0, member)
   return 'backlog:' .. member
 end
@@ -149,6 +159,14 @@ local function next_in_turn(backlog, turn)
   return found[1]
 end
 
+-- Whatever stands under the task's key, it must not keep others waiting; a claim says what it is.
+local function set_place(task, place)
+  local hash = prefix .. 'task:' .. task
+  if pcall_redis('HSET', hash, 'place', place) == 1 then
+    call('DEL', hash)
+  end
+end
+
 local function move_to_stage(queue, owner, members)
   local tasks = {}
   call('ZREM', backlog_of(queue), unpack(members))
@@ -156,17 +174,100 @@ local function move_to_stage(queue, owner, members)
     tasks[i] = string.sub(member, #owner + 13)
   end
   for i, place in ipairs((stage(queue, string.sub(owner, 5), tasks))) do
-    local hash = prefix .. 'task:' .. tasks[i]
-    -- Whatever stands under that key, it must not keep others waiting; a claim says what it is.
-    if pcall_redis('HSET', hash, 'place', place) == 1 then
-      call('DEL', hash)
+    set_place(tasks[i], place)
+  end
+end
+
+-- Entries that nobody has taken yet, of one queue: those after what its readers have got to.
+local function untaken_entries(queue)
+  local ready, last = ready_of(queue), '0-0'
+  local groups = pcall_redis('XINFO', 'GROUPS', ready)
+  if groups.err then
+    return {}
+  end
+  for _, group in ipairs(groups) do
+    for i = 1, #group, 2 do
+      if group[i] == 'last-delivered-id' then
+        last = group[i + 1]
+      end
+    end
+  end
+  return call('XRANGE', ready, '(' .. last, '+')
+end
+
+-- All queues that anything ever entered, the least urgent first.
+local function known_queues(priorities)
+  local rank, ranks, found = {}, 0, {}
+  for priority in string.gmatch(priorities, '([^,]+),') do
+    ranks = ranks + 1
+    rank[priority] = ranks
+  end
+  for _, field in ipairs(call('HKEYS', counters)) do
+    local queue, priority = string.match(field, '^entered:(.*:([^:]+))$')
+    if queue and rank[priority] then
+      found[#found + 1] = { name = queue, rank = rank[priority] }
+    end
+  end
+  table.sort(found, function(a, b)
+    return a.rank > b.rank or a.rank == b.rank and a.name < b.name
+  end)
+  return found
+end
+
+-- Puts an entry that nobody has taken back to the front of its kb_id's backlog.
+local function take_back(queue, entry, task, kb)
+  local owner = owner_named(kb)
+  local first = call('ZRANGEBYLEX', backlog_of(queue), '[' .. owner, '(' .. owner .. '\255',
+    'LIMIT', 0, 1)[1]
+  local age = first and tonumber(string.sub(first, #owner + 1, #owner + 12)) - 1 or next_age()
+  call('XDEL', ready_of(queue), entry)
+  set_place(task, hold(queue, task, kb, age))
+  admit(queue, kb, -1)
+end
+
+-- What stands in line and nobody has taken, by kb_id: of the least urgent queue first, the youngest
+-- first. Looked for once, and again after entries were taken.
+local idle_entries
+local function find_idle_entries(priorities)
+  idle_entries = {}
+  for _, queue in ipairs(known_queues(priorities)) do
+    local entries = untaken_entries(queue.name)
+    for i = #entries, 1, -1 do
+      local id, fields = entries[i][1], entries[i][2]
+      if fields[1] == 'task' and fields[5] == 'kb' then
+        local of_kb = idle_entries[fields[6]] or {}
+        idle_entries[fields[6]] = of_kb
+        of_kb[#of_kb + 1] = { queue = queue.name, id = id, task = fields[2] }
+      end
     end
   end
 end
 
+-- A task that stands in line counts against its kb_id's limit before anybody has taken it, and its
+-- type may be paused, or have no worker. A worker that would run another one at once goes first:
+-- as many are taken back as are in its way. Returns whether that makes room.
+local function make_room(kb, queue, priorities)
+  if not idle_entries then
+    find_idle_entries(priorities)
+  end
+  local needed, in_the_way, others = 1 - room('kb:' .. kb), {}, {}
+  for _, entry in ipairs(idle_entries[kb] or {}) do
+    local list = entry.queue ~= queue and #in_the_way < needed and in_the_way or others
+    list[#list + 1] = entry
+  end
+  if #in_the_way < needed then
+    return false
+  end
+  for _, entry in ipairs(in_the_way) do
+    take_back(entry.queue, entry.id, entry.task, kb)
+  end
+  idle_entries[kb] = others
+  return true
+end
+
 -- Moves up to `wanted` tasks from the backlog to the ready stream, as far as limits let it; returns
--- how many.
-local function refill(queue, wanted)
+-- how many. They will be taken at once when `priorities` are given.
+local function refill(queue, wanted, priorities)
   local held = wanted > 0 and held_in(queue) or 0
   if held == 0 then
     return 0
@@ -177,9 +278,12 @@ local function refill(queue, wanted)
   while moved < wanted and held > 0 and room(kind) > 0 and passed_over < passed_over_max do
     local first = next_in_turn(backlog, turn)
     local owner = owner_of(first)
-    local alone = owner == turn
+    local kb, alone = string.sub(owner, 5), owner == turn
     turn = owner
-    local free = math.min(room('kb:' .. string.sub(owner, 5)), room(kind), wanted - moved)
+    local free = math.min(room('kb:' .. kb), room(kind), wanted - moved)
+    if free < 1 and priorities and make_room(kb, queue, priorities) then
+      free = 1
+    end
     if free > 0 then
       local members = {first}
       if alone and free > 1 then

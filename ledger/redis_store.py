@@ -456,7 +456,7 @@ class RedisStore:
     ) -> list[Claimed]:
         names = self._keys[partition]
         queue_names = [queue_name(queue) for queue in queues]
-        arguments: list[Argument] = [count, idle_ms, len(queues), *queue_names]
+        arguments: list[Argument] = [PRIORITIES, count, idle_ms, len(queues), *queue_names]
         if idle_ms:
             arguments += (self._cursors.get(names.ready(queue), "0-0") for queue in queues)
         for item in delivered:

@@ -201,3 +201,23 @@ async def test_a_limit_outlasts_a_task_that_is_retried(store: RedisStore) -> Non
 
     assert gauge.most["kb:docs"] <= 2
     assert await store.admitted(KB, ["docs"]) == [0]
+
+
+async def test_tasks_that_nobody_takes_keep_no_places_from_others(store: RedisStore) -> None:
+    """They stand in line, since a worker for them may come; whoever can run another one goes first,
+    and they keep their order for when their turn comes."""
+    await limit(store, KB, "small", 2)
+    waiting = await submitted(store, 3, "other", kb_id="small")
+    wanted = await submitted(store, 3, kb_id="small")
+    gauge = Gauge()
+    gauge.gate.set()
+    async with working(store, handles("work", gauge.work)):
+        for task_id in wanted:
+            await until(store, task_id, Status.COMPLETED)
+    async with working(store, handles("other", gauge.work)):
+        done = [await until(store, task_id, Status.COMPLETED) for task_id in waiting]
+
+    assert gauge.most["kb:small"] <= 2
+    started = [task.state.started_at or 0 for task in done]
+    assert started == sorted(started)
+    await assert_quiescent(store)
