@@ -11,8 +11,8 @@ import contextvars
 import os
 import signal
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -29,7 +29,7 @@ from consumers.frames import (
     decode_answer,
     pack,
 )
-from consumers.handlers import Handler
+from consumers.handlers import ExecutorKind, Handler
 from consumers.outcome import HandlerFailed, decode_payload, encode_result, failure
 from consumers.own_modules import describe_exit, module_argv, tied_argv, with_our_packages
 from ledger.events import ErrorKind
@@ -248,3 +248,26 @@ class ProcessExecutor:
         task = asyncio.get_running_loop().create_task(child.kill())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+class Executors:
+    """All of them, as one worker has them."""
+
+    def __init__(self, module: str | None, on_abandoned: Callable[[int], None]) -> None:
+        """`module`: where child processes find the handlers. `on_abandoned`: see ThreadExecutor."""
+        self._processes = ProcessExecutor(module)
+        self._threads = ThreadExecutor(on_abandoned)
+
+    def run(self, call: Call) -> Coroutine[Any, Any, bytes]:
+        """The call, where its handler asks to run."""
+        match call.handler.executor:
+            case ExecutorKind.ASYNC:
+                return run_on_loop(call)
+            case ExecutorKind.THREAD:
+                return self._threads.run(call)
+            case ExecutorKind.PROCESS:
+                return self._processes.run(call)
+
+    async def close(self) -> None:
+        """End the child processes."""
+        await self._processes.close()

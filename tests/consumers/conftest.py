@@ -23,7 +23,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(autouse=True)
 def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 50)
+    monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 50)
     monkeypatch.setattr("consumers.attempt.STOP_GRACE_S", 0.2)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from consumers import Context
 from consumers.scheduler import Scheduler
-from consumers.worker import PASSED_OVER_MAX
+from consumers.turns import PASSED_OVER_MAX
 from ledger.events import Priority
 from ledger.keys import GROUP, PartitionKeys
 from ledger.placement import STAGED_MAX, Queue
@@ -354,7 +354,7 @@ async def test_an_idle_worker_waits_and_does_not_poll(
 ) -> None:
     """Counted over three blocking reads, which take their whole time: each may be accompanied by
     one script, which looks into each of the four queues, and by a heartbeat, another script."""
-    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 1_000)
+    monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 1_000)
     waits = Counted(store.wait_ready)
     monkeypatch.setattr(store, "wait_ready", waits)
 

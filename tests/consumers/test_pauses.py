@@ -91,7 +91,7 @@ async def test_a_worker_all_of_whose_types_are_paused_waits_for_the_end_of_that(
 async def test_a_worker_all_of_whose_types_are_paused_stops_at_once(
     store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 600_000)
+    monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 600_000)
     await pause(store)
     async with working(store, handles("work", nothing)):
         await logged.comes("pauses_changed")
@@ -117,7 +117,7 @@ async def test_what_a_read_delivers_that_began_before_the_pause_is_held_back(
     store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it is taken up at once when the queue is resumed, not when the claim is stale."""
-    monkeypatch.setattr("consumers.worker.READY_WAIT_MS", 600)
+    monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 600)
     waiting = asyncio.Event()
     wait_ready = store.wait_ready
 

@@ -237,7 +237,7 @@ def test_more_retries_than_allowed_are_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_urgent_tasks_that_starve_others_are_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("consumers.worker.PASSED_OVER_MAX", 1_000)
+    monkeypatch.setattr("consumers.turns.PASSED_OVER_MAX", 1_000)
 
     catches("the priority order and its bound", plan=CROWDED)
 
