@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api.app import create_app
-from ledger import redis_store
+from ledger import redis_calls
 from ledger.redis_connection import Caller, Script
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection
@@ -96,7 +96,7 @@ class CountingCaller(Caller):
 async def test_whoever_comes_during_an_outage_waits_for_one_time_out(
     method: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(redis_store, "Caller", CountingCaller)
+    monkeypatch.setattr(redis_calls, "Caller", CountingCaller)
     options = StoreOptions(timeout_ms=TIMEOUT_MS, in_flight_max=1)
     with make_server(valkey_binary()) as server:
         store = await RedisStore.open(server.url, options)
