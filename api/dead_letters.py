@@ -19,7 +19,17 @@ from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
 from api.read_model import ReadModel
-from api.scalars import Count, Fingerprint, KbId, Moment, TaskId, TaskTypeName, TimeOrAge
+from api.scalars import (
+    Count,
+    CreatedAfter,
+    CreatedBefore,
+    Fingerprint,
+    KbId,
+    Moment,
+    TaskId,
+    TaskTypeName,
+    TimeOrAge,
+)
 from api.task_list import PAGE_MAX, alternatives, several
 from api.time_bounds import Bounds, time_bounds
 from api.wire import moment_text
@@ -41,14 +51,8 @@ class DeadLetterFilters(msgspec.Struct, frozen=True):
     fingerprint: (
         Annotated[tuple[Fingerprint, ...], several("That failed in these ways.")] | UnsetType
     ) = UNSET
-    created_after: (
-        Annotated[TimeOrAge, Meta(description="Created after this time, or less long ago.")]
-        | UnsetType
-    ) = UNSET
-    created_before: (
-        Annotated[TimeOrAge, Meta(description="Created before this time, or longer ago.")]
-        | UnsetType
-    ) = UNSET
+    created_after: CreatedAfter | UnsetType = UNSET
+    created_before: CreatedBefore | UnsetType = UNSET
     failed_after: (
         Annotated[TimeOrAge, Meta(description="Failed after this time, or less long ago.")]
         | UnsetType

@@ -71,6 +71,8 @@ TimeOrAge = Annotated[
         extra={"expected": AGE_EXPECTED},
     ),
 ]
+CreatedAfter = Annotated[TimeOrAge, Meta(description="Created after this time, or less long ago.")]
+CreatedBefore = Annotated[TimeOrAge, Meta(description="Created before this time, or longer ago.")]
 TaskTypeName = Annotated[
     str,
     Meta(

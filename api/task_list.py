@@ -21,7 +21,7 @@ from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
 from api.read_model import ReadModel
-from api.scalars import Count, Fingerprint, KbId, TaskTypeName, TimeOrAge
+from api.scalars import Count, CreatedAfter, CreatedBefore, Fingerprint, KbId, TaskTypeName
 from api.time_bounds import Bounds, time_bounds
 from api.waiting import queue_position
 from api.wire import TaskView, task_view
@@ -66,14 +66,8 @@ class TaskListQuery(msgspec.Struct, frozen=True):
         Annotated[tuple[WorkerId, ...], several("That these workers have, or had last.")]
         | UnsetType
     ) = UNSET
-    created_after: (
-        Annotated[TimeOrAge, Meta(description="Created after this time, or less long ago.")]
-        | UnsetType
-    ) = UNSET
-    created_before: (
-        Annotated[TimeOrAge, Meta(description="Created before this time, or longer ago.")]
-        | UnsetType
-    ) = UNSET
+    created_after: CreatedAfter | UnsetType = UNSET
+    created_before: CreatedBefore | UnsetType = UNSET
     q: (
         Annotated[
             str,

@@ -17,7 +17,7 @@ from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
 from api.read_model import ReadModel
-from api.scalars import Count, KbId, TaskTypeName, TimeOrAge
+from api.scalars import Count, CreatedAfter, KbId, TaskTypeName
 from api.task_list import alternatives, several
 from api.wire import parse_as_of
 from ledger.codec import encode
@@ -36,10 +36,7 @@ class TaskStatsQuery(msgspec.Struct, frozen=True):
     status: Annotated[tuple[Status, ...], several("In these statuses.")] | UnsetType = UNSET
     task_type: Annotated[tuple[TaskTypeName, ...], several("Of these types.")] | UnsetType = UNSET
     priority: Annotated[tuple[Priority, ...], several("Of these priorities.")] | UnsetType = UNSET
-    created_after: (
-        Annotated[TimeOrAge, Meta(description="Created after this time, or less long ago.")]
-        | UnsetType
-    ) = UNSET
+    created_after: CreatedAfter | UnsetType = UNSET
 
 
 class TaskStats(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from api.cli.client import Refused, Service, Task
+from api.cli.answers import Task
+from api.cli.client import Refused, Service
 from api.cli.failures import CliError
 from api.cli.progress import counting
 from ledger.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api.cli.client import Task
+from api.cli.answers import Task
 from api.cli.output import print_fields, shortened
 
 JSON_CHARACTERS_MAX: Final = 400

@@ -8,7 +8,8 @@ import msgspec
 from cyclopts import Parameter
 
 from api.cli import batch as batches
-from api.cli.client import Service, Task
+from api.cli.answers import Task
+from api.cli.client import Service
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, Url, load_settings
 from api.cli.output import print_json

@@ -2,7 +2,8 @@
 
 import sys
 
-from api.cli.client import Service, Worker
+from api.cli.answers import Worker
+from api.cli.client import Service
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import print_json, print_table
 

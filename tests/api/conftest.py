@@ -13,6 +13,7 @@ from api.server import serve
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from tests.api.conformance import conformance
+from tests.api.reading import Projection
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ async def api(app: App, settings: Settings) -> AsyncIterator[httpx2.AsyncClient]
         transport=transport, base_url="http://api", event_hooks=hooks
     ) as client:
         yield client
+
+
+@pytest.fixture
+async def projection(store: RedisStore, settings: Settings) -> AsyncIterator[Projection]:
+    """What brings the read model level when it is told to."""
+    projection = Projection(store, settings.read_model_folder)
+    yield projection
+    projection.close()
 
 
 class Service:

@@ -1,7 +1,6 @@
 """POST /api/v1/dead-letters/retry: failed tasks go round again, each once, and it says so."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ RETRY = f"{DEAD_LETTERS}/retry"
 def settings(tmp_path: Path) -> Settings:
     """A read model of the test's own, and little patience with it."""
     return Settings(read_model_dir=str(tmp_path / "read-model"), read_wait_ms=500)
-
-
-@pytest.fixture
-async def projection(store: RedisStore, settings: Settings) -> AsyncIterator[Projection]:
-    """What brings the read model level when it is told to."""
-    projection = Projection(store, settings.read_model_folder)
-    yield projection
-    projection.close()
 
 
 async def failed(api: httpx2.AsyncClient, store: RedisStore, n: int, **fields: Any) -> list[str]:

@@ -1,6 +1,5 @@
 """GET /api/v1/dead-letters: failed tasks by the way in which they failed."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ DEAD_LETTERS = "/api/v1/dead-letters"
 def settings(tmp_path: Path) -> Settings:
     """A read model of the test's own, and little patience with it."""
     return Settings(read_model_dir=str(tmp_path / "read-model"), read_wait_ms=500)
-
-
-@pytest.fixture
-async def projection(store: RedisStore, settings: Settings) -> AsyncIterator[Projection]:
-    """What brings the read model level when it is told to."""
-    projection = Projection(store, settings.read_model_folder)
-    yield projection
-    projection.close()
 
 
 async def failed(

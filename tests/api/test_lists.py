@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ WAIT_MS = 500
 def settings(tmp_path: Path) -> Settings:
     """A read model of the test's own, and little patience with it."""
     return Settings(read_model_dir=str(tmp_path / "read-model"), read_wait_ms=WAIT_MS)
-
-
-@pytest.fixture
-async def projection(store: RedisStore, settings: Settings) -> AsyncIterator[Projection]:
-    """What brings the read model level when it is told to."""
-    projection = Projection(store, settings.read_model_folder)
-    yield projection
-    projection.close()
 
 
 async def ids(api: httpx2.AsyncClient, **query: Any) -> list[str]:

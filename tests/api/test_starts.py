@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
@@ -14,13 +13,6 @@ from ledger.workers import WorkerReport, WorkerSeen, WorkerState
 from projections.starts import Start, read_starts, running
 from tests.api.reading import Projection
 from tests.api.requests import complete, start, submitted
-
-
-@pytest.fixture
-async def projection(store: RedisStore, settings: Settings) -> AsyncIterator[Projection]:
-    projection = Projection(store, settings.read_model_folder)
-    yield projection
-    projection.close()
 
 
 @pytest.fixture
