@@ -67,6 +67,9 @@ class Gate:
             refusal = answer(self._as_api_error(error, exchange))
             await exchange.respond(refusal.status, refusal.body, refusal.headers)
         finally:
+            # It refers back to the scope: the two would wait for the cycle collector, and with them
+            # the request's body and all that the server knows of it.
+            del scope[EXCHANGE]
             self._in_work -= 1
             # An answer in parts goes on for as long as its caller likes: until its head counts.
             seconds = (exchange.head_sent_s or time.perf_counter()) - began_s

@@ -213,7 +213,8 @@ class JoinedWrites:
     def flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            if not self._transport.is_closing():  # the caller hung up meanwhile
+                self._transport.write(head)
 
     def close(self) -> None:
         self.flush()

@@ -165,6 +165,9 @@ class Attempt:
             log.error("outcome_canceled_too_often", task_id=self.task_id, attempt=self.number)
         finally:
             self.holds_lease = False
+            # Both call back: they would keep this, the payload and the result until the cycle
+            # collector comes by.
+            self._context = self._reporter = None
 
     async def _say(self, command: Command | None) -> None:
         """Write what is left of the progress, and the outcome."""

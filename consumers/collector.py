@@ -7,9 +7,10 @@ from typing import Final
 
 NEW_OBJECTS: Final = 10_000
 """More containers made than freed between two looks for cycles; Python's default is 700. Neither an
-attempt nor a request leaves a cycle behind, but a hundred in flight are enough objects to set off
-look after look among them: a twelfth of a worker's CPU time, a twentieth of an API's. Handlers may
-make cycles, hence not much higher.
+attempt nor a request leaves a cycle behind, and tests hold them to it: what outlives a few looks is
+looked at again only after so many hundreds of thousands of tasks. But a hundred in flight are
+enough objects to set off look after look among them: a twelfth of a worker's CPU time, a twentieth
+of an API's. Handlers may make cycles, hence not much higher.
 """
 
 

@@ -14,9 +14,10 @@ from typing import cast
 
 import httpx2
 import pytest
+import uvloop
 from uvicorn.server import ServerState
 
-from api.server import HEAD_BYTES_MAX, Protocol, bind, serve, uvicorn_config
+from api.server import HEAD_BYTES_MAX, JoinedWrites, Protocol, bind, serve, uvicorn_config
 from consumers.programs import NoServer
 from ledger.redis_store import LedgerMismatch, RedisStore
 from ledger.settings import Settings
@@ -314,3 +315,23 @@ async def answering(port: int) -> None:
                 return
             except httpx2.TransportError:
                 await asyncio.sleep(0.05)
+
+
+def test_the_head_of_an_answer_to_a_caller_who_hung_up_is_dropped():
+    unhandled: list[object] = []
+
+    async def answer_too_late() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        ours, theirs = socket.socketpair()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        transport.abort()
+        await asyncio.sleep(0)
+        JoinedWrites(transport, loop).write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.sleep(0)
+        theirs.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(answer_too_late())
+
+    assert unhandled == []

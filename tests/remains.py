@@ -1,0 +1,45 @@
+"""What work leaves behind in a process: garbage that only the cycle collector frees, and memory."""
+
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
+
+BYTES_A_ROUND_MAX: Final = 60
+"""Its id alone, which is the least that can be kept of a task, takes 85."""
+
+
+@contextlib.contextmanager
+def cyclic_garbage() -> Generator[list[Any]]:
+    """What was made within and can only be freed by looking for cycles: filled in at the end."""
+    gc.collect()
+    gc.disable()
+    found: list[Any] = []
+    try:
+        yield found
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found += gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+async def bytes_a_round(
+    work: Callable[[int], Awaitable[None]], *, warm_up: int, rounds: int
+) -> float:
+    """By how much Python's memory grows each time. `work(n)` does so many rounds, first for the
+    warm-up, which must fill whatever has a bound."""
+    tracemalloc.start()
+    try:
+        await work(warm_up)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await work(rounds)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return (after - before) / rounds
