@@ -124,7 +124,10 @@ def _cells(row: Row, mark: str) -> tuple[str, str, str, str]:
 
 
 def _verdict(goal: Goal | None, *, met: bool | None) -> str:
-    return "" if goal is None else f"{goal.text()}: {'met' if met else 'MISSED'}"
+    if goal is None:
+        return ""
+    found = "too short to tell" if met is None else "met" if met else "MISSED"
+    return f"{goal.text()}: {found}"
 
 
 def _spread(low: float | None, high: float | None) -> str:
