@@ -108,7 +108,9 @@ async def stale(store: Store, wanted: int, count: int = 100) -> list[str]:
     found: list[str] = []
     async with asyncio.timeout(SIGNAL_MS / 1000):
         while len(found) < wanted:
-            found += [c.delivery.task_id for c in await store.claim_stale(0, QUEUES, count, 1)]
+            # What was handed out in this very loop is stale again before the others are found.
+            ids = [c.delivery.task_id for c in await store.claim_stale(0, QUEUES, count, 1)]
+            found += [task_id for task_id in ids if task_id not in found]
             await asyncio.sleep(0)
     return found
 
