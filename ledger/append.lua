@@ -1,6 +1,6 @@
 -- Appends events: the only thing that changes a task. Carries out a batch of items, in order; for
 -- each one atomically: compare the version, write the events, save the snapshot, and move the task
--- from its old place to its new one. It knows places, not statuses. After queues.lua.
+-- from its old place to its new one. It knows places, not statuses. After queues.lua, positions.lua.
 --
 -- KEYS  1-4 as queues.lua has them, 5 events stream, 6 due, 7 leases, then for each item its task hash
 -- ARGV  1 staged_max, 2 the priorities, the most urgent first, with a comma after each,
@@ -114,8 +114,7 @@ local function enter_queue(task, queue, kb, known)
   if known.held == 0 and known.untaken < staged_max and room(type_of(queue)) > 0
       and room('kb:' .. kb) > 0 then
     known.length, known.untaken = known.length + 1, known.untaken + 1
-    local places, number = stage(queue, kb, {task})
-    return places[1], number
+    return stage(queue, kb, {task})[1]
   end
   known.held = known.held + 1
   if limited() then
@@ -124,7 +123,7 @@ local function enter_queue(task, queue, kb, known)
   return hold(queue, task, kb, next_age())
 end
 
--- Returns the place to be stored, and the number in the ready stream where it entered that.
+-- Returns the place to be stored.
 local function enter(kind, number, name, task, queue, kb, known)
   if kind == 'ready' then
     return enter_queue(task, queue, kb, known)
@@ -141,13 +140,7 @@ local function enter(kind, number, name, task, queue, kb, known)
   return ''
 end
 
-local function queue_position(queue, place, number)
-  local position = number and position_in_line(queue, number)
-    or position_in_backlog(queue, string.sub(place, 9))
-  return position + waiting_ahead(queue, priorities)
-end
-
-local replies = {}
+local replies, told = {}, {}
 local argument, key, item = 3, 8, 1
 local last_of_all = #ARGV
 while argument <= last_of_all do
@@ -179,10 +172,9 @@ while argument <= last_of_all do
       last = call('XADD', events, '*', 'type', ARGV[i], 'task', task, 'version', version,
         'at', at, 'data', ARGV[i + 1], 'meta', meta, 'prev', last)
     end
-    local ready_number
     if kind ~= 'keep' then
       leave(place, queue, kb, kind)
-      place, ready_number = enter(kind, number, name, task, queue, kb, known)
+      place = enter(kind, number, name, task, queue, kb, known)
     end
     if submission == '' then
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
@@ -196,7 +188,7 @@ while argument <= last_of_all do
     end
     replies[item] = last
     if kind == 'ready' and name == 'tell' then
-      replies[item] = string.format('%s %d', last, queue_position(queue, place, ready_number))
+      told[#told + 1] = {item = item, hash = hash, queue = queue}
     end
   end
   item = item + 1
@@ -219,6 +211,10 @@ for _, queue in pairs(loosened) do
   for _, sibling in ipairs(siblings(queue, priorities)) do
     top_up(sibling)
   end
+end
+for _, asked in ipairs(told) do
+  local position = position_of(asked.hash, asked.queue, priorities)
+  replies[asked.item] = string.format('%s %d', replies[asked.item], position)
 end
 settle()
 return replies

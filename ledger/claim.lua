@@ -108,8 +108,12 @@ end
 local read_from = {}
 for at = 6 + queue_count, #ARGV, 3 do
   local index, entry, task = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
-  take(index, entry, task ~= '' and task)
-  wanted, read_from[index] = wanted - 1, true
+  -- Its reader may have held it for long: if it is gone, others have taken it up since.
+  if #call('XRANGE', ready_of(queue_at(index)), entry, entry) > 0 then
+    take(index, entry, task ~= '' and task)
+    wanted = wanted - 1
+  end
+  read_from[index] = true
 end
 for index = 1, queue_count do
   local got = wanted > 0 and read_queue(index) or 0

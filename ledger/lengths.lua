@@ -1,5 +1,5 @@
 -- Tells how many tasks wait in queues, those included that are claimed and not yet started. After
--- queues.lua.
+-- queues.lua, positions.lua.
 --
 -- KEYS  1-4 as queues.lua has them
 -- ARGV  1 staged_max, then the queues

@@ -238,11 +238,12 @@ class MemoryStore:
         count: int,
         delivered: Sequence[Delivery] = (),
     ) -> list[Claimed]:
+        lines = self.contents[partition].queues
         woken = {delivery.queue for delivery in delivered}
-        fresh = self.contents[partition].queues.take(
-            queues, count - len(delivered), self._now_ms(), woken
-        )
-        return [await self._claimed(d) for d in (*delivered, *self._deliveries(partition, fresh))]
+        # Its reader may have held it for long: if it is gone, others have taken it up since.
+        held = [d for d in delivered if d.entry in lines.line(d.queue).ready]
+        fresh = lines.take(queues, count - len(held), self._now_ms(), woken)
+        return [await self._claimed(d) for d in (*held, *self._deliveries(partition, fresh))]
 
     async def claim_stale(
         self, partition: int, queues: Sequence[Queue], count: int, idle_ms: int

@@ -1,5 +1,4 @@
--- How the tasks of a queue wait; stands in front of append.lua, claim.lua, drop.lua, lengths.lua and
--- position.lua.
+-- How the tasks of a queue wait; stands in front of the scripts that put them there or take them.
 --
 -- A queue is `<type>:<priority>`. Its tasks wait in two places. The ready stream, which workers read
 -- through their consumer group, is short: at most staged_max entries that nobody has taken yet. All
@@ -23,8 +22,6 @@ local call, pcall_redis = redis.call, redis.pcall
 
 -- How many kb_ids at their limits one refill passes over; the next one goes on from there.
 local passed_over_max = 100
--- How many kb_ids a position is told from exactly; of any others, all is taken to be ahead.
-local owners_max = 100
 -- Ages begin above so many, to have room below for what goes back to the front of a backlog.
 local first_age = 1000
 -- How many arguments one command is given at most.
@@ -100,8 +97,7 @@ end
 
 -- Ready streams and backlogs. ------------------------------------------------------------------
 
--- Puts tasks of one kb_id into the ready stream; returns their new places, and the number of the last
--- one in the queue.
+-- Puts tasks of one kb_id into the ready stream; returns their new places.
 local function stage(queue, kb, tasks)
   local ready, places = ready_of(queue), {}
   local last = call('HINCRBY', counters, 'entered:' .. queue, #tasks)
@@ -111,7 +107,7 @@ local function stage(queue, kb, tasks)
     places[i] = 'ready:' .. entry .. ':' .. number
   end
   admit(queue, kb, #tasks)
-  return places, last
+  return places
 end
 
 -- Puts a task into the backlog; returns its new place. A member is its owner (the kb_id, with its
@@ -173,7 +169,7 @@ local function move_to_stage(queue, owner, members)
   for i, member in ipairs(members) do
     tasks[i] = string.sub(member, #owner + 13)
   end
-  for i, place in ipairs((stage(queue, string.sub(owner, 5), tasks))) do
+  for i, place in ipairs(stage(queue, string.sub(owner, 5), tasks)) do
     set_place(tasks[i], place)
   end
 end
@@ -316,13 +312,6 @@ local function top_up(queue)
   end
 end
 
--- Positions. -----------------------------------------------------------------------------------
-
-local function waiting_in(queue)
-  local length = pcall_redis('XLEN', ready_of(queue))
-  return (type(length) == 'number' and length or 0) + held_in(queue)
-end
-
 -- The queues of the same type, the most urgent first.
 local function siblings(queue, priorities)
   local prefix_of_type, found = string.match(queue, '^.*:'), {}
@@ -332,59 +321,10 @@ local function siblings(queue, priorities)
   return found
 end
 
--- What waits in the more urgent queues of the same type.
-local function waiting_ahead(queue, priorities)
-  local waiting = 0
-  for _, sibling in ipairs(siblings(queue, priorities)) do
-    if sibling == queue then
-      break
-    end
-    waiting = waiting + waiting_in(sibling)
-  end
-  return waiting
-end
-
 -- Readers of the ready stream have got to `number`; the count never falls.
 local function count_taken(queue, number)
   local field = 'taken:' .. queue
   if number and number > (tonumber(call('HGET', counters, field) or '') or 0) then
     call('HSET', counters, field, number)
   end
-end
-
--- What is taken before a task of the ready stream, itself included. Canceled ones leave a gap between
--- the numbers, and those that are taken but not started count in the length: either may be high.
-local function position_in_line(queue, number)
-  local behind_taken = number - (call('HGET', counters, 'taken:' .. queue) or 0)
-  return math.min(behind_taken, call('XLEN', ready_of(queue)))
-end
-
--- What is taken before a task of the backlog, itself included. Owners whose turn comes before its own
--- have one more of theirs ahead than the task has of its own, the others as many.
-local function position_in_backlog(queue, member)
-  local backlog, owner = backlog_of(queue), owner_of(member)
-  local before = call('ZLEXCOUNT', backlog, '[' .. owner, '(' .. member)
-  local held = held_in(queue)
-  local position = call('XLEN', ready_of(queue)) + before + 1
-  local ahead, turn, own_turn_passed = before + 1, call('HGET', counters, 'turn:' .. queue) or '', false
-  local first_owner
-  for _ = 1, owners_max do
-    turn = owner_of(next_in_turn(backlog, turn))
-    if turn == first_owner then
-      return position
-    end
-    first_owner = first_owner or turn
-    local count = call('ZLEXCOUNT', backlog, '[' .. turn, '(' .. turn .. '\255')
-    held = held - count
-    if turn == owner then
-      own_turn_passed, ahead = true, before
-    else
-      position = position + math.min(count, ahead)
-    end
-  end
-  -- Its own were counted as a whole where its turn was met.
-  if not own_turn_passed then
-    held = held - call('ZLEXCOUNT', backlog, '[' .. owner, '(' .. owner .. '\255')
-  end
-  return position + held
 end

@@ -75,10 +75,10 @@ class Script:
     """A Lua script that lies beside this file, called by its hash; what it builds on stands before
     it."""
 
-    def __init__(self, name: str, *, after: str | None = None) -> None:
+    def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
         self.name = name
-        names = [name] if after is None else [after, name]
-        self.text = b"".join(Path(__file__).with_name(f"{n}.lua").read_bytes() for n in names)
+        files = (Path(__file__).with_name(f"{part}.lua") for part in (*after, name))
+        self.text = b"".join(file.read_bytes() for file in files)
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 

@@ -22,10 +22,10 @@ log = structlog.get_logger("ledger")
 
 SET_ASIDE_MAX: Final = 1_000
 
-CLAIM = Script("claim", after="queues")
-DROP = Script("drop", after="queues")
-LENGTHS = Script("lengths", after="queues")
-POSITION = Script("position", after="queues")
+CLAIM = Script("claim", after=("queues",))
+DROP = Script("drop", after=("queues",))
+LENGTHS = Script("lengths", after=("queues", "positions"))
+POSITION = Script("position", after=("queues", "positions"))
 RELEASE = Script("release")
 
 

@@ -66,7 +66,7 @@ class LedgerMismatch(Exception):
     """The server holds a ledger of another format or partition count."""
 
 
-APPEND = Script("append", after="queues")
+APPEND = Script("append", after=("queues", "positions"))
 LOAD = Script("load")
 HISTORY = Script("history")
 RENEW = Script("renew")

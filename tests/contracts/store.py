@@ -372,6 +372,22 @@ class StoreContract:
         assert [c.task for c in claimed] == tasks[:2]
         assert [c.delivery.queue for c in claimed] == [NORMAL, NORMAL]
 
+    async def test_what_was_delivered_and_then_taken_up_by_others_is_not_claimed(
+        self, store: AnyStore
+    ):
+        await claim(store, 1)  # makes the groups
+        task = await submit(store)
+        delivered = await take_one(store, asyncio.Event())
+        failed = await send(
+            store, await start(store, task), FailAttempt(1, "", ErrorKind.RETRYABLE)
+        )
+        await transact(store, task.id, ReleaseTask(), now_ms=failed.state.waiting_until)
+
+        held = await store.claim(0, QUEUES, 1, delivered)
+
+        assert [d.task_id for d in delivered] == [task.id]
+        assert [c.delivery.entry for c in held] != [d.entry for d in delivered]
+
     async def test_a_claim_that_nobody_starts_is_handed_out_again(self, store: AnyStore):
         tasks = [await submit(store) for _ in range(3)]
         claimed = await claim(store, 3)

@@ -79,8 +79,7 @@ class QueuesSideBySide(RuleBasedStateMachine):
             for store in (self.model, self.store)
         )
         assert (store.task, store.events) == (model.task, model.events)
-        if not self.lines.limits:
-            assert store.queue_position == model.queue_position
+        assert store.queue_position == model.queue_position
         return model.task
 
     # -- what happens -------------------------------------------------------------------------

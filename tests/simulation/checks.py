@@ -6,7 +6,7 @@ were told, and at what handlers ran.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -425,9 +425,11 @@ class PriorityBound(Check):
         self, process: Process, store: MemoryStore, args: tuple[Any, ...], claimed: list[Claimed]
     ) -> None:
         partition: int = args[0]
-        queues: Sequence[Any] = args[1]
-        already = len(args[3]) if len(args) > 3 else 0
-        fresh = [claim.delivery.queue.priority for claim in claimed[already:]]
+        queues, count, *more = args[1:]
+        delivered = {one.entry for one in more[0]} if more else set[str]()
+        fresh = [c.delivery.queue.priority for c in claimed if c.delivery.entry not in delivered]
+        if len(claimed) < count:
+            self._count(process, partition, 0)
         if not fresh:
             return
         lines = store.contents[partition].queues

@@ -158,7 +158,8 @@ class World:
         self._gone(process)
 
     def _gone(self, process: Process) -> None:
-        del self._links[process]
+        # One that is killed as it starts has none yet.
+        self._links.pop(process, None)
         role = self._roles.pop(process, None)
         if isinstance(role, Client) and not role.wishes_left:
             self._clients_left -= 1
