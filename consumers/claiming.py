@@ -78,17 +78,18 @@ class Claims:
     async def _claim(self, partition: int) -> float:
         """Take as many tasks as there is room for; when there are fewer, wait for the next one."""
         await self._pauses.known()
+        await self._hand_back_paused(partition)
         fair = self._turns.are_overdue(partition)
         paused = self._pauses
         queues = self._turns.out_of_order(paused) if fair else self._turns.in_order(paused)
         if not queues:
             await self._pauses.change(READY_WAIT_MS / 1000)
             return 0.0
-        delivered, held = self._delivered_of(partition)
+        delivered = self._delivered.get(partition, [])
         room = await self._slots.reserve(1 if fair else None)
         try:
             claimed = await self._store.claim(partition, queues, room, delivered)
-            self._delivered[partition] = held
+            self._delivered[partition] = []
             await self._take_up(partition, claimed)
         finally:
             self._slots.give_back(room)
@@ -96,16 +97,17 @@ class Claims:
         self._turns.took(partition, claimed, passed_over=is_full and not fair)
         if not is_full and not self.stopping:
             wait_ms = PAUSED_WAIT_MS if self._pauses else READY_WAIT_MS
-            delivered = await self._store.wait_ready(partition, queues, wait_ms)
-            self._delivered[partition] = [*held, *delivered]
+            self._delivered[partition] = await self._store.wait_ready(partition, queues, wait_ms)
         return 0.0
 
-    def _delivered_of(self, partition: int) -> tuple[list[Delivery], list[Delivery]]:
-        """What a blocking read has delivered: to be claimed now, and to be held back since its type
-        was paused while the read went on."""
+    async def _hand_back_paused(self, partition: int) -> None:
+        """A type may have been paused while a blocking read went on: what that delivered must keep
+        no place from others."""
         delivered = self._delivered.get(partition, [])
-        held = [one for one in delivered if one.queue.task_type in self._pauses]
-        return [one for one in delivered if one not in held], held
+        paused = [one for one in delivered if one.queue.task_type in self._pauses]
+        if paused:
+            self._delivered[partition] = [one for one in delivered if one not in paused]
+            await self.hand_back(partition, paused)
 
     async def _claim_stale(self) -> float:
         """Claims that their worker never started; it died, or was stopped, in between."""

@@ -75,8 +75,9 @@ end
 -- What the batch takes out of ready streams, and what it takes out of the leases and puts there.
 -- Done at its end: one command for many members costs a fraction of one for each.
 local left_ready, left_leases, leased = {}, {}, {}
--- Types whose backlogs may move up at the end; each with one of its queues.
-local loosened = {}
+-- Types whose backlogs may move up at the end, each with one of its queues; and kb_ids that have a
+-- place of their limit free again, each with the queue that freed it.
+local loosened, kbs_with_room = {}, {}
 
 -- A place is stored as `ready:<entry>:<number in queue>`, `backlog:<member>`, `due:<member>`,
 -- `lease:<member>` or ''.
@@ -101,7 +102,7 @@ local function leave(place, queue, kb, kind)
     left_leases[#left_leases + 1] = member
     admit(queue, kb, -1)
     if limited() then
-      loosened[type_of(queue)] = queue
+      loosened[type_of(queue)], kbs_with_room[kb] = queue, queue
     end
   elseif old == 'due' then
     call('ZREM', due, member)
@@ -110,16 +111,14 @@ local function leave(place, queue, kb, kind)
   end
 end
 
+-- Behind others that wait, unless those are at their limits: what could move up has done so.
 local function enter_queue(task, queue, kb, known)
-  if known.held == 0 and known.untaken < staged_max and room(type_of(queue)) > 0
-      and room('kb:' .. kb) > 0 then
+  if known.untaken < staged_max and room(type_of(queue)) > 0 and room('kb:' .. kb) > 0
+      and (known.held == 0 or limited() and held_by(queue, owner_named(kb)) == 0) then
     known.length, known.untaken = known.length + 1, known.untaken + 1
     return stage(queue, kb, {task})[1]
   end
   known.held = known.held + 1
-  if limited() then
-    loosened[type_of(queue)] = queue
-  end
   return hold(queue, task, kb, next_age())
 end
 
@@ -207,6 +206,11 @@ if #left_leases > 0 then
   call('ZREM', leases, unpack(left_leases))
 end
 -- Where a place became free the next task moves up now: nobody may come to look.
+for kb, queue in pairs(kbs_with_room) do
+  if is_limited('kb:' .. kb) then
+    offer_place(kb, queue, priorities)
+  end
+end
 for _, queue in pairs(loosened) do
   for _, sibling in ipairs(siblings(queue, priorities)) do
     top_up(sibling)

@@ -10,7 +10,8 @@
 --       for stale ones then for each queue: the cursor of its stale entries ('0-0' = start),
 --       for new ones, for each entry that a blocking read has delivered already:
 --         index of its queue (1 = the first), entry, task id
--- Returns {cursors, taken}: cursors, one for each queue (stale only); taken, flat, six for each:
+-- Returns {cursors, taken}: cursors, one for each queue (for new entries instead: `all`, or `more` when
+--       so many kb_ids are at their limits that not all were looked at); taken, flat, six for each:
 --       index of its queue, entry, task id, version, submission, state
 --       (the last three false when the task is gone).
 
@@ -73,7 +74,13 @@ local backlogs = {}
 for index = 1, queue_count do
   backlogs[index] = backlog_of(queue_at(index))
 end
+local function is_hash(key)
+  local kind = call('TYPE', key).ok
+  return kind == 'hash' or kind == 'none'
+end
+-- Nothing moves where it could not be written down.
 local any_backlog = idle == 0 and call('EXISTS', unpack(backlogs)) > 0
+  and is_hash(admitted) and is_hash(limits)
 
 -- What is staged, and then, as far as it goes, what must be staged for it.
 local function read_queue(index)
@@ -125,4 +132,4 @@ for index = 1, queue_count do
   end
 end
 settle()
-return {{}, taken}
+return {{looked_at_all and 'all' or 'more'}, taken}

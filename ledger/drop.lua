@@ -15,6 +15,12 @@ local fields = found[1][2]
 if fields[5] == 'kb' then
   admit(queue, fields[6], -1)
 end
+-- The task that is left without an entry waits nowhere: what moves it on must not count it again.
+local hash = prefix .. 'task:' .. (fields[2] or '')
+local place = pcall_redis('HGET', hash, 'place')
+if type(place) == 'string' and string.find(place, 'ready:' .. entry .. ':', 1, true) == 1 then
+  call('HSET', hash, 'place', '')
+end
 top_up(queue)
 settle()
 return 1

@@ -15,6 +15,10 @@ from ledger.placement import STAGED_MAX, Queue
 from ledger.task import Task
 
 
+def _name(queue: Queue) -> str:
+    return f"{queue.task_type}:{queue.priority}"
+
+
 class ReadyEntry(msgspec.Struct):
     task_id: str
     kb_id: str
@@ -131,8 +135,10 @@ class WaitingLines:
 
     def enter(self, queue: Queue, task: Task) -> None:
         kb_id, line = task.submission.kb_id, self.line(queue)
+        # Behind others that wait, unless those are at their limits: what could move up has done so.
+        is_next = not line.backlog or (self.limits and owner_of(kb_id) not in line.backlog.tasks)
         if (
-            not line.backlog
+            is_next
             and line.untaken < self._staged_max
             and self._has_room(f"type:{queue.task_type}")
             and self._has_room(f"kb:{kb_id}")
@@ -142,12 +148,12 @@ class WaitingLines:
         self._held += 1
         line.backlog.put(task.id, kb_id, self._held)
         self._standing[task.id] = Standing(age=self._held)
-        if self.limits:
-            self.loosen(queue.task_type)
 
     def leave(self, queue: Queue, task: Task, *, to_run: bool) -> None:
         """The task waits no longer, `to_run` or for another reason."""
-        line, standing = self.line(queue), self._standing.pop(task.id)
+        line, standing = self.line(queue), self._standing.pop(task.id, None)
+        if standing is None:
+            return  # its entry was dropped
         if standing.age:
             line.backlog.remove(task.submission.kb_id, standing.age)
             return
@@ -163,9 +169,32 @@ class WaitingLines:
         for priority in Priority:
             self._top_up(Queue(task_type, priority))
 
+    def end_run(self, queue: Queue, kb_id: str) -> None:
+        """A task of a queue runs no longer; who waits for its place moves up."""
+        self.admit(queue.task_type, kb_id, -1)
+        if self.limits:
+            if f"kb:{kb_id}" in self.limits:
+                self._offer_place(queue, kb_id)
+            self.loosen(queue.task_type)
+
+    def _offer_place(self, freed_by: Queue, kb_id: str) -> None:
+        """The most urgent task of a kb_id moves up, task types taking turns from `freed_by` on."""
+        owner, order, freed = owner_of(kb_id), list(Priority), _name(freed_by)
+        waiting = [q for q, line in self.lines.items() if owner in line.backlog.tasks]
+        waiting.sort(key=lambda q: (order.index(q.priority), _name(q) <= freed, _name(q)))
+        for queue in waiting:
+            if (
+                self._has_room(f"kb:{kb_id}")
+                and self._has_room(f"type:{queue.task_type}")
+                and self.line(queue).untaken < self._staged_max
+            ):
+                self._move_up(queue, owner)
+
     def drop(self, queue: Queue, entry: str) -> None:
         dropped = self.line(queue).ready.pop(entry, None)
         if dropped is not None:
+            if self._standing.get(dropped.task_id) == Standing(entry=entry):
+                del self._standing[dropped.task_id]
             self.admit(queue.task_type, dropped.kb_id, -1)
             self._top_up(queue)
 
@@ -292,13 +321,17 @@ class WaitingLines:
         backlog = self.line(queue).backlog
         while wanted > 0 and (owners := self._movable(queue, at_once=at_once)):
             backlog.turn = owners[0]
-            age = min(backlog.tasks[owners[0]])
-            task_id, kb_id = backlog.tasks[owners[0]][age]
-            for idle in self._in_the_way(queue, kb_id):
+            for idle in self._in_the_way(queue, owners[0][1].decode()):
                 self._take_back(*idle)
-            backlog.remove(kb_id, age)
-            self._stage(queue, task_id, kb_id)
+            self._move_up(queue, owners[0])
             wanted -= 1
+
+    def _move_up(self, queue: Queue, owner: Owner) -> None:
+        backlog = self.line(queue).backlog
+        age = min(backlog.tasks[owner])
+        task_id, kb_id = backlog.tasks[owner][age]
+        backlog.remove(kb_id, age)
+        self._stage(queue, task_id, kb_id)
 
     def _excess(self, kb_id: str) -> int:
         """How many places of a kb_id must become free for one more."""
@@ -311,7 +344,7 @@ class WaitingLines:
         order = list(Priority)
         by_urgency = sorted(
             (q for q in self.lines if q != queue),
-            key=lambda q: (-order.index(q.priority), f"{q.task_type}:{q.priority}"),
+            key=lambda q: (-order.index(q.priority), _name(q)),
         )
         idle = [
             (other, name)

@@ -163,9 +163,7 @@ class MemoryStore:
                 partition.due.pop(task.id, None)
             case Leased(attempt):
                 partition.leases.pop((task.id, attempt), None)
-                queues.admit(submission.task_type, submission.kb_id, -1)
-                if queues.limits:
-                    queues.loosen(submission.task_type)
+                queues.end_run(queue_of(task), submission.kb_id)
             case Nowhere():
                 pass
 

@@ -36,10 +36,6 @@ local function line_of(queue, priorities)
   return line
 end
 
-local function held_by(queue, owner)
-  return call('ZLEXCOUNT', backlog_of(queue), '[' .. owner, '(' .. owner .. '\255')
-end
-
 -- The owners in a backlog in the order of their turns, how many each has, and how many others have.
 local function look_at_owners(queue, line)
   line.owners, line.counts, line.others = {}, {}, held_in(queue)

@@ -66,21 +66,21 @@ local function limited()
   return any_limit
 end
 
--- How many more of `type:<type>` or `kb:<kb_id>` may be admitted.
-local function room(name)
-  if not limited() then
-    return arguments_max
-  end
-  local limit = limit_of[name]
-  if limit == nil then
-    limit = tonumber(call('HGET', limits, name) or '') or false
+local function is_limited(name)
+  if limit_of[name] == nil then
+    local limit = limited() and tonumber(call('HGET', limits, name) or '') or false
     limit_of[name] = limit
     admitted_before[name] = limit and tonumber(call('HGET', admitted, name) or '') or 0
   end
-  if not limit then
+  return limit_of[name] ~= false
+end
+
+-- How many more of `type:<type>` or `kb:<kb_id>` may be admitted.
+local function room(name)
+  if not is_limited(name) then
     return arguments_max
   end
-  return limit - admitted_before[name] - (admitted_by[name] or 0)
+  return limit_of[name] - admitted_before[name] - (admitted_by[name] or 0)
 end
 
 -- Writes down what was admitted, what has left and what was held; done once, at the end of a script.
@@ -121,7 +121,13 @@ local function next_age()
   return ages
 end
 
+-- So that a queue is known by its counters even if nothing has ever been staged there.
+local noted_queues = {}
 local function hold(queue, task, kb, age)
+  if not noted_queues[queue] then
+    call('HSETNX', counters, 'entered:' .. queue, 0)
+    noted_queues[queue] = true
+  end
   -- Not one format of all: Lua 5.1 ends a %s at a zero byte.
   local member = owner_named(kb) .. string.format('%012d', age) .. task
   call('ZADD', backlog_of(queue), 0, member)
@@ -135,6 +141,23 @@ end
 local function held_in(queue)
   local held = pcall_redis('ZCARD', backlog_of(queue))
   return type(held) == 'number' and held or 0
+end
+
+-- Whether the keys of a queue are of the kind that they must be. A command that fails half-way would
+-- leave a task in neither of them, so it is asked before anything moves.
+local sound_queues = {}
+local function is_sound(queue)
+  if sound_queues[queue] == nil then
+    local ready, backlog = call('TYPE', ready_of(queue)).ok, call('TYPE', backlog_of(queue)).ok
+    sound_queues[queue] = (ready == 'stream' or ready == 'none')
+      and (backlog == 'zset' or backlog == 'none')
+  end
+  return sound_queues[queue]
+end
+
+-- How many tasks of an owner a backlog holds.
+local function held_by(queue, owner)
+  return call('ZLEXCOUNT', backlog_of(queue), '[' .. owner, '(' .. owner .. '\255')
 end
 
 -- Entries of the ready stream that nobody has taken yet. (They are that or pending.)
@@ -178,7 +201,7 @@ end
 local function untaken_entries(queue)
   local ready, last = ready_of(queue), '0-0'
   local groups = pcall_redis('XINFO', 'GROUPS', ready)
-  if groups.err then
+  if groups.err or not is_sound(queue) then
     return {}
   end
   for _, group in ipairs(groups) do
@@ -261,11 +284,14 @@ local function make_room(kb, queue, priorities)
   return true
 end
 
+-- False once a refill has passed over so many kb_ids that it left others for the next one.
+local looked_at_all = true
+
 -- Moves up to `wanted` tasks from the backlog to the ready stream, as far as limits let it; returns
 -- how many. They will be taken at once when `priorities` are given.
 local function refill(queue, wanted, priorities)
   local held = wanted > 0 and held_in(queue) or 0
-  if held == 0 then
+  if held == 0 or not is_sound(queue) then
     return 0
   end
   local backlog, kind, turn_field = backlog_of(queue), type_of(queue), 'turn:' .. queue
@@ -296,7 +322,7 @@ local function refill(queue, wanted, priorities)
     end
   end
   if passed_over == passed_over_max then
-    last_turn = turn
+    last_turn, looked_at_all = turn, false
   end
   if moved > 0 or passed_over == passed_over_max then
     call('HSET', counters, turn_field, last_turn)
@@ -307,7 +333,7 @@ end
 -- Leaves as many entries for others to find as a ready stream should hold. Where something waits in
 -- a backlog that may be admitted, whoever sleeps on the ready stream must be woken.
 local function top_up(queue)
-  if held_in(queue) > 0 then
+  if held_in(queue) > 0 and is_sound(queue) then
     refill(queue, staged_max - untaken(queue, call('XLEN', ready_of(queue))))
   end
 end
@@ -326,5 +352,34 @@ local function count_taken(queue, number)
   local field = 'taken:' .. queue
   if number and number > (tonumber(call('HGET', counters, field) or '') or 0) then
     call('HSET', counters, field, number)
+  end
+end
+
+-- A place of a kb_id at its limit has become free: the most urgent task that it has anywhere moves up,
+-- task types taking turns from the one that freed it on.
+local function offer_place(kb, freed_by, priorities)
+  local owner, waiting = owner_named(kb), {}
+  for _, queue in ipairs(known_queues(priorities)) do
+    local has_some = is_sound(queue.name) and held_in(queue.name) > 0 and held_by(queue.name, owner) > 0
+    if has_some and room(type_of(queue.name)) > 0 then
+      waiting[#waiting + 1] = queue
+    end
+  end
+  table.sort(waiting, function(a, b)
+    if a.rank ~= b.rank then
+      return a.rank < b.rank
+    end
+    local a_later, b_later = a.name > freed_by, b.name > freed_by
+    if a_later ~= b_later then
+      return a_later
+    end
+    return a.name < b.name
+  end)
+  for _, queue in ipairs(waiting) do
+    if room('kb:' .. kb) > 0 and room(type_of(queue.name)) > 0
+        and untaken(queue.name, call('XLEN', ready_of(queue.name))) < staged_max then
+      move_to_stage(queue.name, owner, call('ZRANGEBYLEX', backlog_of(queue.name), '[' .. owner,
+        '(' .. owner .. '\255', 'LIMIT', 0, 1))
+    end
   end
 end

@@ -21,6 +21,12 @@ from ledger.task import Task
 log = structlog.get_logger("ledger")
 
 SET_ASIDE_MAX: Final = 1_000
+CLAIMED_FIELDS: Final = 6
+"""Values in the reply of claim.lua for each task."""
+
+LOOKS_MAX: Final = 100
+"""How often one claim looks on past kb_ids that are at their limits; each look passes a hundred,
+and so many may have a limit."""
 
 CLAIM = Script("claim", after=("queues",))
 DROP = Script("drop", after=("queues",))
@@ -108,10 +114,23 @@ class RedisQueues(LedgerCalls):
             arguments += (self._cursors.get(names.ready(queue), "0-0") for queue in queues)
         for item in delivered:
             arguments += (queues.index(item.queue) + 1, item.entry, item.task_id)
-        cursors, taken = await self._call_queues(CLAIM, names, arguments)
-        for queue, cursor in zip(queues, cursors, strict=False):
-            self._cursors[names.ready(queue)] = cursor.decode()
-        return [read_claimed(partition, queues, taken[i : i + 6]) for i in range(0, len(taken), 6)]
+        told, taken = await self._call_queues(CLAIM, names, arguments)
+        if idle_ms:
+            for queue, cursor in zip(queues, told, strict=True):
+                self._cursors[names.ready(queue)] = cursor.decode()
+        else:
+            left = count - len(taken) // CLAIMED_FIELDS
+            for _ in range(LOOKS_MAX):
+                if told != [b"more"] or left < 1:
+                    break
+                more = [PRIORITIES, left, idle_ms, len(queues), *queue_names]
+                told, found = await self._call_queues(CLAIM, names, more)
+                taken += found
+                left -= len(found) // CLAIMED_FIELDS
+        return [
+            read_claimed(partition, queues, taken[i : i + CLAIMED_FIELDS])
+            for i in range(0, len(taken), CLAIMED_FIELDS)
+        ]
 
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int

@@ -10,9 +10,10 @@ import pytest
 
 from consumers import Context
 from ledger.codec import Meta
+from ledger.events import Priority
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.store import Store
-from ledger.system.commands import RemoveLimit, SetLimit
+from ledger.system.commands import PauseQueue, RemoveLimit, SetLimit
 from ledger.system.events import LimitScope
 from ledger.system.transact import transact_system
 from ledger.task import Status
@@ -221,3 +222,38 @@ async def test_tasks_that_nobody_takes_keep_no_places_from_others(store: RedisSt
     started = [task.state.started_at or 0 for task in done]
     assert started == sorted(started)
     await assert_quiescent(store)
+
+
+async def test_a_freed_place_goes_to_the_most_urgent_task_whatever_its_type(
+    store: RedisStore,
+) -> None:
+    await limit(store, KB, "small", 1)
+    gauge = Gauge()
+    gauge.gate.set()
+    waiting = await submitted(store, 20, kb_id="small", priority=Priority.LOW)
+    async with (
+        working(store, handles("work", gauge.work), worker_id="w1"),
+        working(store, handles("other", gauge.work), worker_id="w2"),
+    ):
+        await until(store, waiting[0], Status.COMPLETED)
+        [urgent] = await submitted(store, 1, "other", kb_id="small", priority=Priority.CRITICAL)
+        done = await until(store, urgent, Status.COMPLETED)
+        rest = [await until(store, task_id, Status.COMPLETED) for task_id in waiting]
+
+    later = [t for t in rest if (t.state.started_at or 0) > (done.state.started_at or 0)]
+    assert len(later) > 10
+    assert gauge.most["kb:small"] == 1
+
+
+async def test_what_was_delivered_of_a_paused_type_keeps_no_place(store: RedisStore) -> None:
+    await limit(store, KB, "small", 1)
+    gauge = Gauge()
+    gauge.gate.set()
+    handlers = (handles("work", gauge.work), handles("other", gauge.work))
+    async with working(store, *handlers, worker_id="w1"):
+        [first] = await submitted(store, 1, "other")
+        await until(store, first, Status.COMPLETED)
+        await transact_system(store, PauseQueue("work"), Meta("ann"))
+        await submitted(store, 1, kb_id="small")
+        [wanted] = await submitted(store, 1, "other", kb_id="small")
+        await until(store, wanted, Status.COMPLETED)
