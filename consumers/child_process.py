@@ -72,6 +72,11 @@ class ChildProcess:
         """None once it has ended."""
         return self._process.pid if self._process.returncode is None else None
 
+    @property
+    def moved(self) -> bool:
+        """Whether it ever told that its event loop moves."""
+        return self._listener is not None and self._listener.heard
+
     async def live(self, silence_timeout_s: float) -> int:
         """Return at its end: its exit code, or minus a signal's number. One that is silent for too
         long is killed. Cancelling kills it."""

@@ -82,6 +82,11 @@ class Listener:
             os.close(self._read_end)
             self._read_end = -1
 
+    @property
+    def heard(self) -> bool:
+        """Whether the child ever said that it moves."""
+        return self._beats > 0
+
     async def silence(self, seconds: float) -> None:
         """Return once nothing was heard for so long, after the first word. Time in which this
         process itself stood still does not count."""

@@ -26,7 +26,8 @@ log = structlog.get_logger("pool")
 
 UNUSABLE: Final = 78
 """Exit code (EX_CONFIG in sysexits.h) of a child that cannot run with its settings: a missing
-handlers' module, another ledger's server. As a child's first exit it ends the pool."""
+handlers' module, another ledger's server. As a place's first exit, before any process lived there,
+it ends the pool; later on it is a death like others, and the rest of the pool goes on."""
 
 CHILD_NAME: Final = "{name}"
 """An item of a command line that stands for the child's name, such as `worker-2`."""
@@ -38,11 +39,11 @@ NOT_STARTED: Final = 125
 """Stands for the exit code of a child for which there was no process to be had."""
 
 STABLE_AFTER_S: Final = 30.0
-"""A child that stayed up so long is restarted at once again, without a growing pause."""
+"""A child that stayed up so long is restarted, or replaced, without a growing pause."""
 
 LEAVING_MAX: Final = 2
 """Processes that left their place and still let their tasks finish, for each place; of more than
-that, the oldest is told to end within its drain time-out."""
+that, the oldest is told to end within its drain time-out, and no other starts before one ended."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -173,6 +174,9 @@ class _Child:
         self._processes: list[ChildProcess] = []
         """The oldest first."""
         self._lives: set[asyncio.Task[int]] = set()
+        self._ever_lived = False
+        """Whether a process of this place got as far as to run, and not only to find out whether it
+        can."""
 
     @property
     def pids(self) -> list[int]:
@@ -204,22 +208,25 @@ class _Child:
             self.gone.set()
 
     async def _keep_one(self) -> None:
-        deaths = 0
+        short_lives = 0
         while not self._ending.is_set():
             started_at = time.monotonic()
             exit_status = await self._run_once()
             up_s = time.monotonic() - started_at
             if self._ending.is_set():
                 return
-            if exit_status is None:
-                continue
-            if exit_status == UNUSABLE and not deaths:
+            stable = up_s >= self._stable_after_s
+            self._ever_lived = self._ever_lived or stable
+            if exit_status == UNUSABLE and not short_lives and not self._ever_lived:
                 raise CannotRun(self.name)
-            deaths = 1 if up_s >= self._stable_after_s else deaths + 1
-            await self._pause(exit_status, up_s, self._backoff(deaths))
+            short_lives = 1 if stable else short_lives + 1
+            if exit_status is not None:
+                await self._pause_after_death(exit_status, up_s, self._backoff(short_lives))
+            elif not stable:
+                await self._pause_after_leaving(up_s, self._backoff(short_lives))
+            await self._wait_for_room()
 
-    async def _pause(self, exit_status: int, up_s: float, pause_s: float) -> None:
-        """Report a death, and let some time pass."""
+    async def _pause_after_death(self, exit_status: int, up_s: float, pause_s: float) -> None:
         log.error(
             "process_died",
             process=self.name,
@@ -227,8 +234,48 @@ class _Child:
             up_s=round(up_s, 1),
             restart_in_s=round(pause_s, 1),
         )
+        await self._pause(pause_s)
+
+    async def _pause_after_leaving(self, up_s: float, pause_s: float) -> None:
+        """Without a pause, bounds that every process is over would do nothing but start others."""
+        log.warning(
+            "process_left_early",
+            process=self.name,
+            up_s=round(up_s, 1),
+            replaced_in_s=round(pause_s, 1),
+            hint="its bound is soon reached: raise max_tasks, max_memory_mib",
+        )
+        await self._pause(pause_s)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Let some time pass, unless there is nothing to start any more."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), pause_s)
+
+    async def _wait_for_room(self) -> None:
+        """Return once few enough processes that left have still to end. The oldest of too many is
+        told to, and killed when it does not."""
+        while len(self._processes) > LEAVING_MAX and not self._ending.is_set():
+            oldest = self._processes[0]
+            oldest.end()
+            log.warning(
+                "replacement_waits",
+                process=self.name,
+                leaving=self.pids,
+                told_to_end=oldest.pid,
+                hint="they leave faster than their tasks end: raise max_tasks, max_memory_mib",
+            )
+            ended, _ = await asyncio.wait(
+                self._lives, timeout=self.stop_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ended:
+                log.error(
+                    "process_killed",
+                    process=self.name,
+                    pid=oldest.pid,
+                    after_s=self.stop_timeout_s,
+                )
+                oldest.kill()
 
     async def _run_once(self) -> int | None:
         """Start the process and wait for its end; its exit code, or minus a signal's number. None
@@ -246,11 +293,10 @@ class _Child:
             await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
+        self._ever_lived = self._ever_lived or process.moved
         if life.done():
             return life.result()
         log.info("process_leaving", process=self.name, pid=process.pid, why=leaving.result())
-        if len(self._processes) > LEAVING_MAX:
-            self._processes[0].end()
         return None
 
     def _begin(self, process: ChildProcess) -> tuple[asyncio.Task[int], asyncio.Task[str]]:

@@ -1,7 +1,8 @@
 """A process that runs handlers for a worker, one at a time: `python -m consumers.process_child`.
 
 Frames come in on standard input and go out on standard output; what a handler prints goes to
-standard error. The process ends when its input ends, so it never outlives its worker.
+standard error. The process ends when its input ends, so it never outlives its worker, and takes
+along what its handlers started.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ STRAY_DESCRIPTORS_END: Final = 65_536
 
 def main() -> None:
     """Serve frames until there are no more."""
+    _end_as_a_group()
     frames_in, frames_out = _take_over_standard_streams()
     incoming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_until_end, args=(frames_in, incoming), daemon=True).start()
@@ -92,13 +94,42 @@ def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     return frames_in, frames_out
 
 
+def _end_as_a_group() -> None:
+    """When the worker dies, the kernel sends SIGTERM to this process alone, often before the reader
+    sees the end of the input. Dying of it would leave behind what a handler started."""
+    masks = threading.local()
+
+    def end(*_: object) -> None:
+        _kill_group()
+
+    # To a process forked by a handler SIGTERM means what it means to any, as exec would see to. One
+    # that comes at once waits for that: Python forgets those that come in between.
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def let_go() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        go_on()
+
+    signal.signal(signal.SIGTERM, end)
+    os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=let_go)
+
+
+def _kill_group() -> None:
+    """End this process and those that it started, which are of the same group."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def _read_until_end(frames_in: BinaryIO, incoming: queue.SimpleQueue[bytes]) -> None:
     with contextlib.suppress(OSError):
         while (frame := read_frame(frames_in)) is not None:
             incoming.put(frame)
-    # The worker is gone, or wants no more: whatever the handler is doing is for nobody, in this
-    # process and in those that it started, which are of the same group.
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    # The worker is gone, or wants no more: whatever the handler is doing is for nobody.
+    _kill_group()
 
 
 if __name__ == "__main__":

@@ -105,31 +105,21 @@ async def run_role(
     `meter` is what the role measures with; on `line` the supervisor hears that the process moves.
     """
     signals = StopSignals()
-    telling = asyncio.create_task((line or Liveness()).tell())
-    try:
-        await _run(settings, make, meter or Meter(), signals)
-    finally:
-        telling.cancel()
-
-
-async def _run(
-    settings: Settings,
-    make: Callable[[RedisStore], Role],
-    meter: Meter,
-    signals: StopSignals,
-) -> None:
     opening = asyncio.create_task(open_store(settings))
     signals.call(opening.cancel)
     try:
         store = await opening
     except asyncio.CancelledError:
         return  # there was nothing to come to an end yet
+    # Not before: one that this ledger refuses has never lived (`consumers.pool.UNUSABLE`).
+    telling = asyncio.create_task((line or Liveness()).tell())
     try:
         role = make(store)
         signals.call(role.stop)
-        async with measured(store, settings, meter):
+        async with measured(store, settings, meter or Meter()):
             await role.run()
     finally:
+        telling.cancel()
         await store.close()
 
 

@@ -66,6 +66,28 @@ def linger(context: Context, payload: dict[str, str]) -> None:
         time.sleep(LONG_S)
 
 
+@handler("process_compute", executor="process")
+def compute(context: Context, payload: dict[str, str]) -> None:
+    """Never let go of the interpreter for long, beside a process of one's own that holds a lock."""
+    lock = os.open(payload["lock"], os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    sleep = f"import time; time.sleep({LONG_S})"
+    with subprocess.Popen([sys.executable, "-c", sleep], pass_fds=(lock,)):
+        context.progress(1, "both hold the lock")
+        while True:
+            pass
+
+
+@handler("process_terminate", executor="process")
+def terminate(context: Context, payload: None) -> int | None:
+    """How a forked process ends that is told to."""
+    forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(LONG_S,))
+    forked.start()
+    forked.terminate()
+    forked.join(LONG_S)
+    return forked.exitcode
+
+
 @handler("process_die", executor="process", retry=AT_ONCE)
 def die(context: Context, payload: dict[str, int]) -> None:
     os._exit(payload["code"])

@@ -123,6 +123,14 @@ async def test_a_process_that_ends_is_reported_by_how(
     assert task.state.error_kind is ErrorKind.RETRYABLE
 
 
+async def test_a_process_forked_by_a_handler_can_be_terminated(store: RedisStore) -> None:
+    async with working(store, in_process("process_terminate"), module=MODULE):
+        task_id = await submit(store, "process_terminate")
+        task = await until(store, task_id, Status.COMPLETED)
+
+    assert int(task.state.result) == -signal.SIGTERM
+
+
 @pytest.mark.usefixtures("logged")
 async def test_what_a_process_prints_and_reads_does_not_meet_the_frames(
     store: RedisStore, capfd: pytest.CaptureFixture[str]

@@ -1,19 +1,21 @@
 """A supervisor that watches its children's event loops: those that stand still are killed, and
 those that leave are replaced before they end."""
 
+import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumers.child_process import CHILD_LIVENESS
-from consumers.pool import CHILD_NAME, Pool, Program
+from consumers.pool import CHILD_NAME, LEAVING_MAX, UNUSABLE, Pool, Program
 from tests.consumers.role_process import ROOT
-from tests.consumers.test_pool import Reports, at_once, named, running
+from tests.consumers.test_pool import PATIENCE_S, Reports, at_once, named, running
 
 PRELUDE = """
 import asyncio, os, signal, sys, time
@@ -56,6 +58,18 @@ asyncio.run(main())
 """
 
 
+LEAVES_AND_STAYS = """
+async def live():
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, say, "told")
+    loop.add_signal_handler(signal.SIGUSR2, os._exit, 0)
+    say("moves")
+    line.leave("it has done enough")
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
 @pytest.fixture
 async def reports() -> AsyncGenerator[Reports]:
     opened = Reports()
@@ -69,7 +83,14 @@ def logs() -> Iterator[list[Any]]:
         yield captured
 
 
-def watched(reports: Reports, code: str, silence_timeout_s: float = 0.5) -> Pool:
+def watched(
+    reports: Reports,
+    code: str,
+    silence_timeout_s: float = 0.5,
+    *,
+    stop_timeout_s: float = 10.0,
+    backoff: Callable[[int], float] = at_once,
+) -> Pool:
     argv = (sys.executable, "-c", PRELUDE + code, CHILD_NAME, str(reports.write_end))
     return Pool(
         [
@@ -79,9 +100,10 @@ def watched(reports: Reports, code: str, silence_timeout_s: float = 0.5) -> Pool
                 {"PYTHONPATH": str(ROOT)},
                 inherited=(reports.write_end,),
                 silence_timeout_s=silence_timeout_s,
+                stop_timeout_s=stop_timeout_s,
             )
         ],
-        backoff=at_once,
+        backoff=backoff,
     )
 
 
@@ -163,3 +185,98 @@ async def test_of_many_that_leave_the_oldest_is_told_to_end(reports: Reports):
     assert ended in (None, f"ended {pids[0]}")
     if ended is None:
         assert await reports.next() == f"ended {pids[0]}"
+
+
+async def test_of_too_many_that_leave_one_ends_before_another_starts(
+    reports: Reports, logs: list[Any]
+):
+    pool = watched(reports, LEAVES_AND_STAYS, stop_timeout_s=PATIENCE_S)
+
+    async with running(pool):
+        left = [await pid_of(reports) for _ in range(LEAVING_MAX + 1)]
+        assert await pid_of(reports, "told") == left[0]
+        assert not await anything_said(reports, within_s=1.0)
+        assert pool.pids()["child"] == left
+        os.kill(left[0], signal.SIGUSR2)
+        assert await pid_of(reports) not in left
+        pool.stop()
+        pool.kill()
+
+    [waits] = [
+        record for record in named(logs, "replacement_waits") if left[0] in record["leaving"]
+    ]
+    assert (waits["log_level"], waits["told_to_end"]) == ("warning", left[0])
+
+
+async def anything_said(reports: Reports, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            await reports.next()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_of_too_many_that_leave_the_oldest_is_killed_when_it_does_not_end(
+    reports: Reports, logs: list[Any]
+):
+    async with running(watched(reports, LEAVES_AND_STAYS, stop_timeout_s=0.3)):
+        left = [await pid_of(reports) for _ in range(LEAVING_MAX + 1)]
+        assert await pid_of(reports, "told") == left[0]
+        assert await pid_of(reports) not in left
+
+    assert named(logs, "process_killed")[0]["pid"] == left[0]
+
+
+async def test_children_that_leave_early_are_replaced_after_growing_pauses(
+    reports: Reports, logs: list[Any]
+):
+    asked: list[int] = []
+
+    def backoff(number: int) -> float:
+        asked.append(number)
+        return 0.0
+
+    async with running(watched(reports, LEAVES, backoff=backoff)):
+        for _ in range(3):
+            await pid_of(reports)
+
+    early = named(logs, "process_left_early")
+    assert asked[:2] == [1, 2]
+    assert (early[0]["log_level"], early[0]["process"]) == ("warning", "child")
+
+
+async def test_a_replacement_that_cannot_run_leaves_the_others_alone(
+    reports: Reports, logs: list[Any], tmp_path: Path
+):
+    begun = tmp_path / "begun"
+    code = (
+        f"""
+if os.path.exists({str(begun)!r}):
+    say("refuses")
+    sys.exit({UNUSABLE})
+open({str(begun)!r}, "w").close()
+"""
+        + LEAVES
+    )
+    pool = watched(reports, code)
+
+    async with running(pool):
+        first = await pid_of(reports)
+        for _ in range(2):
+            await pid_of(reports, "refuses")
+        assert pool.pids()["child"][0] == first
+
+    assert named(logs, "process_died")[0]["exit"] == f"exit code {UNUSABLE}"
+
+
+async def test_a_child_that_moved_before_it_could_not_run_is_tried_again(reports: Reports):
+    code = f"""
+async def live():
+    say("moves")
+    sys.exit({UNUSABLE})
+asyncio.run(main())
+"""
+
+    async with running(watched(reports, code)):
+        assert await pid_of(reports) != await pid_of(reports)

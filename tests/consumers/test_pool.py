@@ -287,6 +287,13 @@ open({str(mark)!r}, "w").close()
         assert await reports.take(3) == {"child x"}
 
 
+async def test_a_child_that_stayed_up_before_it_could_not_run_is_tried_again(reports: Reports):
+    cannot = program(reports, f"say('x'); sys.exit({UNUSABLE})")
+
+    async with running(Pool([cannot], backoff=at_once, stable_after_s=0.0)):
+        assert await reports.take(3) == {"child x"}
+
+
 async def test_a_new_child_sees_what_the_environment_says_by_then(reports: Reports):
     env = {"WORD": "before"}
     code = "say(os.environ['WORD']); signal.pause()"

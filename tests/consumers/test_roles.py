@@ -1,5 +1,6 @@
 """Workers and schedulers as processes: how they start, wait, and end."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from consumers.pool import UNUSABLE
+from consumers.child_process import CHILD_LIVENESS
+from consumers.own_modules import module_argv
+from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, Program
 from ledger.keys import LEDGER
 from ledger.redis_connection import connect, send
 from ledger.redis_store import RedisStore
-from ledger.settings import Settings
+from ledger.settings import Settings, to_env
 from tests.consumers.role_process import PATIENCE_S, ROOT, RoleProcess, role_process
 from tests.consumers.working import submit
 from tests.servers import Server, valkey_binary
@@ -71,6 +74,17 @@ def test_handlers_that_are_broken_show_where(tmp_path: Path, valkey_url: str):
     assert refused.process.returncode == UNUSABLE
     assert "ZeroDivisionError: division by zero" in refused.said
     assert refused.said[-1].startswith("ledgerq worker-1: --handlers broken")
+
+
+async def test_a_pool_ends_whose_workers_meet_another_ledger(ledger_url: str):
+    client = connect(ledger_url, timeout_ms=5_000, connections_max=1)
+    await send(client, ("HSET", LEDGER, "format", "1", "partitions", "3"))
+    await client.aclose()
+    argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER, CHILD_LIVENESS)
+    env = to_env(Settings(redis_url=ledger_url))
+
+    with pytest.raises(CannotRun, match="worker cannot run"):
+        await asyncio.wait_for(Pool([Program("worker", argv, env)]).run(), PATIENCE_S)
 
 
 async def test_another_ledger_is_one_line(tmp_path: Path, ledger_url: str):

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from ledger.task import Status
 from ledger.workers import WorkerSeen, WorkerState
 from tests.checks import check_ledger
 from tests.consumers.role_process import ROOT, RoleProcess, role_process
+from tests.consumers.test_stopping import until_free
 from tests.consumers.working import (
     PATIENCE_S,
     cancel,
@@ -205,6 +207,19 @@ async def test_a_worker_that_lost_its_supervisor_ends_though_its_loop_is_blocked
         await wait_for(pool, "event_loop_blocked")
         pool.signal(signal.SIGKILL)
         await until_gone(worker.report.pid)
+
+
+@pytest.mark.parametrize("task_type", ["process_linger", "process_compute"])
+async def test_a_killed_worker_takes_along_what_its_handlers_started(
+    store: RedisStore, settings: Settings, tmp_path: Path, task_type: str
+) -> None:
+    lock = tmp_path / "lock"
+    served = replace(settings, handlers="tests.consumers.process_handlers", task_types=(task_type,))
+    with worker(served) as victim:
+        task_id = await submit(store, task_type, {"lock": str(lock)})
+        await until(store, task_id, lambda task: task.state.progress == 1)
+        victim.signal(signal.SIGKILL)
+        await until_free(lock)
 
 
 async def until_gone(pid: int) -> None:
