@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Final, TypeVar
@@ -38,7 +38,14 @@ from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.transact import Committed, transact
-from projections.dead_letters import Failed, FailedTasks
+from projections.dead_letters import (
+    Failed,
+    FailedTasks,
+    FailureFilters,
+    Further,
+    further_failed_tasks,
+)
+from projections.readers import Unavailable
 
 BODY_BYTES_MAX: Final = 256 * 1024
 LIMIT_MAX: Final = 10_000
@@ -46,6 +53,9 @@ LIMIT_DEFAULT: Final = 1_000
 
 SECONDS_MAX: Final = 10.0
 """No further tasks are begun with after so long; the answer says how many remain."""
+
+CANDIDATES: Final = 1_000
+"""Tasks that are read together, when those of full queues are passed over."""
 
 WAVE: Final = 128
 """Tasks that are retried together; between waves, others get their turn."""
@@ -65,7 +75,7 @@ class SkipReason(StrEnum):
     GONE = "gone"
     """The ledger does not have it any more."""
     QUEUE_FULL = "queue_full"
-    """Its queue has no room; it stays failed, and remains."""
+    """Its queue has no room, so it stays failed, and remains; later ones of others go on."""
 
 
 _SKIPPED: Final = {
@@ -148,7 +158,8 @@ class BulkRetries:
 
         Each is queued again as by `POST /api/v1/tasks/{id}/retry`, those first that failed first. A
         task that moved on meanwhile is skipped, so that the request can be sent again after it was
-        cut off. It ends within about ten seconds, and says how many remain.
+        cut off. Once a queue has no room, further tasks of it are passed over, and those of others
+        go on. It ends within about ten seconds, and says how many remain.
 
         A request that finds nothing to retry is answered with zeros.
         """
@@ -168,10 +179,11 @@ class BulkRetries:
             exchange, lambda models, wanted: models.failed_tasks(filters, asked.limit, wanted)
         )
         run = _Run(found, as_of, asked.dry_run)
+        candidates = _Candidates(self._store, self._read_model, filters, found.tasks)
         if asked.dry_run:
             run.retried.update(failed.fingerprint for failed in found.tasks)
         else:
-            await self._carry_out(run, found.tasks, exchange.meta())
+            await self._carry_out(run, candidates, asked.limit, exchange.meta())
         # The answer tells the position of the writes, not how far the read model had come.
         headers = [header for header in headers if header[0] != POSITION_HEADER]
         if run.committed:
@@ -185,7 +197,9 @@ class BulkRetries:
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, body) from None
 
-    async def _carry_out(self, run: "_Run", tasks: Sequence[Failed], meta: EventMeta) -> None:
+    async def _carry_out(
+        self, run: "_Run", candidates: "_Candidates", limit: int, meta: EventMeta
+    ) -> None:
         if self._running >= RUNNING_MAX:
             raise Rejection(
                 RejectionCode.SERVICE_UNAVAILABLE,
@@ -193,16 +207,29 @@ class BulkRetries:
             )
         self._running += 1
         try:
-            await self._memory.check(len(tasks), 0)
+            await self._memory.check(len(candidates.tasks), 0)
             deadline_s = time.monotonic() + SECONDS_MAX
-            for start in range(0, len(tasks), WAVE):
-                await self._wave(run, tasks[start : start + WAVE], meta)
+            while (room := limit - run.retried.total()) > 0:
+                tasks = candidates.take(min(room, WAVE), run)
+                await self._wave(run, candidates, tasks, meta)
                 if time.monotonic() >= deadline_s:
+                    return
+                if not candidates.tasks and not await self._read_on(candidates, run):
                     return
         finally:
             self._running -= 1
 
-    async def _wave(self, run: "_Run", tasks: Sequence[Failed], meta: EventMeta) -> None:
+    async def _read_on(self, candidates: "_Candidates", run: "_Run") -> bool:
+        """Whether there are more to try. Raises when that cannot be read; what was done is told."""
+        try:
+            return await candidates.read_on()
+        except Unavailable as error:
+            fault = ApiError(RejectionCode.SERVICE_UNAVAILABLE, str(error))
+            raise _cut_off(fault, run) from error
+
+    async def _wave(
+        self, run: "_Run", candidates: "_Candidates", tasks: Sequence[Failed], meta: EventMeta
+    ) -> None:
         """Retry some at once. Raises when the ledger takes no writes; what was done is told."""
         outcomes = await asyncio.gather(
             *(self._retry_one(failed, meta) for failed in tasks), return_exceptions=True
@@ -213,6 +240,8 @@ class BulkRetries:
                 faults.append(outcome)
             else:
                 run.take(failed, outcome)
+                if outcome is SkipReason.QUEUE_FULL:
+                    candidates.leave_queue_of(failed)
         if faults:
             raise _cut_off(faults[0], run)
 
@@ -232,6 +261,52 @@ class BulkRetries:
             if reason is None:
                 raise
             return reason
+
+
+class _Candidates:
+    """The tasks that match, those first that failed first. A queue that has no room is asked no
+    more: its tasks, which may be the oldest by far, must not hold back those of others."""
+
+    def __init__(
+        self, store: Store, read_model: ReadModel, filters: FailureFilters, first: Sequence[Failed]
+    ) -> None:
+        self._store = store
+        self._read_model = read_model
+        self._filters = filters
+        self.tasks = deque(first)
+        """Those that were read, and not looked at yet."""
+        self._last = first[-1] if first else None
+        self._full: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        """The partitions in which a queue has no room."""
+
+    def take(self, n: int, run: "_Run") -> list[Failed]:
+        """The next ones that may find room, at most so many; the run is told of those passed."""
+        taken: list[Failed] = []
+        while self.tasks and len(taken) < n:
+            failed = self.tasks.popleft()
+            if self._store.partition_of(failed.id) in self._full.get(failed.queue, ()):
+                run.take(failed, SkipReason.QUEUE_FULL)
+            else:
+                taken.append(failed)
+        return taken
+
+    def leave_queue_of(self, failed: Failed) -> None:
+        self._full[failed.queue].add(self._store.partition_of(failed.id))
+
+    async def read_on(self) -> bool:
+        """Read some more; whether there are any. Raises Unavailable, Rejection."""
+        if self._last is None:
+            return False
+        everywhere = self._store.partitions
+        full = tuple(queue for queue, where in self._full.items() if len(where) == everywhere)
+        further = Further(self._last, full)
+        found = await self._read_model.look(
+            lambda db: further_failed_tasks(db, self._filters, CANDIDATES, further)
+        )
+        if found:
+            self._last = found[-1]
+            self.tasks.extend(found)
+        return bool(found)
 
 
 class _Run:
@@ -259,7 +334,8 @@ class _Run:
         return BulkRetried(
             self.retried.total(),
             {reason: n for reason, n in skipped.items() if n},
-            left - self.retried.total(),
+            # Some that were read later may not have been there when they were counted.
+            max(0, left - self.retried.total()),
             self._dry_run,
             {found.hex(): n for found, n in self.retried.most_common()},
             moment_text(self._as_of),

@@ -42,7 +42,9 @@ class WorkerView(msgspec.Struct, frozen=True):
     ]
     tasks_processed: Annotated[Count, Meta(description="Attempts that ended, since its start.")]
     tasks_succeeded: Count
-    tasks_failed: Count
+    tasks_failed: Annotated[
+        Count, Meta(description="Attempts that failed; not those that put their task off.")
+    ]
     last_heartbeat: Moment
     started_at: Moment
     average_task_time: Annotated[

@@ -105,7 +105,8 @@ class Attempt:
         self.ending = False
         """The end is on its way to the ledger, which may have taken the lease already."""
         self.succeeded: bool | None = None
-        """Whether it completed its task or failed; None until then, and when it did neither."""
+        """Whether it completed its task or failed; None until then, and when it did neither, as
+        when its handler put the task off."""
 
     @property
     def task(self) -> Task:
@@ -301,9 +302,11 @@ class Attempt:
 
     async def _write_end(self, command: Command) -> None:
         """Write how the attempt ended; take note when it is not this attempt's to say any more."""
+        postponements = self._task.state.postponements
         try:
             await self._write_patiently(command)
-            if not isinstance(command, AbandonAttempt):
+            put_off = self._task.state.postponements > postponements
+            if not put_off and not isinstance(command, AbandonAttempt):
                 self.succeeded = isinstance(command, CompleteTask)
         except Rejection as rejection:
             if rejection.code not in (

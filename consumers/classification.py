@@ -1,12 +1,18 @@
 """What the exceptions of a handler mean for its task: another attempt, a later one, or none."""
 
+import re
+import time
 from collections.abc import Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 import msgspec
 
 from ledger.events import ErrorKind
 from ledger.retry_policy import DELAY_MS_MAX
+
+_DELAY_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class PermanentError(Exception):
@@ -15,15 +21,19 @@ class PermanentError(Exception):
 
 class RetryLater(Exception):
     """Raise it in a handler to have the task tried again, but not before `seconds` have passed: as
-    a service asks with `Retry-After`. The task is put off, which is not counted as a retry.
+    a service asks with `Retry-After`, whose text may be given as it is, seconds or a date. The task
+    is put off, which is not counted as a retry.
 
-    Less than 0 is 0, and more than 30 days are 30 days, since the number mostly comes from others.
+    What it asks for mostly comes from others: more than 30 days are 30 days, and a text that nobody
+    can read is 0. Less than the retry policy's first pause is that pause, in the ledger.
     """
 
-    def __init__(self, seconds: float, message: str = "") -> None:
-        """Raises TypeError for what is no number, ValueError for NaN."""
+    def __init__(self, seconds: float | str, message: str = "") -> None:
+        """Raises TypeError for what is neither number nor text, ValueError for NaN."""
+        if isinstance(seconds, str):
+            seconds = _seconds_of(seconds)
         if not isinstance(seconds, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"RetryLater: seconds must be a number, got {seconds!r}")
+            raise TypeError(f"RetryLater: seconds must be a number or a text, got {seconds!r}")
         if seconds != seconds:
             raise ValueError("RetryLater: seconds must be a number, got NaN")
         self.retry_after_ms = round(min(max(seconds * 1000, 0), DELAY_MS_MAX))
@@ -84,6 +94,21 @@ class Classification(msgspec.Struct, frozen=True):
         if each in self.retryable:
             return ErrorKind.RETRYABLE
         return _DEFAULTS.get(each)
+
+
+def _seconds_of(text: str) -> float:
+    """How long a `Retry-After` asks to wait (RFC 9110, 10.2.3), by the clock of this machine where
+    it is a date. An unreadable one must not fail the task for good: it says "later" all the same.
+    """
+    text = text.strip()
+    if _DELAY_SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+        # The forms of old do not tell their zone, which is UTC.
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0
 
 
 def classify(permanent: Any, retryable: Any) -> Classification:

@@ -150,10 +150,16 @@ def _fail(command: FailAttempt, task: Task, now: int) -> tuple[Event, ...]:
 
 
 def _asked_ms(command: FailAttempt) -> int | None:
-    """For how long the handler wants its task put off, within bounds; None when it does not."""
+    """For how long the handler wants its task put off, within bounds; None when it does not.
+
+    Never for less than the pause before a first retry: a service that says "at once", or whose date
+    is past by our clock, would be asked again without end.
+    """
     if command.error_kind is not ErrorKind.RETRYABLE or command.retry_after_ms is None:
         return None
-    return min(max(command.retry_after_ms, 0), DELAY_MS_MAX)
+    return min(
+        max(command.retry_after_ms, command.policy.delay_ms(1, command.jitter)), DELAY_MS_MAX
+    )
 
 
 def _abandon(command: AbandonAttempt, task: Task, now: int) -> tuple[Event, ...]:

@@ -44,7 +44,8 @@ class WorkerReport(msgspec.Struct, frozen=True, omit_defaults=True):
     succeeded: int = 0
     """Attempts that completed their task, since the start."""
     failed: int = 0
-    """Attempts that failed. Canceled ones, and those given back, are counted nowhere."""
+    """Attempts that failed. Canceled ones, those given back, and those that put their task off are
+    counted nowhere."""
     task_ms: int = 0
     """From start to end, the sum over both."""
 

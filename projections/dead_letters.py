@@ -64,6 +64,16 @@ class Failed(msgspec.Struct, frozen=True):
     id: str
     version: int
     fingerprint: bytes
+    failed_at: int
+    queue: tuple[int, int]
+    """Its type and priority, in the read model's numbers."""
+
+
+class Further(msgspec.Struct, frozen=True):
+    """Where to go on among the tasks that match: after one, and past those of some queues."""
+
+    after: Failed
+    without: tuple[tuple[int, int], ...] = ()
 
 
 class FailedTasks(msgspec.Struct, frozen=True):
@@ -100,6 +110,13 @@ def list_groups(
 def failed_tasks(db: sqlite3.Connection, filters: FailureFilters, limit: int) -> FailedTasks:
     """At most `limit` tasks. Call it within a transaction."""
     return _Reading(db, filters).tasks(limit)
+
+
+def further_failed_tasks(
+    db: sqlite3.Connection, filters: FailureFilters, limit: int, further: Further
+) -> tuple[Failed, ...]:
+    """At most `limit` of those that failed later."""
+    return _Reading(db, filters).further(limit, further)
 
 
 class _Reading:
@@ -235,17 +252,29 @@ class _Reading:
             return FailedTasks((), 0)
         source, where = self._source(), self._where()
         [(total,)] = self._db.execute(f"SELECT count(*) FROM {source}{where.text}", where.values)  # noqa: S608 - names of ours
+        return FailedTasks(self._first(limit, where), total)
+
+    def further(self, limit: int, further: Further) -> tuple[Failed, ...]:
+        if self._nothing:
+            return ()
+        after = (further.after.failed_at, UUID(further.after.id).bytes)
+        passed = [Sql("NOT (task_type = ? AND priority = ?)", queue) for queue in further.without]
+        return self._first(limit, self._where(Sql("(completed_at, id) > (?, ?)", after), *passed))
+
+    def _first(self, limit: int, where: Sql) -> tuple[Failed, ...]:
         found = self._db.execute(
-            "SELECT id, version, fingerprint FROM"  # noqa: S608 - names of ours
-            f" (SELECT id, completed_at, fingerprint FROM {source}{where.text}"
+            "SELECT id, version, fingerprint, failed_at, task_type, priority FROM"  # noqa: S608 - names of ours
+            f" (SELECT id, completed_at AS failed_at, fingerprint FROM {self._source()}{where.text}"
             " ORDER BY completed_at, id LIMIT ?) CROSS JOIN tasks USING (id)",
             (*where.values, limit),
         )
-        tasks = tuple(Failed(str(UUID(bytes=row[0])), *row[1:]) for row in found)
-        return FailedTasks(tasks, total)
+        return tuple(
+            Failed(str(UUID(bytes=task_id)), version, fingerprint, failed_at, (task_type, priority))
+            for task_id, version, fingerprint, failed_at, task_type, priority in found
+        )
 
-    def _where(self) -> Sql:
-        parts = [Sql("fingerprint IS NOT NULL"), *self._named, *self._times]
+    def _where(self, *more: Sql) -> Sql:
+        parts = [Sql("fingerprint IS NOT NULL"), *self._named, *self._times, *more]
         return all_of(parts if self._kbs is None else [one_of("kb", self._kbs), *parts])
 
     def _source(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import App, Parameter
 
+from api.cli.answers import Answer
 from api.cli.client import Service, say_how_old
 from api.cli.failures import CliError
 from api.cli.filters import (
@@ -33,6 +34,9 @@ LEAST: Final = ("kbs", "kind", "last failed", "type")
 
 CHUNK: Final = 1_000
 """Tasks that one request retries."""
+
+QUEUE_FULL: Final = "queue_full"
+"""The reason of those that stay failed, and remain."""
 
 LISTS: Final = ("kb_id", "task_type", "error_kind", "fingerprint")
 
@@ -164,12 +168,13 @@ def retry(
         print_json(found)
     else:
         print(_said(found))
-    return 0 if found.dry_run or not found.skipped.get("queue_full") else 1
+    return 0 if found.dry_run or not found.skipped.get(QUEUE_FULL) else 1
 
 
 def _look(service: Service, asked: Mapping[str, Any], limit: int | None) -> Retried:
     """What a retry would do; more than a request may take is counted by what remains."""
-    found, _ = _ask(service, {**asked, "dry_run": True, "limit": min(limit or CHUNK, CHUNK)})
+    found, answer = _ask(service, {**asked, "dry_run": True, "limit": min(limit or CHUNK, CHUNK)})
+    say_how_old(answer)
     matching = found.retried + found.remaining
     found.retried = matching if limit is None else min(matching, limit)
     found.remaining = matching - found.retried
@@ -196,31 +201,39 @@ def _retry_all(service: Service, asked: Mapping[str, Any], tasks: int) -> Retrie
     """Retry so many, request after request."""
     total, skipped, fingerprints = Retried(), Counter[str](), Counter[str]()
     position: str | None = None
+    behind: Answer | None = None
     with counting("retrying", tasks) as advance:
         while total.retried < tasks:
             body = {**asked, "limit": min(CHUNK, tasks - total.retried)}
             try:
-                found, position = _ask(service, body, position)
+                found, answer = _ask(service, body, position)
             except CliError as error:
                 so_far = f"{_tasks(total.retried)} were retried before that"
                 raise CliError(f"{error}; {so_far}; the same call goes on from there") from error
+            behind = answer if answer.behind_ms else behind
+            position = answer.position or position
             total.retried += found.retried
+            # Those that found no room remain, so that every request comes upon them anew.
+            skipped.pop(QUEUE_FULL, None)
             skipped.update(found.skipped)
             fingerprints.update(found.fingerprints)
             total.remaining, total.as_of = found.remaining, found.as_of
             advance(found.retried)
             if found.remaining == 0 or not found.retried:
                 break
+    if behind is not None:
+        say_how_old(behind)
     total.skipped, total.fingerprints = dict(skipped), dict(fingerprints)
     return total
 
 
 def _ask(
     service: Service, body: Mapping[str, Any], position: str | None = None
-) -> tuple[Retried, str | None]:
-    """One request, which sees at least the writes up to `position`; and where its own stand."""
+) -> tuple[Retried, Answer]:
+    """One request, which sees at least the writes up to `position`; its answer says where its own
+    stand."""
     answer = service.retry_dead_letters(msgspec.json.encode(body), position)
-    return msgspec.json.decode(answer.json, type=Retried), answer.position or position
+    return msgspec.json.decode(answer.json, type=Retried), answer
 
 
 def _body(filters: Mapping[str, str]) -> dict[str, Any]:
@@ -266,6 +279,8 @@ def _said(found: Retried) -> str:
         said = "no failed task matches" if not found.skipped else "no task was retried"
     skipped = ", ".join(f"{n:,} {reason}" for reason, n in found.skipped.items())
     left = f"; {found.remaining:,} remain" if found.remaining else ""
+    if left and found.skipped.get(QUEUE_FULL):
+        left += ": a queue is full; the same call goes on once it has room"
     return f"{said}{f'; skipped: {skipped}' if skipped else ''}{left}"
 
 

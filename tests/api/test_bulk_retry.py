@@ -224,6 +224,37 @@ class TestInAFullQueue:
         assert answer["remaining"] == 1
         assert sorted(await statuses(store, ids)) == ["failed", "queued"]
 
+    async def test_it_does_not_hold_back_later_failures_of_other_queues(
+        self,
+        api: httpx2.AsyncClient,
+        store: RedisStore,
+        projection: Projection,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        full = [id for _ in range(3) for id in await failed(api, store, 1)]
+        others = [
+            *await failed(api, store, 1, priority="high"),
+            *await failed(api, store, 1, task_type="embedding_generation"),
+        ]
+        await submitted(api)
+        await projection.catch_up()
+        monkeypatch.setattr(bulk_retry, "WAVE", 1)
+        asked: list[str] = []
+        append = store.append
+
+        async def noted(step: Append) -> Outcome:
+            asked.append(step.after.id)
+            return await append(step)
+
+        monkeypatch.setattr(store, "append", noted)
+
+        answer = await retry(api, limit=3)
+
+        assert (answer["retried"], answer["skipped"]) == (2, {"queue_full": 3})
+        assert answer["remaining"] == 3
+        assert asked == [full[0], *others]
+        assert await statuses(store, full + others) == ["failed"] * 3 + ["queued"] * 2
+
 
 async def test_only_so_many_run_at_once(
     api: httpx2.AsyncClient,

@@ -1,13 +1,15 @@
 """`ledgerq dead-letters` and `ledgerq dead-letters retry` against a running service."""
 
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from api.cli import dead_letters
-from tests.cli.running import Call, Up, up
+from tests.cli.running import PATIENCE_S, Call, Up, up
 
 RETRY = ("dead-letters", "retry")
 
@@ -41,6 +43,11 @@ def statuses(call: Call, ids: Sequence[str]) -> list[str]:
     """How the tasks ended."""
     told = (call("status", task_id, "--wait", "30", "--json").out for task_id in ids)
     return [msgspec.json.decode(text)["status"] for text in told]
+
+
+def told_of(call: Call, *submit: str) -> str:
+    """What is told of a new task that nobody may have taken after a second."""
+    return call("status", call(*submit, "--json").json()["id"], "--wait", "1").out
 
 
 def test_failures_are_shown_by_their_kind(failed: Call):
@@ -88,6 +95,29 @@ def test_a_retry_goes_on_until_nothing_remains_or_its_limit_is_reached(
     assert sum(some["fingerprints"].values()) == left == 3
     assert (rest["retried"], rest["remaining"]) == (3, 0)
     assert statuses(failed, ids) == ["completed"] * 6
+
+
+def test_a_full_queue_does_not_hold_back_the_others(
+    ledgerq: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dead_letters, "CHUNK", 2)
+    handlers = ("--handlers", "tests.cli.failing_handlers")
+    submit = ("submit", "document_processing", "--payload", '{"error": "no such file"}')
+    deadline_s = time.monotonic() + PATIENCE_S
+    with up(tmp_path, *handlers, LEDGERQ_QUEUE_TASKS_MAX="1") as running:
+        monkeypatch.setenv("LEDGERQ_URL", running.url)
+        for priority in ("normal", "normal", "normal", "high"):
+            ledgerq(*submit, "--wait", "--kb", "full", "--priority", priority)
+        ledgerq("pause", "document_processing")
+        # The worker learns of it with its next heartbeat, and leaves one in the queue.
+        while "failed" in told_of(ledgerq, *submit, "--kb", "filler"):
+            assert time.monotonic() < deadline_s
+
+        ran = ledgerq(*RETRY, "--kb", "full", "--yes")
+
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out.startswith("1 task retried; skipped: ")
+    assert ran.out.endswith("; 3 remain: a queue is full; the same call goes on once it has room\n")
 
 
 def test_nothing_is_retried_unless_it_is_meant(failed: Call):

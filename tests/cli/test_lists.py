@@ -65,12 +65,25 @@ COUNTS = (
 )
 
 
+RETRIED = (
+    b'{"retried": 1, "skipped": {}, "remaining": 0, "dry_run": false, "fingerprints": {},'
+    b' "as_of": "2026-11-25T10:11:12.345Z"}'
+)
+
+
 class Behind(BaseHTTPRequestHandler):
     """A service whose read model does not catch up."""
 
     def do_GET(self) -> None:
         """Answer what is of the path, and how old it is."""
-        body = COUNTS if "stats" in self.path else TASKS
+        self._answer(COUNTS if "stats" in self.path else TASKS)
+
+    def do_POST(self) -> None:
+        """Retry in bulk."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer(RETRIED)
+
+    def _answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("projection-lag", "2500")
         self.send_header("content-length", str(len(body)))
@@ -93,7 +106,17 @@ def behind(ledgerq: Call, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
         serving.join()
 
 
-@pytest.mark.parametrize("words", [("list",), ("stats",), ("list", "--json"), ("stats", "--json")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",),
+        ("stats",),
+        ("list", "--json"),
+        ("stats", "--json"),
+        ("dead-letters", "retry", "--dry-run"),
+        ("dead-letters", "retry", "--yes"),
+    ],
+)
 def test_an_answer_that_is_not_up_to_date_says_so(behind: Call, words: tuple[str, ...]):
     ran = behind(*words)
 

@@ -1,5 +1,6 @@
 """What an exception of a handler means: the most specific class that is named decides."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -73,15 +74,27 @@ def test_a_group_is_what_its_errors_are_unless_groups_are_named(
 @pytest.mark.parametrize(
     ("seconds", "ms"),
     [(30, 30_000), (0.25, 250), (0, 0), (-5, 0), (1e300, DELAY_MS_MAX), (10**400, DELAY_MS_MAX),
-     (float("inf"), DELAY_MS_MAX)],
+     (float("inf"), DELAY_MS_MAX), ("120", 120_000), (" 1.5 ", 1_500), ("9" * 5_000, DELAY_MS_MAX),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Fri, 31 Dec 9999 23:59:59 GMT", DELAY_MS_MAX),
+     ("", 0), ("soon", 0), ("-5", 0), ("nan", 0), ("Wed, 99 Oct 2015 07:28:00 GMT", 0)],
 )  # fmt: skip
-def test_a_time_to_wait_is_brought_within_its_bounds(seconds: float, ms: int):
+def test_a_time_to_wait_is_brought_within_its_bounds(seconds: float | str, ms: int):
     assert Classification().retry_after_ms(RetryLater(seconds)) == ms
 
 
-@pytest.mark.parametrize(("seconds", "error"), [(float("nan"), ValueError), ("5", TypeError)])
+@pytest.mark.parametrize(
+    "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+)
+def test_a_time_to_wait_may_be_a_date_as_http_writes_it(form: str):
+    later = RetryLater((datetime.now(UTC) + timedelta(seconds=90)).strftime(form))
+
+    # A date is one of whole seconds.
+    assert 80_000 < later.retry_after_ms <= 90_000
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(float("nan"), ValueError), (None, TypeError)])
 def test_a_time_to_wait_that_is_no_number_is_an_error(seconds: Any, error: type[Exception]):
-    with pytest.raises(error, match="RetryLater: seconds must be a number, got"):
+    with pytest.raises(error, match=r"RetryLater: seconds must be a number.*, got"):
         RetryLater(seconds)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers import Context, PermanentError
+from consumers import Context, PermanentError, RetryLater
 from consumers.worker import Worker, WorkerOptions
 from ledger.keys import WORKERS
 from ledger.redis_store import RedisStore
@@ -63,13 +63,15 @@ async def test_a_worker_tells_what_it_runs_and_how_much_it_has_done(store: Redis
         match payload.get("ends"):
             case "badly":
                 raise PermanentError("no good")
+            case "later":
+                raise RetryLater(90)
             case "late":
                 await signal(go_on)
             case _:
                 await asyncio.sleep(0.01)
 
     async with working(store, handles("work", work)):
-        for ends in ("well", "badly", "well"):
+        for ends in ("well", "badly", "later", "well"):
             await submit(store, payload={"ends": ends})
         late = await submit(store, payload={"ends": "late"})
         busy = await seen(store, lambda w: w.report.task_ids == (late,))

@@ -252,11 +252,19 @@ def test_a_task_that_was_put_off_too_often_uses_its_retries_up():
     running_after(often, 1).when(LATER).then(BUSY, TaskFailed("busy", ErrorKind.RETRYABLE))
 
 
-@pytest.mark.parametrize(("asked_ms", "granted_ms"), [(-1, 0), (10**18, DELAY_MS_MAX)])
+@pytest.mark.parametrize(
+    ("asked_ms", "granted_ms"), [(-1, 2_000), (1_999, 2_000), (10**18, DELAY_MS_MAX)]
+)
 def test_a_task_is_put_off_within_bounds(asked_ms: int, granted_ms: int):
     later = msgspec.structs.replace(LATER, retry_after_ms=asked_ms)
 
     running_after(0).when(later, at=NOW).then(BUSY, RetryScheduled(NOW + granted_ms, 0, 1))
+
+
+def test_chance_has_its_share_in_the_shortest_time_that_a_task_is_put_off():
+    later = msgspec.structs.replace(LATER, retry_after_ms=0, jitter=0.5)
+
+    running_after(0).when(later, at=NOW).then(BUSY, RetryScheduled(NOW + 1_500, 0, 1))
 
 
 def test_only_a_retryable_error_puts_a_task_off():

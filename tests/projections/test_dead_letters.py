@@ -25,7 +25,9 @@ from projections.dead_letters import (
     FailureFilters,
     FailureGroup,
     FailureGroups,
+    Further,
     failed_tasks,
+    further_failed_tasks,
     list_groups,
 )
 from projections.read_model import transaction
@@ -38,6 +40,7 @@ from tests.strategies import TASK_TYPES
 
 KBS = ("kb-a", "kb-b", "kb-c")
 ABSENT = "absent"
+ABSENT_ID = "00000000-0000-0000-0000-000000000000"
 MESSAGES = ("timeout after 30 s", "timeout after 7 s", "no file '/a/b'", "no file '/c'", "")
 TASKS_MAX = 12
 
@@ -219,6 +222,15 @@ def test_groups_and_tasks_are_those_of_the_fold(
             assert [(f.id, f.version, f.fingerprint) for f in first.tasks] == known
             assert first.total == len(found)
 
+            if first.tasks:
+                last = first.tasks[-1]
+                later = further_failed_tasks(db, filters, TASKS_MAX, Further(last))
+                others = further_failed_tasks(db, filters, size, Further(last, (last.queue,)))
+                assert [f.id for f in later] == [task.id for task in found[size:]]
+                assert others == tuple(f for f in later if f.queue != last.queue)[:size]
+
+
+FURTHER = Further(Failed(ABSENT_ID, 1, b"", 0, (1, 1)), without=((1, 1),))
 
 QUESTIONS: dict[str, FailureFilters] = {
     "all": FailureFilters(),
@@ -248,9 +260,10 @@ def test_no_table_is_read_as_a_whole() -> None:
     story = Story(KBS[0], TASK_TYPES[0], MESSAGES[0], ErrorKind.TIMEOUT, 1, "")
     with told([story] * 3) as (_, db):
         for name, filters in QUESTIONS.items():
-            asked: list[Callable[[], FailureGroups | FailedTasks]] = [
+            asked: list[Callable[[], FailureGroups | FailedTasks | tuple[Failed, ...]]] = [
                 lambda filters=filters: list_groups(db, filters, 0, 20),
                 lambda filters=filters: failed_tasks(db, filters, 1_000),
+                lambda filters=filters: further_failed_tasks(db, filters, 9, FURTHER),
             ]
             for question in asked:
                 for plan in plans(db, question):
@@ -265,7 +278,12 @@ def test_a_task_is_told_with_the_version_at_which_it_failed() -> None:
     with told([story]) as ([task], db):
         [failed] = failed_tasks(db, FailureFilters(), 10).tasks
 
-    assert failed == Failed(task.id, task.version, fingerprint_of(task) or b"")
+    assert (failed.id, failed.version, failed.fingerprint) == (
+        task.id,
+        task.version,
+        fingerprint_of(task),
+    )
+    assert failed.failed_at == task.state.completed_at
 
 
 def test_tasks_that_leave_the_read_model_leave_their_groups() -> None:
