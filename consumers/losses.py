@@ -2,6 +2,7 @@
 
 import structlog
 
+from consumers.grace import Grace
 from ledger.codec import Meta
 from ledger.store import Store
 from ledger.system.commands import RecordWorkerLost
@@ -14,15 +15,21 @@ log = structlog.get_logger("scheduler")
 class Losses:
     """`look` now and then. Any number may look: the version of the system lets one of them win."""
 
-    def __init__(self, store: Store, meta: Meta) -> None:
+    def __init__(self, store: Store, meta: Meta, grace: Grace) -> None:
+        """`grace`: of an outage, in which nobody could be heard."""
         self._store = store
+        self._grace = grace
         self._meta = meta
         self._recorded: dict[str, int] = {}
         """Workers that are known to be recorded as lost, by when they had been heard."""
 
     async def look(self) -> None:
         """Record those that were lost since. Raises Rejection, ForeignKey, Undecodable."""
-        lost = {w.report.id: w for w in await self._store.workers() if w.state is WorkerState.LOST}
+        workers = await self._store.workers()
+        self._grace.answered()
+        if self._grace.lasts:
+            return
+        lost = {w.report.id: w for w in workers if w.state is WorkerState.LOST}
         for worker_id, worker in lost.items():
             if self._recorded.get(worker_id) != worker.last_heartbeat:
                 await self._record(worker)

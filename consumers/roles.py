@@ -180,6 +180,7 @@ def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
             store,
             sweep_interval_ms=settings.sweep_interval_ms,
             outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.beat_ms / 1000),
+            beat_s=settings.beat_ms / 1000,
             retry=settings.retry_policy,
         ).service
 

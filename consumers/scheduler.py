@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from consumers.grace import Grace
 from consumers.losses import Losses
 from consumers.reaper import fail_lost_attempt
 from consumers.service import Service
@@ -33,6 +34,9 @@ OUTAGE_GRACE_S: Final = 3.0
 """After an outage, leases that ran out during it are left alone so long: the workers that hold them
 are as good as ever, and their heartbeats are on the way."""
 
+BEAT_S: Final = 1.0
+"""Between heartbeats of workers: what is shorter takes no lease, and is no outage."""
+
 UPKEEP_S: Final = 1.0
 """Between looks at workers and limits."""
 
@@ -48,19 +52,18 @@ class Scheduler:
         *,
         sweep_interval_ms: int,
         outage_grace_s: float = OUTAGE_GRACE_S,
+        beat_s: float = BEAT_S,
         retry: RetryPolicy = DEFAULT_RETRY_POLICY,
     ) -> None:
         self._store = store
         self._retry = retry
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
-        self._losses = Losses(store, META)
+        self._grace = Grace(gap_s=self._sweep_interval_s + beat_s, grace_s=outage_grace_s)
+        self._losses = Losses(store, META, self._grace)
         self._system = INITIAL
         self._upkeep_at = float("-inf")
         self._upkeep_failing = False
-        # It may be starting in the very moment in which an outage ends.
-        self._outage_grace_s = outage_grace_s
-        self._spare_until = self._end_of_grace()
         self.service = Service("scheduler", self.step)
 
     async def step(self) -> float:
@@ -70,7 +73,7 @@ class Scheduler:
             await self._keep_up()
             return pause_s
         except Rejection:
-            self._spare_until = self._end_of_grace()
+            self._grace.failed()
             raise
 
     async def _keep_up(self) -> None:
@@ -82,8 +85,8 @@ class Scheduler:
             if await self._store.system_version() != self._system.version:
                 self._system = await self._store.load_system()
             await self._store.spread_limits(self._system)
-            if now_s >= self._spare_until:
-                await self._losses.look()
+            self._grace.answered()
+            await self._losses.look()
             self._upkeep_failing = False
         except (ForeignKey, Undecodable) as error:
             # Tasks go before this: what is due is released all the same.
@@ -91,15 +94,12 @@ class Scheduler:
                 log.error("upkeep_failed", reason=str(error))
             self._upkeep_failing = True
 
-    def _end_of_grace(self) -> float:
-        return asyncio.get_running_loop().time() + self._outage_grace_s
-
     async def _sweep(self, partition: int) -> float:
         # What cannot be served comes up each time, and must not crowd out the rest.
         count = ROUND_TASKS_MAX + len(self._unservable)
         overdue = await self._store.overdue(partition, count)
-        is_spared = asyncio.get_running_loop().time() < self._spare_until
-        expired = () if is_spared else overdue.expired
+        self._grace.answered()
+        expired = () if self._grace.lasts else overdue.expired
         steps = [
             *((task_id, self._release(task_id, overdue.now_ms)) for task_id in overdue.due),
             *((lost[0], fail_lost_attempt(self._store, *lost, self._retry)) for lost in expired),
@@ -116,7 +116,8 @@ class Scheduler:
         """A task that is not there, or cannot be read, is told once, and stops no others."""
         try:
             if is_task_id(task_id):
-                return await step
+                await step
+                return self._grace.answered()
             fault = "not the id of a task"
         except Undecodable as error:
             fault = str(error)

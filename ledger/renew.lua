@@ -1,4 +1,6 @@
+#!lua flags=allow-oom
 -- Extends leases, many in one round trip: a worker's heartbeat.
+-- Also at the memory limit: what runs is not given to others for want of memory. It adds nothing.
 --
 -- KEYS  1 leases
 -- ARGV  1 lease (ms), then members, <task>:<attempt>

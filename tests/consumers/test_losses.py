@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consumers.grace import Grace
 from consumers.losses import Losses
 from consumers.scheduler import Scheduler
 from ledger.codec import Meta, decode_meta
@@ -33,6 +34,7 @@ from tests.consumers.working import (
 from tests.contracts.store import a_report
 
 META = Meta("scheduler")
+NO_GRACE = Grace(gap_s=0, grace_s=0)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ async def test_a_lost_worker_is_recorded_once_however_many_look(store: RedisStor
 
     async with scheduling(store), scheduling(store):
         await losses(store, 1)
-        await asyncio.gather(*(Losses(store, META).look() for _ in range(5)))
+        await asyncio.gather(*(Losses(store, META, NO_GRACE).look() for _ in range(5)))
 
     history = await store.history(SYSTEM)
     assert [r.system_event() for r in history] == [
@@ -80,7 +82,7 @@ async def test_a_worker_that_retires_is_not_lost(store: RedisStore) -> None:
     await store.announce(a_report("w7", lease_ms=1))
     await store.retire("w7")
 
-    await Losses(store, META).look()
+    await Losses(store, META, NO_GRACE).look()
 
     assert await store.history(SYSTEM) == []
 
@@ -88,7 +90,7 @@ async def test_a_worker_that_retires_is_not_lost(store: RedisStore) -> None:
 async def test_a_worker_that_comes_back_and_is_lost_again_is_recorded_again(
     store: RedisStore,
 ) -> None:
-    looking = Losses(store, META)
+    looking = Losses(store, META, NO_GRACE)
     for _ in range(2):
         await store.announce(a_report("w7", lease_ms=1))
         await seen_as(store, WorkerState.LOST)

@@ -11,6 +11,7 @@ from consumers import Context
 from consumers.scheduler import Scheduler
 from ledger.commands import StartTask
 from ledger.events import TaskStarted
+from ledger.identity import SYSTEM
 from ledger.redis_connection import connect, send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection
@@ -18,6 +19,7 @@ from ledger.task import Status
 from ledger.transact import transact
 from tests.checks import check_ledger
 from tests.consumers.working import (
+    PATIENCE_S,
     Logged,
     events_of,
     handles,
@@ -28,6 +30,7 @@ from tests.consumers.working import (
     until,
     working,
 )
+from tests.contracts.store import a_report
 from tests.servers import PERSISTENT, Server, make_server, valkey_binary
 
 IMPATIENT = StoreOptions(timeout_ms=200)
@@ -191,6 +194,58 @@ async def test_leases_that_ran_out_during_an_outage_are_left_alone_for_a_while(
     await scheduler.step()
 
     assert (await kinds(other, task_id))[-1] == last_event
+
+
+@pytest.mark.parametrize("timeout_ms", [250, 15_000], ids=["calls give up", "calls wait it out"])
+async def test_the_grace_begins_with_the_first_answer_after_an_outage(
+    server: Server, other: RedisStore, monkeypatch: pytest.MonkeyPatch, timeout_ms: int
+) -> None:
+    """It outlasts a lease and the grace, whether or not anything of it was said."""
+    monkeypatch.setattr("consumers.scheduler.UPKEEP_S", 0)
+    grace_s, lease_ms = 0.4, 500
+    async with opened(server.url, StoreOptions(timeout_ms=timeout_ms)) as store:
+        scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=grace_s, beat_s=0.2)
+        await _until_lost(other, scheduler, await _started(other, lease_ms=1))
+        held = await _started(other, lease_ms=lease_ms)
+        await other.announce(a_report("w7", lease_ms=lease_ms))
+
+        server.kill()
+        back = asyncio.Event()
+        waiting = asyncio.create_task(_first_answer(scheduler, back))
+        await asyncio.sleep(0.25 + grace_s + 0.3)
+        server.start()
+        back.set()
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+        assert (await kinds(other, held))[-1] == "TaskStarted"
+        assert await other.history(SYSTEM) == []
+        # It is over, too: whoever does not come back is lost.
+        await _until_lost(other, scheduler, held)
+        await scheduler.step()
+        assert [r.type for r in await other.history(SYSTEM)] == ["WorkerLost"]
+
+
+async def _started(store: RedisStore, lease_ms: int) -> str:
+    task_id = await submit(store)
+    await transact(store, task_id, StartTask(1, "w1", lease_ms=lease_ms))
+    return task_id
+
+
+async def _first_answer(scheduler: Scheduler, back: asyncio.Event) -> None:
+    """One step, and another one when the ledger is back, if that one gave up."""
+    try:
+        await scheduler.step()
+    except Rejection:
+        await back.wait()
+        await scheduler.step()
+
+
+async def _until_lost(store: RedisStore, scheduler: Scheduler, task_id: str) -> None:
+    """Step until the attempt is counted lost."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await kinds(store, task_id))[-1] == "TaskStarted":
+            with contextlib.suppress(Rejection):
+                await scheduler.step()
 
 
 async def test_a_worker_can_be_stopped_during_an_outage(

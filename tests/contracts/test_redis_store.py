@@ -1,6 +1,7 @@
 """The store contract on servers: Valkey 9, Redis 7.0 where it is installed, and fakeredis."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,10 +14,11 @@ from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.placement import STAGED_MAX, Queue
-from ledger.redis_connection import Caller, ServerRefused
+from ledger.redis_connection import Caller, Script, ServerRefused
 from ledger.redis_store import (
     APPEND,
     LAST_EVENT_CHUNK,
+    RENEW,
     ForeignKey,
     LedgerMismatch,
     RedisStore,
@@ -72,16 +74,28 @@ class Backend:
 
 
 @pytest.fixture(params=["valkey", "redis", "fakeredis"])
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+async def backend(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Backend]:
     """Each server in turn, without any key or script."""
     urls = {"valkey": "valkey_url", "redis": "redis_url", "fakeredis": None}
     fixture = urls[request.param]
     url = None if fixture is None else request.getfixturevalue(fixture)
     if url is not None:
         await empty(url)
+    else:
+        monkeypatch.setattr("ledger.redis_store.RENEW", _without_flags(RENEW))
     backend = Backend(request.param, url)
     yield backend
     await backend.close()
+
+
+def _without_flags(script: Script) -> Script:
+    """As fakeredis needs it, which takes the first line for Lua."""
+    plain = Script(script.name)
+    _, plain.text = script.text.split(b"\n", 1)
+    plain.sha = hashlib.sha1(plain.text, usedforsecurity=False).hexdigest()
+    return plain
 
 
 @pytest.fixture
@@ -516,6 +530,15 @@ async def test_a_server_that_takes_no_writes_makes_the_ledger_unavailable(
     assert raised.value.code is RejectionCode.SERVICE_UNAVAILABLE
     assert await refusing.load(refused) is None
     assert await refusing.load(kept.id) == kept
+
+
+async def test_leases_are_kept_at_the_memory_limit(refusing: RedisStore):
+    held, ended = [await start(refusing, await submit(refusing), lease_ms=0) for _ in range(2)]
+    await raw(refusing).zrem(KEYS.leases, f"{ended.id}:1")
+    await raw(refusing).config_set("maxmemory", "1")
+
+    assert await refusing.renew(0, [(held.id, 1), (ended.id, 1)], LONG_MS) == [(ended.id, 1)]
+    assert (await refusing.overdue(0, 10)).expired == ()
 
 
 async def test_a_server_that_takes_writes_again_serves_at_once(refusing: RedisStore):

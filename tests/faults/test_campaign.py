@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from consumers import Context
 from consumers.scheduler import Scheduler
-from consumers.service import Service
+from consumers.service import Service as Role
 from consumers.worker import Worker
 from ledger.commands import SubmitTask
 from ledger.redis_store import RedisStore
@@ -28,8 +28,9 @@ from tests.faults.campaign import broken, checkers
 from tests.faults.campaign.checkers import CHECKERS, FINALS, judge
 from tests.faults.campaign.evidence import Evidence, read_runs
 from tests.faults.campaign.journal import Journal
-from tests.faults.campaign.plan import Kind, Plan, plan
-from tests.faults.campaign.run import Skipped, run
+from tests.faults.campaign.ledgers import OneLedger
+from tests.faults.campaign.plan import VALKEY, Fault, Kind, Plan, plan
+from tests.faults.campaign.run import Service, Skipped, run
 from tests.given import a_submission
 from tests.projections.watching import projecting
 
@@ -88,6 +89,38 @@ async def test_a_broken_store_is_caught(
     assert name in judge(await control_run(kind, ledger_url, tmp_path))
 
 
+def test_only_what_may_be_lost_is_excused() -> None:
+    """With `everysec`, what was acknowledged shortly before the server is killed."""
+    acknowledged = {"before": 3.9, "within": 4.0, "late": 6.1}
+    evidence = Evidence(
+        acknowledged=acknowledged,
+        canceled={},
+        runs=(),
+        events=(),
+        snapshots={},
+        losable=[(1.0, 2.0), (4.0, 6.0)],
+    )
+
+    missing = [wrong.split()[0] for wrong in checkers.nothing_lost(evidence)]
+
+    assert missing == ["before", "late"]
+
+
+@pytest.mark.parametrize(("durability", "windows"), [("always", 0), ("everysec", 1)])
+async def test_a_killed_server_may_forget_with_everysec_alone(
+    durability: Literal["always", "everysec"], windows: int, tmp_path: Path
+) -> None:
+    ledger = OneLedger(tmp_path / "data", durability)
+    service = Service(tmp_path, ledger)
+    await ledger.start()
+    try:
+        await service.inject(Fault(Kind.KILL, VALKEY, at_s=0, lasts_s=0))
+    finally:
+        await ledger.stop()
+
+    assert len(service.losable) == windows
+
+
 async def test_a_sound_store_is_found_in_order(ledger_url: str, tmp_path: Path) -> None:
     assert judge(await control_run(broken.Sound, ledger_url, tmp_path)) == {}
 
@@ -136,7 +169,7 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
 
 
 @contextlib.asynccontextmanager
-async def _watched(role: Worker | Service, oddities: list[str]) -> AsyncGenerator[None]:
+async def _watched(role: Worker | Role, oddities: list[str]) -> AsyncGenerator[None]:
     """Run a role meanwhile, and take note when it ends by itself."""
     running = asyncio.create_task(role.run())
     try:

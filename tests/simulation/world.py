@@ -149,7 +149,11 @@ class World:
 
     def _scheduler(self, _: Process, link: Link) -> Role:
         return Scheduler(
-            link.store, sweep_interval_ms=1_000, outage_grace_s=OUTAGE_GRACE_S, retry=POLICY
+            link.store,
+            sweep_interval_ms=1_000,
+            outage_grace_s=OUTAGE_GRACE_S,
+            beat_s=HEARTBEAT_MS / 1000,
+            retry=POLICY,
         ).service
 
     def _killed(self, process: Process) -> None:

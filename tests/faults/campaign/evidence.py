@@ -15,6 +15,10 @@ OVERLAP_S: Final = 3.0
 a lease of 2 s, and a second until a dead connection is given up."""
 
 
+Span = tuple[float, float]
+"""From when to when, in s of the machine."""
+
+
 class Step(msgspec.Struct, frozen=True, array_like=True):
     """One line of a handler's log. `what` is began, works or ended; `at` in s of the machine."""
 
@@ -66,16 +70,20 @@ class Evidence(msgspec.Struct, kw_only=True):
     pids: Mapping[int, str] = {}
     """Which role each process had."""
     overlap_s: float = OVERLAP_S
-    losable_from: float | None = None
-    """What was acknowledged from here to `losable_to` may be lost: it never reached the replica."""
-    losable_to: float = 0.0
+    losable: Sequence[Span] = ()
+    """What was acknowledged in one of these may be lost: it reached neither the replica nor, with
+    `everysec`, the file."""
     rebuild_differences: Sequence[str] = ()
     """What `ledgerq rebuild --check` found."""
     oddities: Sequence[str] = ()
     """What did not go as the plan expects: a role that ended by itself, a damage not noticed."""
 
     def may_be_lost(self, at: float) -> bool:
-        return self.losable_from is not None and self.losable_from <= at <= self.losable_to
+        return is_within(self.losable, at)
+
+
+def is_within(spans: Sequence[Span], at: float) -> bool:
+    return any(began <= at <= over for began, over in spans)
 
 
 def read_runs(folder: Path) -> list[Run]:

@@ -21,7 +21,7 @@ from ledger.store import Position, Recorded
 from tests.checks import read_all
 from tests.faults.campaign.checkers import FINALS
 from tests.faults.campaign.clients import Clients
-from tests.faults.campaign.evidence import Evidence, Injected, read_runs
+from tests.faults.campaign.evidence import Evidence, Injected, Span, is_within, read_runs
 from tests.faults.campaign.ledgers import OneLedger, small_disk, two_ledgers
 from tests.faults.campaign.plan import ROLES, VALKEY, Fault, Kind, Plan
 from tests.faults.program import ROOT, Program
@@ -71,7 +71,7 @@ class Service:
         self.pids: dict[int, str] = {}
         self.injected: list[Injected] = []
         self.oddities: list[str] = []
-        self.losable: tuple[float, float] | None = None
+        self.losable: list[Span] = []
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._locks = {target: asyncio.Lock() for target in (*ROLES, VALKEY)}
@@ -178,9 +178,15 @@ class Service:
             case Kind.DISK_FULL:
                 await self._fill_disk(self.ledger, fault.lasts_s)
             case _:
-                await self.ledger.kill()
+                await self._kill_ledger(self.ledger)
                 await asyncio.sleep(fault.lasts_s)
                 await self._start_ledger(self.ledger, fault.kind)
+
+    async def _kill_ledger(self, ledger: OneLedger) -> None:
+        began = time.monotonic() - ledger.forgets_s
+        await ledger.kill()
+        if ledger.forgets_s:
+            self.losable.append((began, time.monotonic() + LAG_S))
 
     async def _start_ledger(self, ledger: OneLedger, kind: Kind) -> None:
         if kind is Kind.TORN_FILE:
@@ -220,7 +226,7 @@ class Service:
         await asyncio.sleep(lasts_s)
         self._lead_to_replica(pair)
         await pair.demote()
-        self.losable = (began, time.monotonic() + LAG_S)
+        self.losable.append((began, time.monotonic() + LAG_S))
 
     def _lead_to_replica(self, pair: Pair) -> None:
         pair.leading = pair.replica
@@ -329,7 +335,6 @@ async def _gather(service: Service, clients: Clients) -> Evidence:
         await store.close()
     if any(left):
         service.oddities.append(f"{left} members are left among what is due and leased")
-    losable = service.losable or (None, 0.0)
     return Evidence(
         acknowledged=clients.acknowledged,
         canceled=clients.canceled,
@@ -338,8 +343,7 @@ async def _gather(service: Service, clients: Clients) -> Evidence:
         snapshots=snapshots,
         faults=service.injected,
         pids=service.pids,
-        losable_from=losable[0],
-        losable_to=losable[1],
+        losable=service.losable,
         rebuild_differences=differences,
         oddities=service.oddities,
     )
@@ -355,11 +359,10 @@ async def _until_done(store: RedisStore, clients: Clients, service: Service) -> 
     after a while, for the checkers to say what did not."""
     done, known = set[str](), set[str]()
     position = Position(0, "0-0")
-    losable_from, losable_to = service.losable or (0.0, -1.0)
     wanted = {
         task_id
         for task_id, at in clients.acknowledged.items()
-        if not losable_from <= at <= losable_to
+        if not is_within(service.losable, at)
     }
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DONE_TIMEOUT_S):
@@ -374,12 +377,12 @@ async def _until_done(store: RedisStore, clients: Clients, service: Service) -> 
 
 
 async def _check_read_model(service: Service, status: str) -> list[str]:
-    """What `ledgerq rebuild --check` finds. After a fail-over with loss a read model that had seen
-    what was lost must have stopped, and a rebuild is what helps."""
+    """What `ledgerq rebuild --check` finds. After a loss a read model that had seen what
+    was lost must have stopped, and a rebuild is what helps."""
     code, told = await _ledgerq(service, "rebuild", "--check", "--json")
     if code == 0 and status != "stopped":
         return []
-    if service.losable is None or status != "stopped":
+    if not service.losable or status != "stopped":
         return [f"the read model is {status}, the check ended with {code}: {told}"]
     await _ledgerq(service, "rebuild")
     code, told = await _ledgerq(service, "rebuild", "--check", "--json")
