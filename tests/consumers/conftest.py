@@ -2,12 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 import structlog
 import uvloop
+from structlog.testing import capture_logs
 
+from tests.consumers.children import Reports
 from tests.consumers.working import Logged
 
 
@@ -39,3 +42,18 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
             monkeypatch.setattr(module, "log", structlog.get_logger())
     yield logged
     structlog.reset_defaults()
+
+
+@pytest.fixture
+async def reports() -> AsyncGenerator[Reports]:
+    """The pipe that a pool's children report on."""
+    opened = Reports()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """Every log record of the test, as structlog captures them."""
+    with capture_logs() as captured:
+        yield captured

@@ -5,17 +5,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from structlog.testing import capture_logs
-
 from consumers.child_process import CHILD_LIVENESS
 from consumers.pool import CHILD_NAME, LEAVING_MAX, UNUSABLE, Pool, Program
+from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 from tests.consumers.role_process import ROOT
-from tests.consumers.test_pool import PATIENCE_S, Reports, at_once, named, running
 
 PRELUDE = """
 import asyncio, os, signal, sys, time
@@ -68,19 +65,6 @@ async def live():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def reports() -> AsyncGenerator[Reports]:
-    opened = Reports()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def logs() -> Iterator[list[Any]]:
-    with capture_logs() as captured:
-        yield captured
 
 
 def watched(

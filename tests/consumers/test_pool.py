@@ -1,23 +1,19 @@
 """A supervisor and its children, which are small programs that report on a pipe."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from structlog.testing import capture_logs
 
 from consumers.own_modules import module_argv
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, Program
-
-PATIENCE_S = 20
+from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 
 PRELUDE = """
 import os, signal, sys
@@ -39,55 +35,6 @@ while True:
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 
 
-class Reports:
-    """What children say, one line at a time; `None` once none of them is left."""
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe()
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._rest = b""
-        asyncio.get_running_loop().add_reader(self.read_end, self._read)
-
-    async def next(self) -> str | None:
-        return await asyncio.wait_for(self._lines.get(), PATIENCE_S)
-
-    async def take(self, count: int) -> set[str]:
-        return {str(await self.next()) for _ in range(count)}
-
-    def close_ours(self) -> None:
-        """Leave the pipe to the children, so that its end says that they are gone."""
-        if self.write_end >= 0:
-            os.close(self.write_end)
-            self.write_end = -1
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.read_end)
-        os.close(self.read_end)
-        self.close_ours()
-
-    def _read(self) -> None:
-        data = os.read(self.read_end, 65_536)
-        if not data:
-            asyncio.get_running_loop().remove_reader(self.read_end)
-            self._lines.put_nowait(None)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._lines.put_nowait(line.decode())
-
-
-@pytest.fixture
-async def reports() -> AsyncGenerator[Reports]:
-    opened = Reports()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def logs() -> Iterator[list[Any]]:
-    with capture_logs() as captured:
-        yield captured
-
-
 def program(
     reports: Reports,
     code: str = RUN_UNTIL_TOLD,
@@ -100,26 +47,6 @@ def program(
     argv = (sys.executable, "-I", "-S", "-c", PRELUDE + code, CHILD_NAME, str(reports.write_end))
     inherited = (reports.write_end,)
     return Program(name, argv, {} if env is None else env, count, stop_timeout_s, inherited)
-
-
-@contextlib.asynccontextmanager
-async def running(pool: Pool) -> AsyncGenerator[None]:
-    task = asyncio.create_task(pool.run())
-    try:
-        yield
-        pool.stop()
-        await asyncio.wait_for(task, PATIENCE_S)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def at_once(_: int) -> float:
-    return 0.0
-
-
-def named(logs: Sequence[Any], event: str) -> list[Any]:
-    return [record for record in logs if record["event"] == event]
 
 
 async def test_runs_each_program_as_often_as_it_says(reports: Reports):

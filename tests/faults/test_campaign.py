@@ -17,16 +17,26 @@ from consumers import Context
 from consumers.scheduler import Scheduler
 from consumers.service import Service as Role
 from consumers.worker import Worker
+from ledger.codec import encode
 from ledger.commands import SubmitTask
+from ledger.events import Priority
 from ledger.redis_store import RedisStore
-from ledger.store import Position
+from ledger.store import Position, Recorded
 from ledger.transact import transact
 from projections.check import check
 from tests.checks import read_all
 from tests.consumers.working import AT_ONCE, PATIENCE_S, QUICK, handles
 from tests.faults.campaign import broken, checkers
 from tests.faults.campaign.checkers import CHECKERS, FINALS, judge
-from tests.faults.campaign.evidence import Evidence, read_runs
+from tests.faults.campaign.evidence import (
+    Evidence,
+    Injected,
+    Run,
+    Sent,
+    Step,
+    encode_step,
+    read_runs,
+)
 from tests.faults.campaign.journal import Journal
 from tests.faults.campaign.ledgers import OneLedger
 from tests.faults.campaign.plan import VALKEY, Fault, Kind, Plan, plan
@@ -65,6 +75,7 @@ def test_twenty_seeds_have_every_kind_of_fault() -> None:
 
 BROKEN = {
     checkers.nothing_lost: broken.Forgetful,
+    checkers.as_submitted: broken.Altering,
     checkers.one_final_state: broken.EndsTwice,
     checkers.contiguous_versions: broken.Skipping,
     checkers.legal_transitions: broken.Lawless,
@@ -94,6 +105,7 @@ def test_only_what_may_be_lost_is_excused() -> None:
     acknowledged = {"before": 3.9, "within": 4.0, "late": 6.1}
     evidence = Evidence(
         acknowledged=acknowledged,
+        sent={},
         canceled={},
         runs=(),
         events=(),
@@ -104,6 +116,106 @@ def test_only_what_may_be_lost_is_excused() -> None:
     missing = [wrong.split()[0] for wrong in checkers.nothing_lost(evidence)]
 
     assert missing == ["before", "late"]
+
+
+def overlapping(*faults: Injected) -> list[str]:
+    """What is said of an attempt that ran on for 9 s beside the next one, which began at 1 s."""
+    earlier = Run("a", "task", 1, 11, began=0.0, last=10.0, ended=True)
+    later = Run("b", "task", 2, 12, began=1.0, last=3.0, ended=True)
+    evidence = Evidence(
+        acknowledged={},
+        sent={},
+        canceled={},
+        runs=(earlier, later),
+        events=(),
+        snapshots={},
+        faults=faults,
+        pids={11: "worker-1", 12: "worker-2"},
+        overlap_s=3.0,
+    )
+    return list(checkers.no_overlap(evidence))
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [("worker-1", 0.5, 7.0)],
+        [(VALKEY, 3.9, 7.0)],
+        [("worker-1", 0.5, 2.0), (VALKEY, 4.9, 7.0)],
+        [(VALKEY, 4.9, 7.0), ("worker-1", 0.5, 2.0)],
+    ],
+    ids=["before", "within the bound", "one after another", "in any order"],
+)
+def test_an_overlap_is_excused_by_what_kept_its_worker_from_hearing(
+    faults: list[tuple[str, float, float]],
+) -> None:
+    assert overlapping(*(Injected(Kind.STOP, *fault) for fault in faults)) == []
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [(VALKEY, 9.99, 9.995)],
+        [("worker-1", 4.1, 10.0)],
+        [("worker-1", 0.5, 6.9)],
+        [("worker-2", 0.5, 10.0)],
+        [("worker-1", 0.5, 2.0), (VALKEY, 5.1, 10.0)],
+    ],
+    ids=["none", "at its end", "too late", "over too early", "another worker's", "with a gap"],
+)
+def test_an_overlap_is_excused_by_nothing_else(faults: list[tuple[str, float, float]]) -> None:
+    [wrong] = overlapping(*(Injected(Kind.STOP, *fault) for fault in faults))
+
+    assert wrong == "attempt 1 of task ran on for 9.0 s"
+
+
+def test_a_task_that_nobody_submitted_is_noticed(a_task: Recorded) -> None:
+    sent = {a_task.task_id: Sent("kb", "work", Priority.NORMAL, b"{}")}
+
+    assert [*checkers.as_submitted(of_one(a_task, sent))] == []
+    assert len([*checkers.as_submitted(of_one(a_task, {}))]) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Sent("kc", "work", Priority.NORMAL, b"{}"),
+        Sent("kb", "toil", Priority.NORMAL, b"{}"),
+        Sent("kb", "work", Priority.LOW, b"{}"),
+        Sent("kb", "work", Priority.NORMAL, b'{"a":1}'),
+    ],
+    ids=["kb_id", "type", "priority", "payload"],
+)
+def test_a_task_that_is_not_what_was_submitted_is_noticed(a_task: Recorded, other: Sent) -> None:
+    assert len([*checkers.as_submitted(of_one(a_task, {a_task.task_id: other}))]) == 1
+
+
+@pytest.fixture
+def a_task() -> Recorded:
+    """The event of a submission."""
+    data = encode(a_submission(task_type="work"))
+    return Recorded(Position(0, "1-0"), "TaskSubmitted", "task", 1, 1, data, b"{}", "")
+
+
+def of_one(event: Recorded, sent: dict[str, Sent]) -> Evidence:
+    return Evidence(acknowledged={}, sent=sent, canceled={}, runs=(), events=(event,), snapshots={})
+
+
+def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
+    began = encode_step(Step("began", "run", "task", 1, 11, 1.0)) + b"\n"
+    ended = encode_step(Step("ended", "run", "task", 1, 11, 2.0)) + b"\n"
+    log = tmp_path / "11.log"
+
+    log.write_bytes(began + ended[:-1])
+    assert [(run.last, run.ended) for run in read_runs(tmp_path)] == [(1.0, False)]
+
+    log.write_bytes(began + ended)
+    assert [(run.last, run.ended) for run in read_runs(tmp_path)] == [(2.0, True)]
+
+    log.write_bytes(began[:-3] + b"\n" + ended)
+    with pytest.raises(msgspec.DecodeError):
+        read_runs(tmp_path)
 
 
 @pytest.mark.parametrize(("durability", "windows"), [("always", 0), ("everysec", 1)])
@@ -144,10 +256,13 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
     worker = Worker(store, {handler.task_type: handler}, options, worker_id="w")
     scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=0, retry=AT_ONCE).service
     acknowledged: dict[str, float] = {}
+    sent: dict[str, Sent] = {}
     async with _watched(worker, oddities), _watched(scheduler, oddities):
-        for _ in range(3):
-            task_id = str(uuid7())
-            await transact(store, task_id, SubmitTask(a_submission(task_type="work")))
+        for number in range(3):
+            task_id, payload = str(uuid7()), b'{"number":%d}' % number
+            sent[task_id] = Sent("kb", "work", Priority.HIGH, payload)
+            submission = a_submission(task_type="work", payload=payload, priority=Priority.HIGH)
+            await transact(store, task_id, SubmitTask(submission))
             acknowledged[task_id] = 0.0
         await _until_ended(sound)
     differences = await _differences(kind, store, sound, folder)
@@ -158,6 +273,7 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
     await sound.close()
     return Evidence(
         acknowledged=acknowledged,
+        sent=sent,
         canceled={},
         runs=read_runs(folder),
         events=events,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ledger.codec import encode
-from ledger.events import TaskCanceled, TaskCompleted, TaskStarted
+from ledger.events import TaskCanceled, TaskCompleted, TaskStarted, TaskSubmitted
 from ledger.keys import PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
@@ -25,6 +25,18 @@ class Forgetful(RedisStore):
     async def append(self, step: Append) -> Outcome:
         if step.before is None:
             return Written(Position(0, "1-0"))
+        return await super().append(step)
+
+
+class Altering(RedisStore):
+    """Keeps another payload than was submitted, in the event and in the snapshot."""
+
+    async def append(self, step: Append) -> Outcome:
+        first = step.events[0]
+        if isinstance(first, TaskSubmitted):
+            altered = msgspec.structs.replace(first, payload=msgspec.Raw(b'{"altered":true}'))
+            after = msgspec.structs.replace(step.after, submission=altered)
+            step = msgspec.structs.replace(step, events=(altered, *step.events[1:]), after=after)
         return await super().append(step)
 
 

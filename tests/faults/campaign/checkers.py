@@ -5,13 +5,13 @@ from typing import Final
 
 import msgspec
 
-from ledger.events import TaskCanceled, TaskCompleted, TaskFailed, TaskStarted
+from ledger.events import TaskCanceled, TaskCompleted, TaskFailed, TaskStarted, TaskSubmitted
 from ledger.evolve import evolve, initial
 from ledger.identity import SYSTEM
 from ledger.store import Recorded
 from ledger.task import Status, Task
 from ledger.transitions import IllegalTransition, next_status
-from tests.faults.campaign.evidence import Evidence, Run, by_task
+from tests.faults.campaign.evidence import Evidence, Run, Sent, by_task
 from tests.faults.campaign.plan import VALKEY
 
 FINALS: Final = frozenset(kind.__name__ for kind in (TaskCompleted, TaskFailed, TaskCanceled))
@@ -30,6 +30,20 @@ def nothing_lost(evidence: Evidence) -> Iterator[str]:
         ends = [event.type for event in tasks.get(task_id, ()) if event.type in FINALS]
         if not evidence.may_be_lost(at) and ends != [TaskCanceled.__name__]:
             yield f"{task_id}: the cancel was acknowledged, and it ended with {ends}"
+
+
+def as_submitted(evidence: Evidence) -> Iterator[str]:
+    """Every task is what its client submitted, and there is none that nobody submitted. (Clients
+    go on until each of theirs is acknowledged.)"""
+    for task_id, events in _tasks(evidence).items():
+        sent = evidence.sent.get(task_id)
+        match events[0].event():
+            case TaskSubmitted() as event:
+                kept = Sent(event.kb_id, event.task_type, event.priority, bytes(event.payload))
+                if kept != sent:
+                    yield f"{task_id} was submitted as {sent}, and is kept as {kept}"
+            case _:
+                yield f"{task_id} begins with {events[0].type}"
 
 
 def one_final_state(evidence: Evidence) -> Iterator[str]:
@@ -93,8 +107,8 @@ def results_are_of_runs(evidence: Evidence) -> Iterator[str]:
 
 
 def no_overlap(evidence: Evidence) -> Iterator[str]:
-    """An attempt is at work beside a later one only while its worker was stopped or cut off, or
-    within `evidence.overlap_s` after that."""
+    """An attempt is at work beside a later one for `evidence.overlap_s` at most, or for as long
+    after a fault that kept its worker from hearing of it."""
     bound_s = evidence.overlap_s
     runs: dict[str, list[Run]] = {}
     for run in evidence.runs:
@@ -112,10 +126,14 @@ def no_overlap(evidence: Evidence) -> Iterator[str]:
 
 
 def _excused_until(evidence: Evidence, run: Run, later_began: float) -> float:
-    """When the last fault was over that kept the run's worker from hearing of the later attempt."""
+    """When the last fault was over that kept the run's worker from hearing of the later attempt:
+    one that began before it had to have heard, as far as those before it excuse."""
     targets = {evidence.pids.get(run.pid, ""), VALKEY}
-    overs = [fault.over for fault in evidence.faults if fault.target in targets]
-    return max([later_began, *(over for over in overs if over > later_began)])
+    until = later_began
+    for fault in sorted(evidence.faults, key=lambda fault: fault.began):
+        if fault.target in targets and fault.began <= until + evidence.overlap_s:
+            until = max(until, fault.over)
+    return until
 
 
 def projections_equal_a_rebuild(evidence: Evidence) -> Iterator[str]:
@@ -130,6 +148,7 @@ def all_as_planned(evidence: Evidence) -> Iterator[str]:
 
 CHECKERS: Final[tuple[Callable[[Evidence], Iterator[str]], ...]] = (
     nothing_lost,
+    as_submitted,
     one_final_state,
     contiguous_versions,
     legal_transitions,

@@ -9,6 +9,8 @@ from typing import Any
 import httpx2
 import msgspec
 
+from ledger.events import Priority
+from tests.faults.campaign.evidence import Sent
 from tests.faults.campaign.plan import Plan
 
 CLIENTS = 8
@@ -25,6 +27,7 @@ class Clients:
 
     def __init__(self, plan: Plan, url: str, log: Path) -> None:
         self.acknowledged: dict[str, float] = {}
+        self.sent: dict[str, Sent] = {}
         self.canceled: dict[str, float] = {}
         self.refused = 0
         """Answers of 503, and calls without an answer."""
@@ -46,11 +49,14 @@ class Clients:
             for i in numbers:
                 early_s = began + i * self._plan.seconds / self._plan.tasks - time.monotonic()
                 await asyncio.sleep(max(0.0, early_s))
+                body = _body(i)
+                headers = {"Idempotency-Key": f"task {i}", "Content-Type": "application/json"}
                 answer = await self._until(
-                    http, "POST", TASKS, json=_body(i), headers={"Idempotency-Key": f"task {i}"}
+                    http, "POST", TASKS, content=msgspec.json.encode(body), headers=headers
                 )
                 assert answer.status_code in (200, 201), answer.text
                 task_id = answer.json()["id"]
+                self.sent[task_id] = _sent(body)
                 self._note(log, "acknowledged", task_id, self.acknowledged)
                 if i % 40 == 7:
                     answer = await self._until(http, "DELETE", f"{TASKS}/{task_id}")
@@ -89,6 +95,11 @@ def _body(i: int) -> dict[str, Any]:
         due = time.time() + 2
         body["schedule_for"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(due))}Z"
     return body
+
+
+def _sent(body: dict[str, Any]) -> Sent:
+    payload = msgspec.json.encode(body["payload"])
+    return Sent(body["kb_id"], body["task_type"], Priority(body["priority"]), payload)
 
 
 def _ticks(i: int) -> int:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.events import Priority
 from ledger.store import Recorded
 from ledger.task import Task
 
@@ -55,11 +56,22 @@ class Injected(msgspec.Struct, frozen=True):
     over: float
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """What a client submitted; the payload as the bytes that it sent."""
+
+    kb_id: str
+    task_type: str
+    priority: Priority
+    payload: bytes
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """Of one run."""
 
     acknowledged: Mapping[str, float]
     """When each submission was answered with 201 (or 200, as a replay), by task id."""
+    sent: Mapping[str, Sent]
+    """What was submitted in each of these, by task id."""
     canceled: Mapping[str, float]
     """When each cancel was answered with 200, by task id."""
     runs: Sequence[Run]
@@ -87,11 +99,12 @@ def is_within(spans: Sequence[Span], at: float) -> bool:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Every run that the handlers' logs in `folder` tell of. A line that was cut off is passed
-    over: its writer was killed."""
+    """Every run that the handlers' logs in `folder` tell of. A last line without its end is passed
+    over: its writer was killed over it."""
     runs: dict[str, Run] = {}
     for path in sorted(folder.glob("*.log")):
-        for line in path.read_bytes().splitlines():
+        *lines, _unfinished = path.read_bytes().split(b"\n")
+        for line in lines:
             step = _decode_step(line)
             run = runs.get(step.run)
             if run is None:

@@ -337,6 +337,7 @@ async def _gather(service: Service, clients: Clients) -> Evidence:
         service.oddities.append(f"{left} members are left among what is due and leased")
     return Evidence(
         acknowledged=clients.acknowledged,
+        sent=clients.sent,
         canceled=clients.canceled,
         runs=read_runs(service.folder / "handlers"),
         events=events,
