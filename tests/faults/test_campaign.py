@@ -40,24 +40,30 @@ from tests.faults.campaign.evidence import (
 from tests.faults.campaign.journal import Journal
 from tests.faults.campaign.ledgers import OneLedger
 from tests.faults.campaign.plan import VALKEY, Fault, Kind, Plan, plan
-from tests.faults.campaign.run import Service, Skipped, run
+from tests.faults.campaign.run import Service, run
 from tests.given import a_submission
 from tests.projections.watching import projecting
 
 SHORT_SEEDS = (1, 2)
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", SHORT_SEEDS)
-async def test_a_short_run_is_in_order(seed: int, tmp_path: Path) -> None:
-    drawn = plan(seed, seconds=2.0, tasks=100, faults=2)
-    try:
-        outcome = await run(drawn, tmp_path)
-    except Skipped as skipped:
-        pytest.skip(str(skipped))
+@pytest.fixture(autouse=True)
+def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+    monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 50)
 
-    assert judge(outcome.evidence) == {}, f"the logs and the data are in {tmp_path}"
-    assert len(outcome.evidence.acknowledged) == 100
+
+@pytest.mark.timeout(120)
+async def test_short_runs_are_in_order(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Side by side: most of a run is waiting, for faults to end and for leases to run out."""
+    plans = [plan(seed, seconds=2.0, tasks=100, faults=2) for seed in SHORT_SEEDS]
+    folders = [tmp_path_factory.mktemp(f"seed-{seed}-") for seed in SHORT_SEEDS]
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(run(*each)) for each in zip(plans, folders, strict=True)]
+
+    for folder, done in zip(folders, runs, strict=True):
+        evidence = done.result().evidence
+        assert judge(evidence) == {}, f"the logs and the data are in {folder}"
+        assert len(evidence.acknowledged) == 100
 
 
 def test_a_seed_always_draws_the_same_plan() -> None:
