@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from api.errors import ApiError
 from api.refusals import UNREADABLE, Refusals
 from api.whole_numbers import decoded
 
@@ -25,3 +26,7 @@ class BodyReader(Generic[Body]):
             return decoded(self._decode, body)
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, body) from None
+
+    def wrong(self, name: str) -> ApiError:
+        """400: the field, as far as its type goes, is not what it must be."""
+        return self._refusals.wrong(name, None)

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from api.bodies import BodyReader
 from api.commands import last_positions
 from api.dead_letters import failure_filters
 from api.describe import (
@@ -25,10 +26,8 @@ from api.errors import ApiError, of_rejection
 from api.exchange import Exchange
 from api.overload import MemoryGuard
 from api.read_model import POSITION_HEADER, ReadModel
-from api.refusals import UNREADABLE, Refusals
 from api.scalars import AGE_EXPECTED, Count, Fingerprint, KbId, Moment, TaskTypeName, TimeOrAge
 from api.task_list import VALUES_MAX
-from api.whole_numbers import decoded
 from api.wire import moment_text
 from ledger.codec import Meta as EventMeta
 from ledger.codec import encode
@@ -136,8 +135,7 @@ class BulkRetries:
         self._task_types = settings.known_task_types
         self._queue_max = settings.queue_tasks_max
         self._memory = memory
-        self._refusals = Refusals(_expected(settings))
-        self._decode = msgspec.json.Decoder(BulkRetryBody).decode
+        self._bodies = BodyReader(BulkRetryBody, _expected(settings))
         self._running = 0
 
     @operation(
@@ -164,13 +162,13 @@ class BulkRetries:
         A request that finds nothing to retry is answered with zeros.
         """
         exchange.parameters()
-        asked = self._body(await exchange.json_body(BODY_BYTES_MAX))
+        asked = self._bodies.read(await exchange.json_body(BODY_BYTES_MAX))
         # Of this ms too, but of nothing that fails while the request runs.
         as_of = self._store.now_ms() + 1
         filters = failure_filters(
             _several(asked),
             as_of - 1,
-            lambda name: self._refusals.wrong(name, None),
+            self._bodies.wrong,
             self._task_types,
         )
         as_of = as_of if filters.failed_before is None else min(as_of, filters.failed_before)
@@ -189,13 +187,6 @@ class BulkRetries:
         if run.committed:
             headers += last_positions(run.committed)
         await exchange.respond(200, encode(run.view()), headers)
-
-    def _body(self, body: bytes) -> BulkRetryBody:
-        try:
-            body.decode()
-            return decoded(self._decode, body)
-        except UNREADABLE as error:
-            raise self._refusals.unreadable(error, body) from None
 
     async def _carry_out(
         self, run: "_Run", candidates: "_Candidates", limit: int, meta: EventMeta

@@ -166,6 +166,13 @@ IF_MATCH_HEADER: Final = HeaderInfo(
     _TAGS,
     always=False,
 )
+IF_MATCH_SYSTEM_HEADER: Final = HeaderInfo(
+    "If-Match",
+    "Write only if the service is still at one of these versions: `*`, or `ETag`s as they were "
+    "given.",
+    _TAGS,
+    always=False,
+)
 IF_NONE_MATCH_HEADER: Final = HeaderInfo(
     "If-None-Match",
     "Answer 304 without a body if the `ETag` is still this one.",
@@ -187,6 +194,11 @@ LOCATION: Final = HeaderInfo(
 )
 ETAG: Final = HeaderInfo(
     "ETag", "The task's version, for `If-Match`.", {"type": "string", "pattern": '^"[0-9]+"$'}
+)
+SYSTEM_ETAG: Final = HeaderInfo(
+    "ETag",
+    "The service's version, for `If-Match`: the number of events that belong to no task.",
+    {"type": "string", "pattern": '^"[0-9]+"$'},
 )
 CACHE_CONTROL: Final = HeaderInfo("Cache-Control", "For caches.", {"const": "no-cache"})
 DOCUMENT_ETAG: Final = HeaderInfo(

@@ -50,7 +50,7 @@ ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     RejectionCode.TASK_NOT_WAITING: (409, "Task is not waiting"),
     RejectionCode.STALE_ATTEMPT: (409, "Attempt is no longer current"),
     RejectionCode.IDEMPOTENCY_CONFLICT: (409, "Idempotency-Key used for another submission"),
-    RejectionCode.VERSION_CONFLICT: (409, "Task was changed by others"),
+    RejectionCode.VERSION_CONFLICT: (409, "Changed by others"),
     RejectionCode.TOO_MANY_LIMITS: (409, "Too many limits"),
     RejectionCode.QUEUE_FULL: (503, "Queue is full"),
     RejectionCode.SERVICE_UNAVAILABLE: (503, "Service unavailable"),

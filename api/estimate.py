@@ -28,7 +28,7 @@ as there is of the task's own, since types take turns.
     completion = started + E[duration | duration > e]
 
 A limit of the type bounds `slots`. Nothing that waits is taken while the type is paused: then
-nothing is known.
+nothing is known. Nor is it of what waits while its knowledge base is at its limit.
 
 It assumes that this attempt succeeds, and that workers, durations and queues stay as they are. It
 is nothing (None) when no worker serves the type, when no attempt of it was ever measured, or when

@@ -4,7 +4,7 @@ It is read once a second while somebody asks, and not at all while nobody does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,8 +15,9 @@ from api.loads import Sample, keep, loads
 from ledger.codec import Undecodable
 from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection
-from ledger.store import Store
-from ledger.task import Task
+from ledger.store import Store, limit_share
+from ledger.system.events import LimitScope
+from ledger.task import Status, Task
 from projections.figures import Figures
 from projections.readers import Unavailable
 from projections.starts import Start, running
@@ -53,6 +54,8 @@ class Estimates:
         self._read_starts = read_starts
         self._samples: list[Sample] = []
         self._loads: Mapping[str, Load] = {}
+        self._full: Collection[tuple[int, str]] = ()
+        """Partitions and the knowledge bases that are at their limits there."""
         self._loaded_at = self._asked_at = float("-inf")
         self._loaded = asyncio.Event()
         self._refreshing: asyncio.Task[None] | None = None
@@ -64,7 +67,7 @@ class Estimates:
         if task.finished:
             return None
         load = (await self._current()).get(task.submission.task_type)
-        if load is None:
+        if load is None or self._is_held_back(task):
             return None
         at = completion_ms(task, position, load, self._store.now_ms())
         return None if at is None else -(-at // STEP_MS) * STEP_MS
@@ -75,6 +78,12 @@ class Estimates:
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
+
+    def _is_held_back(self, task: Task) -> bool:
+        """Whether it waits, and its knowledge base is at its limit: nobody knows for how long."""
+        if task.status is Status.PROCESSING or not self._full:
+            return False
+        return (self._store.partition_of(task.id), task.submission.kb_id) in self._full
 
     async def _current(self) -> Mapping[str, Load]:
         loop = asyncio.get_running_loop()
@@ -111,11 +120,25 @@ class Estimates:
             sample = Sample(asyncio.get_running_loop().time(), await self._read_figures())
             ids = running(workers)
             starts = await self._read_starts(ids)
+            full = await self._full_kbs(system.state.kb_limits)
         except (Rejection, ForeignKey, Undecodable, RedisError, Unavailable) as error:
             if not self._failing:
                 log.warning("no_estimates", reason=str(error))
             self._failing, self._samples = True, []
             return {}
-        self._failing = False
+        self._failing, self._full = False, full
         self._samples = keep(self._samples, sample)
         return loads(self._samples, workers, starts, system.state)
+
+    async def _full_kbs(self, limits: Mapping[str, int]) -> frozenset[tuple[int, str]]:
+        partitions = range(self._store.partitions)
+        names = list(limits)
+        counts = await asyncio.gather(
+            *(self._store.admitted(LimitScope.KB, names, partition) for partition in partitions)
+        )
+        return frozenset(
+            (partition, name)
+            for partition, admitted in zip(partitions, counts, strict=True)
+            for name, n in zip(names, admitted, strict=True)
+            if n >= limit_share(limits[name], len(partitions))
+        )

@@ -16,7 +16,7 @@ from api.wire import moment_text, time_text
 from ledger.codec import encode
 from ledger.identity import is_task_id
 from ledger.rejections import RejectionCode
-from ledger.store import Store
+from ledger.store import Store, limit_share
 from ledger.system.events import LimitScope
 from ledger.system.state import System
 from ledger.task import Status, Task
@@ -65,8 +65,10 @@ class Explain:
         await exchange.respond(200, encode(explanation))
 
     async def _estimate(self, task: Task, facts: Facts) -> int | None:
-        # What the estimates know of pauses may be a second old.
+        # What the estimates know of pauses and limits may be a second old.
         if facts.pause is not None and task.status is not Status.PROCESSING:
+            return None
+        if any(met.scope is LimitScope.KB for met in facts.held_back_by):
             return None
         return await self._estimates.of(task, facts.queue_position)
 
@@ -95,9 +97,13 @@ class Explain:
         limits = {scope: system.state.limits(scope).get(name) for scope, name in of_task.items()}
         if not any(limits.values()) or not await self._store.is_held(task):
             return met
+        partition = self._store.partition_of(task.id)
         for scope, name in of_task.items():
             limit = limits[scope]
-            [admitted] = await self._store.admitted(scope, (name,))
-            if limit is not None and admitted >= limit:
-                met.append(LimitMet(scope, name, limit, admitted))
+            if limit is None:
+                continue
+            share = limit_share(limit, self._store.partitions)
+            [admitted] = await self._store.admitted(scope, (name,), partition)
+            if admitted >= share:
+                met.append(LimitMet(scope, name, limit, share, admitted))
         return met

@@ -7,27 +7,25 @@ import msgspec
 from msgspec import Meta
 
 from api.bodies import BodyReader
-from api.describe import (
-    LEDGER_POSITION_IF_WRITTEN,
-    READING,
-    WRITER_HEADERS,
-    Answer,
-    Group,
-    operation,
-)
+from api.describe import READING, SYSTEM_ETAG, Answer, Group, operation
 from api.errors import invalid
 from api.exchange import Exchange
 from api.kb_ids import KB_ID_EXPECTED, is_kb_id
 from api.known_types import check_types
-from api.pauses import position_header
 from api.scalars import Count, KbId
+from api.system_changes import (
+    CHANGE_HEADERS,
+    CHANGED_HEADERS,
+    change_system,
+    system_etag,
+    system_marks,
+)
 from ledger.codec import encode
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.system.commands import RemoveLimit, SetLimit
 from ledger.system.events import LimitScope
-from ledger.system.transact import transact_system
 
 BODY_BYTES_MAX: Final = 16 * 1024
 LIMIT_MAX: Final = 100_000
@@ -77,11 +75,12 @@ class Limits:
         self._store = store
         self._task_types = settings.known_task_types
 
-    @operation("getLimits", Group.CONTROL, {200: Answer("The limits.", LimitList)})
+    @operation("getLimits", Group.CONTROL, {200: Answer("The limits.", LimitList, (SYSTEM_ETAG,))})
     async def limits(self, exchange: Exchange) -> None:
         """List the limits, and how many tasks count against each of them now."""
         exchange.parameters()
-        state = (await self._store.load_system()).state
+        system = await self._store.load_system()
+        state = system.state
         types, kbs = sorted(state.type_limits), sorted(state.kb_limits)
         of_types, of_kbs = await asyncio.gather(
             self._store.admitted(LimitScope.TYPE, types), self._store.admitted(LimitScope.KB, kbs)
@@ -90,14 +89,14 @@ class Limits:
             [TypeLimit(t, state.type_limits[t], n) for t, n in zip(types, of_types, strict=True)],
             [KbLimit(kb, state.kb_limits[kb], n) for kb, n in zip(kbs, of_kbs, strict=True)],
         )
-        await exchange.respond(200, encode(found))
+        await exchange.respond(200, encode(found), [system_etag(system)])
 
     @operation(
         "setTypeLimit",
         Group.CONTROL,
-        {200: Answer("The limit.", TypeLimit, (LEDGER_POSITION_IF_WRITTEN,))},
+        {200: Answer("The limit.", TypeLimit, CHANGED_HEADERS)},
         body=LimitBody,
-        headers=WRITER_HEADERS,
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT,),
     )
     async def set_type(self, exchange: Exchange) -> None:
@@ -111,9 +110,9 @@ class Limits:
     @operation(
         "setKbLimit",
         Group.CONTROL,
-        {200: Answer("The limit.", KbLimit, (LEDGER_POSITION_IF_WRITTEN,))},
+        {200: Answer("The limit.", KbLimit, CHANGED_HEADERS)},
         body=LimitBody,
-        headers=WRITER_HEADERS,
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT, RejectionCode.TOO_MANY_LIMITS),
     )
     async def set_kb(self, exchange: Exchange) -> None:
@@ -127,8 +126,8 @@ class Limits:
     @operation(
         "removeTypeLimit",
         Group.CONTROL,
-        {200: Answer("It has no limit.", TypeLimit, (LEDGER_POSITION_IF_WRITTEN,))},
-        headers=WRITER_HEADERS,
+        {200: Answer("It has no limit.", TypeLimit, CHANGED_HEADERS)},
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT, *READING),
     )
     async def remove_type(self, exchange: Exchange) -> None:
@@ -143,8 +142,8 @@ class Limits:
     @operation(
         "removeKbLimit",
         Group.CONTROL,
-        {200: Answer("It has no limit.", KbLimit, (LEDGER_POSITION_IF_WRITTEN,))},
-        headers=WRITER_HEADERS,
+        {200: Answer("It has no limit.", KbLimit, CHANGED_HEADERS)},
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT, *READING),
     )
     async def remove_kb(self, exchange: Exchange) -> None:
@@ -168,13 +167,13 @@ class Limits:
 
     async def _change(self, exchange: Exchange, command: SetLimit | RemoveLimit) -> None:
         scope, name = command.scope, command.name
-        done = await transact_system(self._store, command, exchange.meta())
+        done = await change_system(exchange, self._store, command)
         # Also where nothing was to be written: whoever wrote it may not have got so far.
         await self._store.spread_limits(done.system, done.before)
         [admitted] = await self._store.admitted(scope, (name,))
         limit = done.system.state.limits(scope).get(name)
         view = TypeLimit if scope is LimitScope.TYPE else KbLimit
-        await exchange.respond(200, encode(view(name, limit, admitted)), position_header(done))
+        await exchange.respond(200, encode(view(name, limit, admitted)), system_marks(done))
 
 
 def _kb_of(exchange: Exchange) -> str:

@@ -6,18 +6,11 @@ import msgspec
 from msgspec import Meta
 
 from api.bodies import BodyReader
-from api.describe import (
-    LEDGER_POSITION_IF_WRITTEN,
-    READING,
-    WRITER_HEADERS,
-    Answer,
-    Group,
-    operation,
-)
-from api.errors import Header
+from api.describe import READING, Answer, Group, operation
 from api.exchange import Exchange
 from api.known_types import check_types
 from api.scalars import Moment
+from api.system_changes import CHANGE_HEADERS, CHANGED_HEADERS, change_system, system_marks
 from api.wire import moment_text
 from ledger.codec import encode
 from ledger.rejections import RejectionCode
@@ -25,7 +18,7 @@ from ledger.settings import Settings
 from ledger.store import Store
 from ledger.system.commands import PauseQueue, ResumeQueue
 from ledger.system.state import Pause
-from ledger.system.transact import SystemCommitted, transact_system
+from ledger.system.transact import SystemCommitted
 
 BODY_BYTES_MAX: Final = 16 * 1024
 REASON_CHARACTERS_MAX: Final = 1_024
@@ -73,10 +66,10 @@ class QueuePauses:
     @operation(
         "pauseQueue",
         Group.CONTROL,
-        {200: Answer("It is paused.", QueueState, (LEDGER_POSITION_IF_WRITTEN,))},
+        {200: Answer("It is paused.", QueueState, CHANGED_HEADERS)},
         body=PauseRequestBody,
         body_may_be_absent=True,
-        headers=WRITER_HEADERS,
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT,),
     )
     async def pause(self, exchange: Exchange) -> None:
@@ -90,14 +83,14 @@ class QueuePauses:
         check_types((task_type,), self._task_types)
         body = await exchange.json_body(BODY_BYTES_MAX)
         reason = self._body.read(body).reason if body.strip() else ""
-        done = await transact_system(self._store, PauseQueue(task_type, reason), exchange.meta())
+        done = await change_system(exchange, self._store, PauseQueue(task_type, reason))
         await _answer(exchange, task_type, done)
 
     @operation(
         "resumeQueue",
         Group.CONTROL,
-        {200: Answer("It is not paused.", QueueState, (LEDGER_POSITION_IF_WRITTEN,))},
-        headers=WRITER_HEADERS,
+        {200: Answer("It is not paused.", QueueState, CHANGED_HEADERS)},
+        headers=CHANGE_HEADERS,
         refusals=(RejectionCode.VERSION_CONFLICT, *READING),
     )
     async def resume(self, exchange: Exchange) -> None:
@@ -109,20 +102,15 @@ class QueuePauses:
             # One that was paused may have left the settings since.
             paused = (await self._store.load_system()).state.paused
             check_types((task_type,), (*self._task_types, *paused))
-        done = await transact_system(self._store, ResumeQueue(task_type), exchange.meta())
+        done = await change_system(exchange, self._store, ResumeQueue(task_type))
         await _answer(exchange, task_type, done)
 
 
 async def _answer(exchange: Exchange, task_type: str, done: SystemCommitted) -> None:
     state = QueueState(task_type, pause_view(done.system.state.paused.get(task_type)))
-    await exchange.respond(200, encode(state), position_header(done))
+    await exchange.respond(200, encode(state), system_marks(done))
 
 
 def pause_view(pause: Pause | None) -> PauseView | None:
     """A pause for a caller."""
     return None if pause is None else PauseView(moment_text(pause.since), pause.reason, pause.by)
-
-
-def position_header(done: SystemCommitted) -> list[Header]:
-    """Where the write stands, if there was one."""
-    return [] if done.position is None else [(b"ledger-position", str(done.position).encode())]

@@ -1,5 +1,5 @@
-"""If-Match: a change that is wanted only while the task is as its caller saw it; and If-None-Match:
-an answer that is wanted only if it is not the one that the caller has."""
+"""If-Match: a change that is wanted only while what it changes is as its caller saw it; and
+If-None-Match: an answer that is wanted only if it is not the one that the caller has."""
 
 import re
 from typing import Final
@@ -9,13 +9,13 @@ from api.errors import invalid
 _TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _OPAQUE = re.compile(rb'"[^"]*"')
 _TAGS = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_TAG, _TAG))
-_VERSION_TAG = re.compile(rb'(W/)?"(?:([1-9][0-9]{0,17})|[^"]*)"')
+_VERSION_TAG = re.compile(rb'(W/)?"(?:(0|[1-9][0-9]{0,17})|[^"]*)"')
 
 
 def expected_versions(if_match: bytes | None) -> frozenset[int] | None:
     """The versions that the header names; None when any will do (`*`, or no header).
 
-    RFC 9110, section 13.1.1: `*` or a list of entity tags, compared strongly. A tag that no task
+    RFC 9110, section 13.1.1: `*` or a list of entity tags, compared strongly. A tag that nothing
     ever has (a weak one, or no version) is well-formed and matches nothing. Raises ApiError (400)
     for what is no such list.
     """

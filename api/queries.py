@@ -67,10 +67,23 @@ class TaskQuery(msgspec.Struct, frozen=True):
     ) = UNSET
 
 
+SYSTEM_PAGE_MAX: Final = 1_000
+
+
+class SystemEventsQuery(msgspec.Struct, frozen=True):
+    """Which part of the service's history is asked for."""
+
+    after: Annotated[
+        int, Meta(ge=0, le=999_999_999, description="Only what happened after this version.")
+    ] = 0
+    limit: Annotated[int, Meta(ge=1, le=SYSTEM_PAGE_MAX, description="At most so many.")] = 100
+
+
 class Queries:
     """The reading endpoints; each takes an Exchange and answers it, or raises."""
 
     _task_query: Final = QueryReader(TaskQuery)
+    _system_events_query: Final = QueryReader(SystemEventsQuery)
 
     def __init__(self, store: Store, settings: Settings, live: Live, estimates: Estimates) -> None:
         self._store = store
@@ -134,13 +147,22 @@ class Queries:
         await exchange.respond(200, encode(History(task_id, [event_view(e) for e in history])))
 
     @operation(
-        "getSystemEvents", Group.FEED, {200: Answer("What happened to the service.", SystemHistory)}
+        "getSystemEvents",
+        Group.FEED,
+        {200: Answer("What happened to the service.", SystemHistory)},
+        query=SystemEventsQuery,
     )
     async def system_events(self, exchange: Exchange) -> None:
-        """Read the events that belong to no task: pauses, limits, lost workers."""
-        exchange.parameters()
-        history = await self._store.history(SYSTEM)
-        await exchange.respond(200, encode(SystemHistory([event_view(e) for e in history])))
+        """Read the events that belong to no task: pauses, limits, lost workers.
+
+        Oldest first, and a part at a time: send `next_after` as `after` for what follows.
+        """
+        asked = self._system_events_query.read(exchange)
+        # Versions have no gaps.
+        rest = (await self._store.history(SYSTEM))[asked.after :]
+        events = [event_view(e) for e in rest[: asked.limit]]
+        more = events[-1].version if len(rest) > len(events) else None
+        await exchange.respond(200, encode(SystemHistory(events, more)))
 
     # -- now ----------------------------------------------------------------------------------
 

@@ -50,7 +50,10 @@ class Limited(_Reason, frozen=True, tag="limited"):
     scope: LimitScope
     name: str
     limit: int
+    share: int
+    """Of the limit, what the task's partition may admit: all of it where there is one partition."""
     admitted: int
+    """In the task's partition."""
 
 
 class NoWorkerForType(_Reason, frozen=True, tag="no_worker_for_type"):

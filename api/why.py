@@ -40,11 +40,13 @@ TYPES_NAMED_MAX: Final = 20
 
 
 class LimitMet(msgspec.Struct, frozen=True):
-    """A limit, and how many tasks count against it: as many as may, or more."""
+    """A limit, what the task's partition has of it, and how many tasks count against that: as many
+    as may, or more."""
 
     scope: LimitScope
     name: str
     limit: int
+    share: int
     admitted: int
 
 
@@ -140,14 +142,16 @@ def _of_the_pause(task: Task, facts: Facts) -> list[Reason]:
 
 def _of_the_limit(met: LimitMet) -> Reason:
     of = "the type" if met.scope is LimitScope.TYPE else "the kb_id"
+    here = "" if met.share == met.limit else f" ({met.share} in the task's partition)"
     return Limited(
         scope=met.scope,
         name=met.name,
         limit=met.limit,
+        share=met.share,
         admitted=met.admitted,
-        message=f"No more than {_count(met.limit, 'task')} of {of} {met.name} may run at once, and "
-        f"{met.admitted} run or are next. Wait, or change that: `ledgerq limit {met.scope.value} "
-        f"{met.name} N`.",
+        message=f"No more than {_count(met.limit, 'task')} of {of} {met.name} may run at once"
+        f"{here}, and {met.admitted} run or are next{' there' if here else ''}. Wait, or change "
+        f"that: `ledgerq limit {met.scope.value} {met.name} N`.",
     )
 
 

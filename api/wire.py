@@ -113,9 +113,13 @@ class History(msgspec.Struct, frozen=True):
 
 
 class SystemHistory(msgspec.Struct, frozen=True):
-    """All events that belong to no task, oldest first."""
+    """Events that belong to no task, oldest first."""
 
     events: list[EventView]
+    next_after: Annotated[
+        int | None,
+        msgspec.Meta(description="`after` for what follows; null: there was no more by now."),
+    ] = None
 
 
 def task_view(task: Task, queue_position: int, estimated_completion: int | None = None) -> TaskView:

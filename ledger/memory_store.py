@@ -324,9 +324,12 @@ class MemoryStore:
             held[LimitScope(scope), name] = limit
         return held
 
-    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+    async def admitted(
+        self, scope: LimitScope, names: Sequence[str], partition: int | None = None
+    ) -> list[int]:
+        asked = self.contents if partition is None else [self.contents[partition]]
         fields = [f"{scope.value}:{name}" for name in names]
-        return [sum(p.queues.admitted[field] for p in self.contents) for field in fields]
+        return [sum(p.queues.admitted[field] for p in asked) for field in fields]
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         contents, now = self.contents[partition], self._now_ms()

@@ -61,11 +61,14 @@ class RedisSystem(LedgerCalls):
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
         return read_limits(await self._caller.command("HGETALL", self._keys[partition].limits))
 
-    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+    async def admitted(
+        self, scope: LimitScope, names: Sequence[str], partition: int | None = None
+    ) -> list[int]:
         if not names:
             return []
+        asked = self._keys if partition is None else (self._keys[partition],)
         fields = [f"{scope.value}:{name}" for name in names]
         counts = await asyncio.gather(
-            *(self._caller.command("HMGET", p.admitted, *fields) for p in self._keys)
+            *(self._caller.command("HMGET", p.admitted, *fields) for p in asked)
         )
         return [sum(max(0, int(n or 0)) for n in counted) for counted in zip(*counts, strict=True)]

@@ -275,9 +275,11 @@ class Store(Protocol):
         """The limits that a partition works by."""
         ...
 
-    async def admitted(self, scope: LimitScope, names: Sequence[str]) -> list[int]:
+    async def admitted(
+        self, scope: LimitScope, names: Sequence[str], partition: int | None = None
+    ) -> list[int]:
         """How many tasks count against a limit each of these would have: those that run, and those
-        that are next to be taken."""
+        that are next to be taken; in one partition, or in all of them together."""
         ...
 
     async def is_held(self, task: Task) -> bool:

@@ -18,6 +18,7 @@ from ledger.identity import is_task_id
 TASKS: Final = "/api/v1/tasks"
 DEAD_LETTERS: Final = "/api/v1/dead-letters"
 LIMITS: Final = "/api/v1/limits"
+SYSTEM_EVENTS_CHUNK: Final = 1_000
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """Beyond what a request may wait for."""
@@ -28,6 +29,11 @@ SILENCE_TIMEOUT_S: Final = 45.0
 
 class _System(msgspec.Struct, frozen=True):
     workers: msgspec.Raw
+
+
+class _SystemEvents(msgspec.Struct, frozen=True):
+    events: list[msgspec.Raw]
+    next_after: int | None = None
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -156,8 +162,16 @@ class Service:
         return self._call("DELETE", _limit_path(scope, name), headers=_by_user())
 
     def system_events(self) -> bytes:
-        """What happened to the service as a whole, as JSON."""
-        return self._call("GET", "/api/v1/system/events")
+        """All that happened to the service as a whole, as JSON; read page by page."""
+        events: list[msgspec.Raw] = []
+        after: int | None = 0
+        while after is not None:
+            query = {"after": str(after), "limit": str(SYSTEM_EVENTS_CHUNK)}
+            answer = self._call("GET", "/api/v1/system/events", query=query)
+            page = _decode(answer, _SystemEvents)
+            events += page.events
+            after = page.next_after
+        return msgspec.json.encode(_SystemEvents(events))
 
     def cancel(self, task_id: str) -> bytes:
         """Cancel a task; the answer as JSON."""

@@ -1,5 +1,7 @@
 """Carry a command of the service out: load, decide, append, and again when others were faster."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from ledger.codec import Meta
@@ -23,14 +25,26 @@ class SystemCommitted(msgspec.Struct, frozen=True):
     position: Position | None
 
 
-async def transact_system(store: Store, command: SystemCommand, meta: Meta) -> SystemCommitted:
-    """Make `command` happen, once.
+async def transact_system(
+    store: Store,
+    command: SystemCommand,
+    meta: Meta,
+    expected_versions: Collection[int] | None = None,
+) -> SystemCommitted:
+    """Make `command` happen, once; with `expected_versions` only at one of these versions.
 
-    Raises Rejection: the domain's own, VERSION_CONFLICT when others were faster CONFLICTS_MAX
-    times, SERVICE_UNAVAILABLE when the ledger cannot be reached.
+    Raises Rejection: the domain's own, VERSION_CONFLICT when the service is at none of the versions
+    expected, or others were faster CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the ledger cannot
+    be reached.
     """
     for _ in range(CONFLICTS_MAX):
         system = await store.load_system()
+        if expected_versions is not None and system.version not in expected_versions:
+            raise Rejection(
+                RejectionCode.VERSION_CONFLICT,
+                f"the service is at version {system.version}, which is not the one expected; read "
+                "its events or limits again",
+            )
         now = store.now_ms()
         events = decide(command, system, now)
         if not events:

@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 
 from api.estimates import Estimates
+from ledger.codec import Meta
 from ledger.commands import CompleteTask
 from ledger.memory_store import MemoryStore
+from ledger.system.commands import SetLimit
+from ledger.system.events import LimitScope
+from ledger.system.transact import transact_system
 from projections.figures import BOUNDS_MS, NONE_WAITING, Figures
 from projections.readers import Unavailable
 from projections.starts import Start
@@ -141,6 +145,20 @@ async def test_nobody_knows_when_tasks_end_that_take_longer_than_any_before(
     waiting = [await submit(store) for _ in range(4)]
 
     assert [await estimates.of(task, n) for n, task in enumerate(waiting, 1)] == [None] * 4
+
+
+async def test_nothing_is_known_of_what_waits_while_its_kb_id_is_at_its_limit(
+    store: MemoryStore, estimates: Estimates
+):
+    done = await transact_system(store, SetLimit(LimitScope.KB, "docs", 1), Meta("ann"))
+    await store.spread_limits(done.system)
+    running = await start(store, await submit(store, kb_id="docs"))
+    held, free = await submit(store, kb_id="docs"), await submit(store, kb_id="other")
+    await store.announce(a_report())
+
+    assert await estimates.of(held, 1) is None
+    assert await estimates.of(free, 1) is not None
+    assert await estimates.of(running, 0) is not None
 
 
 async def test_a_finished_task_needs_no_estimate(

@@ -169,8 +169,40 @@ async def test_a_limit_is_the_reason_for_waiting(api: httpx2.AsyncClient, store:
     assert (limited["limit"], limited["admitted"]) == (1, 1)
 
 
-async def test_every_partition_holds_its_share(ledger_url: str, settings: Settings):
+async def test_the_first_limit_may_rest_on_there_being_none(api: httpx2.AsyncClient):
+    seen = (await api.get(LIMITS)).headers["etag"]
 
+    first = await api.put(OF_KB, json={"limit": 1}, headers={"if-match": seen})
+    second = await api.put(OF_TYPE, json={"limit": 1}, headers={"if-match": seen})
+
+    assert (seen, first.headers["etag"]) == ('"0"', '"1"')
+    assert second.status_code == 409
+
+
+async def test_the_share_of_a_partition_is_the_reason_for_waiting(
+    ledger_url: str, settings: Settings
+):
+    store = await RedisStore.open(ledger_url, StoreOptions(partitions=2))
+    app = create_app(store, settings)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+        await api.put(OF_KB, json={"limit": 4})
+        ids = [(await submitted(api, kb_id="kb-1"))["id"] for _ in range(40)]
+        here = [task_id for task_id in ids if store.partition_of(task_id) == 0][-1]
+        for other in (i for i in ids if store.partition_of(i) == 1):
+            await api.delete(f"{TASKS}/{other}")
+        limited = (await api.get(f"{TASKS}/{here}/explain")).json()["reasons"]
+        [total] = await store.admitted(LimitScope.KB, ["kb-1"])
+    await app.close()
+    await store.close()
+
+    told = next(reason for reason in limited if reason["code"] == "limited")
+    assert total == 2
+    assert (told["limit"], told["share"], told["admitted"]) == (4, 2, 2)
+    assert "(2 in the task's partition), and 2 run or are next there" in told["message"]
+
+
+async def test_every_partition_holds_its_share(ledger_url: str, settings: Settings):
     store = await RedisStore.open(ledger_url, StoreOptions(partitions=3))
     app = create_app(store, settings)
     transport = httpx2.ASGITransport(app=app)

@@ -19,6 +19,7 @@ from tests.contracts.store import a_report
 from tests.read_models import read_model
 
 TYPE = "document_processing"
+EVENTS = "/api/v1/system/events"
 PAUSE, RESUME = f"/api/v1/queues/{TYPE}/pause", f"/api/v1/queues/{TYPE}/resume"
 
 
@@ -102,17 +103,45 @@ async def test_a_type_that_left_the_settings_can_still_be_resumed(
 
 
 async def test_what_was_done_is_listed(api: httpx2.AsyncClient):
-    nothing = await api.get("/api/v1/system/events")
+    nothing = await api.get(EVENTS)
     await api.post(PAUSE)
     await api.post(RESUME)
 
-    listed = await api.get("/api/v1/system/events")
+    listed = await api.get(EVENTS)
 
-    assert nothing.json() == {"events": []}
+    assert nothing.json() == {"events": [], "next_after": None}
     assert [(e["version"], e["type"]) for e in listed.json()["events"]] == [
         (1, "QueuePaused"),
         (2, "QueueResumed"),
     ]
+
+
+async def test_what_was_done_is_listed_a_part_at_a_time(api: httpx2.AsyncClient):
+    for path in (PAUSE, RESUME, PAUSE):
+        await api.post(path)
+
+    parts = [
+        (await api.get(EVENTS, params=params)).json()
+        for params in ({"limit": 2}, {"after": 2, "limit": 1}, {"after": 3}, {"after": 99})
+    ]
+
+    assert [([e["version"] for e in part["events"]], part["next_after"]) for part in parts] == [
+        ([1, 2], 2),
+        ([3], None),
+        ([], None),
+        ([], None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("after", "-1"), ("after", "x"), ("limit", "0"), ("limit", "1001"), ("before", "1")],
+)
+async def test_a_part_that_cannot_be_is_refused(api: httpx2.AsyncClient, name: str, value: str):
+    answer = await api.get(EVENTS, params={name: value})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
+    assert answer.json()["details"]["field"] == name
 
 
 async def test_a_paused_queue_is_the_reason_for_waiting(api: httpx2.AsyncClient, store: RedisStore):

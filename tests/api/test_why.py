@@ -177,16 +177,18 @@ def test_a_pause_does_not_matter_to_a_task_that_runs():
 
 def test_limits_that_are_met_are_named():
     met = [
-        LimitMet(LimitScope.TYPE, "work", 3, 3),
-        LimitMet(LimitScope.KB, "docs", 1, 2),
+        LimitMet(LimitScope.TYPE, "work", 3, 3, 3),
+        LimitMet(LimitScope.KB, "docs", 8, 2, 2),
     ]
 
     found = reasons(a_task(SUBMITTED), facts(a_worker(), queue_position=1, held_back_by=met))
 
-    assert [(r.scope, r.limit, r.admitted) for r in found if isinstance(r, Limited)] == [
-        ("type", 3, 3),
-        ("kb", 1, 2),
+    assert [(r.scope, r.limit, r.share, r.admitted) for r in found if isinstance(r, Limited)] == [
+        ("type", 3, 3, 3),
+        ("kb", 8, 2, 2),
     ]
+    assert "partition" not in found[0].message
+    assert "(2 in the task's partition), and 2 run or are next there" in found[1].message
     assert "ledgerq limit kb docs N" in found[1].message
 
 

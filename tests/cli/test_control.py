@@ -2,6 +2,8 @@
 
 import getpass
 
+import pytest
+
 from api.cli.event_text import detail
 from tests.cli.running import Call
 
@@ -70,6 +72,18 @@ def test_the_history_of_the_system_is_shown(client: Call):
     assert "reason=why not" in paused
     assert "QueueResumed" in resumed
     assert as_json.json()["events"][-1]["type"] == "QueueResumed"
+
+
+def test_a_long_history_of_the_system_is_read_page_by_page(
+    client: Call, monkeypatch: pytest.MonkeyPatch
+):
+    client("pause", "vector_storage")
+    client("resume", "vector_storage")
+    at_once = client("history", "system", "--json").json()
+    monkeypatch.setattr("api.cli.client.SYSTEM_EVENTS_CHUNK", 1)
+
+    assert client("history", "system", "--json").json() == at_once
+    assert [e["version"] for e in at_once["events"]] == [*range(1, len(at_once["events"]) + 1)]
 
 
 def test_a_lost_worker_is_named():

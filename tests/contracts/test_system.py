@@ -214,6 +214,7 @@ async def test_a_task_behind_its_limit_is_held(store: Store):
 
     assert held == [False] + [True] * (len(tasks) - 1)
     assert await store.admitted(KB, ["docs"]) == [1]
+    assert [await store.admitted(KB, ["docs"], p) for p in (0, 1)] == [[1], [0]]
 
 
 async def test_ten_thousand_limits_are_held(store: Store):
