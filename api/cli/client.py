@@ -2,7 +2,6 @@
 
 import getpass
 import ipaddress
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
@@ -255,15 +254,6 @@ class Service:
 
     def _stranger(self, answer: str) -> CliError:
         return CliError(f"{self.url} answered {answer}, not as a ledgerq would: is --url right?")
-
-
-def say_how_old(answer: Answer) -> None:
-    """On standard error, when the answer does not tell all that has happened."""
-    if answer.behind_ms:
-        sys.stderr.write(
-            f"ledgerq: this is {answer.behind_ms / 1000:,.1f} s older than the ledger's last event:"
-            " the read model has not caught up, see `ledgerq doctor`\n"
-        )
 
 
 def _answer(response: httpx2.Response) -> Answer:

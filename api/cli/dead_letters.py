@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from api.cli.answers import Answer
-from api.cli.client import Service, say_how_old
+from api.cli.client import Service
 from api.cli.failures import CliError
 from api.cli.filters import (
     CreatedAfter,
@@ -24,6 +24,7 @@ from api.cli.filters import (
 )
 from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import print_json, print_table, shortened
+from api.cli.print_answer import print_answer, say_how_old
 from api.cli.progress import counting
 from api.comma_list import values_of
 
@@ -113,11 +114,7 @@ def dead_letters(
     )
     with Service(service_url(url)) as service:
         answer = service.dead_letters(query)
-    if json:
-        print_json(answer.json)
-    else:
-        _print(msgspec.json.decode(answer.json, type=_Page))
-    say_how_old(answer)
+    print_answer(answer, _Page, _print, as_json=json)
     return 0
 
 

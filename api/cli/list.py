@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from api.cli.client import Service, say_how_old
+from api.cli.client import Service
 from api.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -18,7 +18,8 @@ from api.cli.filters import (
     sent,
 )
 from api.cli.flags import AsJson, Url, service_url
-from api.cli.output import print_json, print_table, shortened
+from api.cli.output import print_table, shortened
+from api.cli.print_answer import print_answer
 
 ERROR_CHARACTERS_MAX: Final = 60
 HEADINGS: Final = ("task", "type", "kb", "status", "priority", "created", "error")
@@ -100,11 +101,7 @@ def list(
     )
     with Service(service_url(url)) as service:
         answer = service.tasks(query)
-    if json:
-        print_json(answer.json)
-    else:
-        _print(msgspec.json.decode(answer.json, type=_Page))
-    say_how_old(answer)
+    print_answer(answer, _Page, _print, as_json=json)
     return 0
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from api.cli.client import Service, say_how_old
+from api.cli.client import Service
 from api.cli.filters import CreatedAfter, Kbs, Priorities, Statuses, Types, sent
 from api.cli.flags import AsJson, Url, service_url
-from api.cli.output import print_json, print_table
+from api.cli.output import print_table
+from api.cli.print_answer import print_answer
 
 
 class _Stats(msgspec.Struct, frozen=True):
@@ -39,13 +40,12 @@ def stats(
     )
     with Service(service_url(url)) as service:
         answer = service.task_stats(query)
-    if json:
-        print_json(answer.json)
-    else:
-        counts = msgspec.json.decode(answer.json, type=_Stats)
-        print_table(("by", "of", "tasks", "share"), _rows(counts), least=("share",))
-    say_how_old(answer)
+    print_answer(answer, _Stats, _print, as_json=json)
     return 0
+
+
+def _print(counts: _Stats) -> None:
+    print_table(("by", "of", "tasks", "share"), _rows(counts), least=("share",))
 
 
 def _rows(counts: _Stats) -> Iterator[tuple[str, ...]]:
