@@ -157,7 +157,12 @@ async def _service() -> AsyncGenerator[tuple[str, dict[str, int]]]:
         finally:
             if up.returncode is None:
                 up.send_signal(signal.SIGTERM)
-                await asyncio.wait_for(up.wait(), STOP_TIMEOUT_S)
+                try:
+                    await asyncio.wait_for(up.wait(), STOP_TIMEOUT_S)
+                except TimeoutError:
+                    up.kill()  # its children end with it
+                    await up.wait()
+                    raise
 
 
 def _pids(line: str) -> dict[str, int]:

@@ -40,21 +40,19 @@ async def resume(store: RedisStore, task_type: str = "work") -> None:
     await transact_system(store, ResumeQueue(task_type), META)
 
 
-async def learned(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def learned(store: RedisStore) -> None:
     """Return once every worker has asked again."""
     asked = Counted(store.system_version)
-    monkeypatch.setattr(store, "system_version", asked)
-    await asked.more(2)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "system_version", asked)
+        await asked.more(2)
 
 
-async def test_nothing_of_a_paused_type_is_taken_until_it_is_resumed(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_of_a_paused_type_is_taken_until_it_is_resumed(store: RedisStore) -> None:
     async with working(store, handles("work", nothing), handles("other", nothing)):
         await until(store, await submit(store), Status.COMPLETED)
         await pause(store)
-        await learned(store, monkeypatch)
+        await learned(store)
 
         waits = [await submit(store) for _ in range(3)]
         for _ in range(3):
@@ -82,9 +80,12 @@ async def test_a_worker_all_of_whose_types_are_paused_waits_for_the_end_of_that(
     task_id = await submit(store)
     async with working(store, handles("work", nothing)):
         await logged.comes("pauses_changed")
+        await learned(store)
+        waited = await kinds(store, task_id)
         await resume(store)
         await until(store, task_id, Status.COMPLETED)
 
+    assert waited == ["TaskSubmitted"]
     assert [record["paused"] for record in logged.of("pauses_changed")] == [["work"], []]
 
 
@@ -97,7 +98,7 @@ async def test_a_worker_all_of_whose_types_are_paused_stops_at_once(
         await logged.comes("pauses_changed")
 
 
-async def test_what_runs_goes_on(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_runs_goes_on(store: RedisStore) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def work(context: Context, _: Any) -> None:
@@ -108,7 +109,7 @@ async def test_what_runs_goes_on(store: RedisStore, monkeypatch: pytest.MonkeyPa
         task_id = await submit(store)
         await signal(started)
         await pause(store)
-        await learned(store, monkeypatch)
+        await learned(store)
         go_on.set()
         await until(store, task_id, Status.COMPLETED)
 
