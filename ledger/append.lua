@@ -17,7 +17,7 @@
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
 -- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
--- when the queue is full, or -2 when its task hash or its queue's keys are something else, or its
+-- when the queue is full, or -3 when a task would be started out of a backlog past a limit, or -2 when its task hash or its queue's keys are something else, or its
 -- version is no number.
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
@@ -79,23 +79,20 @@ local left_ready, left_leases, leased = {}, {}, {}
 -- place of their limit free again, each with the queue that freed it.
 local loosened, kbs_with_room = {}, {}
 
--- A place is stored as `ready:<entry>:<number in queue>`, `backlog:<member>`, `due:<member>`,
--- `lease:<member>` or ''.
+-- A place is stored as `ready:<entry>`, `backlog:<member>`, `due:<member>`, `lease:<member>` or ''.
 local function leave(place, queue, kb, kind)
   local old, member = string.match(place, '^(%a+):(.*)$')
   if old == 'ready' then
-    local entry, number = string.match(member, '^([^:]+):?(.*)$')
     local known = look_at(queue)
     if known.length then
       known.length = known.length - 1
     end
     local entries = left_ready[queue] or {}
     left_ready[queue] = entries
-    entries[#entries + 1] = entry
+    -- Older ledgers have the entry's number behind it.
+    entries[#entries + 1] = string.match(member, '^[^:]+')
     admit(queue, kb, -1)
-    if kind == 'lease' then
-      known.taken = math.max(known.taken or 0, tonumber(number) or 0)
-    else
+    if kind ~= 'lease' then
       loosened[type_of(queue)] = queue
     end
   elseif old == 'lease' then
@@ -165,6 +162,10 @@ while argument <= last_of_all do
     end
   elseif kind == 'ready' and number ~= '0' and known.length + known.held >= tonumber(number) then
     replies[item] = -1
+  elseif kind == 'lease' and string.sub(place, 1, 8) == 'backlog:'
+      and (room(type_of(queue)) < 1 or room('kb:' .. kb) < 1) then
+    -- By a claim from before it went back there.
+    replies[item] = -3
   else
     for i = first, last_argument, 2 do
       version = version + 1
@@ -196,7 +197,6 @@ end
 for queue, entries in pairs(left_ready) do
   call('XACK', ready_of(queue), 'workers', unpack(entries))
   call('XDEL', ready_of(queue), unpack(entries))
-  count_taken(queue, queues[queue].taken)
 end
 -- In this order, so that a task that is started and ended in one batch holds no lease after it.
 if #leased > 0 then

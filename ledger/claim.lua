@@ -10,12 +10,13 @@
 --       for stale ones then for each queue: the cursor of its stale entries ('0-0' = start),
 --       for new ones, for each entry that a blocking read has delivered already:
 --         index of its queue (1 = the first), entry, task id
--- Returns {cursors, taken}: cursors, one for each queue (for new entries instead: `all`, or `more` when
---       so many kb_ids are at their limits that not all were looked at); taken, flat, six for each:
+-- Returns {cursors, taken}: cursors, one for each queue (for new entries instead: how many more looks
+--       it may take to pass over all kb_ids at their limits; 0: all were looked at); taken, flat, six
+--       for each:
 --       index of its queue, entry, task id, version, submission, state
 --       (the last three false when the task is gone).
 
-local wanted, idle, queue_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local wanted, min_idle, queue_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function queue_at(index)
   return ARGV[5 + index]
@@ -36,17 +37,12 @@ local function take(index, entry, task)
   taken[at + 4], taken[at + 5], taken[at + 6] = snapshot[1], snapshot[2], snapshot[3]
 end
 
--- An entry is {id, {'task', id, 'n', number, …}}; anything else is served as a task that is gone.
+-- An entry is {id, {'task', id, …}}; anything else is served as a task that is gone.
 local function take_all(index, entries)
-  local last_number
   for _, entry in ipairs(entries) do
-    local fields, task = entry[2], false
-    if fields and fields[1] == 'task' and fields[3] == 'n' and tonumber(fields[4]) then
-      task, last_number = fields[2], tonumber(fields[4])
-    end
-    take(index, entry[1], task)
+    local fields = entry[2]
+    take(index, entry[1], fields and fields[1] == 'task' and fields[2])
   end
-  count_taken(queue_at(index), last_number)
   return #entries
 end
 
@@ -65,7 +61,7 @@ local function read_new(index, count)
   if not reply then
     return 0
   end
-  idle_entries = nil
+  idle = nil
   return take_all(index, reply[1][2])
 end
 
@@ -79,7 +75,7 @@ local function is_hash(key)
   return kind == 'hash' or kind == 'none'
 end
 -- Nothing moves where it could not be written down.
-local any_backlog = idle == 0 and call('EXISTS', unpack(backlogs)) > 0
+local any_backlog = min_idle == 0 and call('EXISTS', unpack(backlogs)) > 0
   and is_hash(admitted) and is_hash(limits)
 
 -- What is staged, and then, as far as it goes, what must be staged for it.
@@ -92,7 +88,7 @@ local function read_queue(index)
 end
 
 local function read_stale(index, cursor)
-  local reply = pcall_redis('XAUTOCLAIM', ready_of(queue_at(index)), 'workers', 'worker', idle,
+  local reply = pcall_redis('XAUTOCLAIM', ready_of(queue_at(index)), 'workers', 'worker', min_idle,
     cursor, 'COUNT', wanted)
   if not reply or reply.err then
     return 0, '0-0'
@@ -100,7 +96,7 @@ local function read_stale(index, cursor)
   return take_all(index, reply[2]), reply[1]
 end
 
-if idle > 0 then
+if min_idle > 0 then
   local cursors = {}
   for index = 1, queue_count do
     local got, cursor = 0, ARGV[5 + queue_count + index]
@@ -132,4 +128,5 @@ for index = 1, queue_count do
   end
 end
 settle()
-return {{looked_at_all and 'all' or 'more'}, taken}
+-- No more kb_ids can be at their limits than there are limits.
+return {{looked_at_all and 0 or math.ceil(call('HLEN', limits) / passed_over_max)}, taken}

@@ -12,13 +12,12 @@ if #found == 0 then
 end
 call('XDEL', ready, entry)
 local fields = found[1][2]
-if fields[5] == 'kb' then
-  admit(queue, fields[6], -1)
+if fields[3] == 'kb' then
+  admit(queue, fields[4], -1)
 end
 -- The task that is left without an entry waits nowhere: what moves it on must not count it again.
 local hash = prefix .. 'task:' .. (fields[2] or '')
-local place = pcall_redis('HGET', hash, 'place')
-if type(place) == 'string' and string.find(place, 'ready:' .. entry .. ':', 1, true) == 1 then
+if pcall_redis('HGET', hash, 'place') == 'ready:' .. entry then
   call('HSET', hash, 'place', '')
 end
 top_up(queue)

@@ -5,7 +5,7 @@ of each kb_id in turn. Tasks that stand in line or run are admitted; limits boun
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,10 +19,14 @@ def _name(queue: Queue) -> str:
     return f"{queue.task_type}:{queue.priority}"
 
 
+def _least_urgent_first(queues: Iterable[Queue]) -> list[Queue]:
+    order = list(Priority)
+    return sorted(queues, key=lambda queue: (-order.index(queue.priority), _name(queue)))
+
+
 class ReadyEntry(msgspec.Struct):
     task_id: str
     kb_id: str
-    number: int
     delivered_at: int | None = None
 
 
@@ -85,8 +89,6 @@ class WaitingLine:
     def __init__(self) -> None:
         self.ready: dict[str, ReadyEntry] = {}
         self.backlog = Backlog()
-        self.entered = 0
-        self.taken = 0
 
     def __len__(self) -> int:
         return len(self.ready) + len(self.backlog)
@@ -157,12 +159,10 @@ class WaitingLines:
         if standing.age:
             line.backlog.remove(task.submission.kb_id, standing.age)
             return
-        entry = line.ready.pop(standing.entry, None)
+        line.ready.pop(standing.entry, None)
         self.admit(queue.task_type, task.submission.kb_id, -1)
         if not to_run:
             self.loosen(queue.task_type)
-        elif entry is not None:
-            line.taken = max(line.taken, entry.number)
 
     def loosen(self, task_type: str) -> None:
         """There may be room: the next of this type move up, the most urgent first."""
@@ -176,6 +176,21 @@ class WaitingLines:
             if f"kb:{kb_id}" in self.limits:
                 self._offer_place(queue, kb_id)
             self.loosen(queue.task_type)
+
+    def change_limits(self, limits: dict[str, int]) -> None:
+        """What is more than they let, and nobody has taken, goes back; what they let moves up."""
+        self.limits = limits
+        for queue, name in self._idle(self.lines):
+            of_type, of_kb = f"type:{queue.task_type}", f"kb:{self.line(queue).ready[name].kb_id}"
+            if max(self._excess(of_type), self._excess(of_kb)) > 1:
+                self._take_back(queue, name)
+        for queue in reversed(_least_urgent_first(self.lines)):
+            self._top_up(queue)
+
+    def _idle(self, queues: Iterable[Queue]) -> list[tuple[Queue, str]]:
+        """What nobody has taken: of the least urgent queue first, the youngest first."""
+        in_order = _least_urgent_first(queues)
+        return [(queue, name) for queue in in_order for name in reversed(self._untaken(queue))]
 
     def _offer_place(self, freed_by: Queue, kb_id: str) -> None:
         """The most urgent task of a kb_id moves up, task types taking turns from `freed_by` on."""
@@ -251,7 +266,6 @@ class WaitingLines:
         for queue, name in entries:
             line = self.line(queue)
             line.ready[name].delivered_at = now_ms
-            line.taken = max(line.taken, line.ready[name].number)
 
     def release(self, queue: Queue, entry: str) -> None:
         """What was taken, and not started, goes to the end of those in line."""
@@ -260,9 +274,8 @@ class WaitingLines:
         if known is None or known.delivered_at is None:
             return
         del line.ready[entry]
-        line.entered += 1
         name = self._next_entry()
-        line.ready[name] = ReadyEntry(known.task_id, known.kb_id, line.entered)
+        line.ready[name] = ReadyEntry(known.task_id, known.kb_id)
         self._standing[known.task_id] = Standing(entry=name)
 
     def is_held(self, task: Task) -> bool:
@@ -270,18 +283,23 @@ class WaitingLines:
         standing = self._standing.get(task.id)
         return standing is not None and standing.age > 0
 
+    def is_behind_limit(self, task: Task) -> bool:
+        """Whether a task stands in a backlog that its limits do not let it leave."""
+        submission = task.submission
+        names = (f"type:{submission.task_type}", f"kb:{submission.kb_id}")
+        return self.is_held(task) and not all(map(self._has_room, names))
+
     def position(self, task: Task, queue: Queue) -> int:
         standing = self._standing.get(task.id)
         if standing is None:
             return 0
-        line = self.line(queue)
+        untaken = self._untaken(queue)
         if standing.age:
-            own = len(line.ready) + line.backlog.before(task.submission.kb_id, standing.age) + 1
-        elif (entry := line.ready.get(standing.entry)) is not None:
-            own = min(entry.number - line.taken, len(line.ready))
+            backlog = self.line(queue).backlog
+            own = len(untaken) + backlog.before(task.submission.kb_id, standing.age) + 1
+        elif standing.entry in untaken:
+            own = untaken.index(standing.entry) + 1
         else:
-            return 0
-        if own < 1:
             return 0
         order = list(Priority)
         more_urgent = order[: order.index(queue.priority)]
@@ -292,8 +310,7 @@ class WaitingLines:
 
     def _stage(self, queue: Queue, task_id: str, kb_id: str) -> None:
         line, name = self.line(queue), self._next_entry()
-        line.entered += 1
-        line.ready[name] = ReadyEntry(task_id, kb_id, line.entered)
+        line.ready[name] = ReadyEntry(task_id, kb_id)
         self._standing[task_id] = Standing(entry=name)
         self.admit(queue.task_type, kb_id, 1)
 
@@ -306,22 +323,20 @@ class WaitingLines:
 
     def _movable(self, queue: Queue, *, at_once: bool = False) -> list[Owner]:
         """The owners of whom one may move up, in turn."""
-        if not self._has_room(f"type:{queue.task_type}"):
-            return []
         owners = self.line(queue).backlog.in_turn()
         return [o for o in owners if self._may_move(queue, o[1].decode(), at_once=at_once)]
 
     def _may_move(self, queue: Queue, kb_id: str, *, at_once: bool) -> bool:
-        if self._has_room(f"kb:{kb_id}"):
-            return True
-        return at_once and len(self._in_the_way(queue, kb_id)) == self._excess(kb_id)
+        if at_once:
+            return self._in_the_way(queue, kb_id) is not None
+        return self._has_room(f"type:{queue.task_type}") and self._has_room(f"kb:{kb_id}")
 
     def _refill(self, queue: Queue, wanted: int, *, at_once: bool = False) -> None:
         """Let so many move up; they are taken `at_once`, or will be when somebody has room."""
         backlog = self.line(queue).backlog
         while wanted > 0 and (owners := self._movable(queue, at_once=at_once)):
             backlog.turn = owners[0]
-            for idle in self._in_the_way(queue, owners[0][1].decode()):
+            for idle in self._in_the_way(queue, owners[0][1].decode()) or ():
                 self._take_back(*idle)
             self._move_up(queue, owners[0])
             wanted -= 1
@@ -333,26 +348,34 @@ class WaitingLines:
         backlog.remove(kb_id, age)
         self._stage(queue, task_id, kb_id)
 
-    def _excess(self, kb_id: str) -> int:
-        """How many places of a kb_id must become free for one more."""
-        name = f"kb:{kb_id}"
+    def _excess(self, name: str) -> int:
+        """How many places of a type or a kb_id must become free for one more."""
         return self.admitted[name] + 1 - self.limits[name] if name in self.limits else 0
 
-    def _in_the_way(self, queue: Queue, kb_id: str) -> list[tuple[Queue, str]]:
-        """Tasks of a kb_id in other queues that nobody has taken, and whose places one more needs:
-        of the least urgent queue first, the youngest first."""
+    def _in_the_way(self, queue: Queue, kb_id: str) -> list[tuple[Queue, str]] | None:
+        """Tasks that nobody has taken, and whose places one more of `kb_id` in `queue` needs: of
+        the same kb_id in other queues, and of the same type in less urgent ones. The least urgent
+        queue's first, the youngest first. None when that makes no room."""
         order = list(Priority)
-        by_urgency = sorted(
-            (q for q in self.lines if q != queue),
-            key=lambda q: (-order.index(q.priority), _name(q)),
-        )
-        idle = [
-            (other, name)
-            for other in by_urgency
-            for name in reversed(self._untaken(other))
-            if self.line(other).ready[name].kb_id == kb_id
+        idle = self._idle(other for other in self.lines if other != queue)
+        of_kb = [one for one in idle if self.line(one[0]).ready[one[1]].kb_id == kb_id]
+        of_kb = of_kb[: max(self._excess(f"kb:{kb_id}"), 0)]
+        freed = sum(other.task_type == queue.task_type for other, _ in of_kb)
+        urgency = order.index(queue.priority)
+        of_type = [
+            one
+            for one in idle
+            if one not in of_kb
+            and one[0].task_type == queue.task_type
+            and order.index(one[0].priority) > urgency
         ]
-        return idle[: max(self._excess(kb_id), 0)]
+        of_type = of_type[: max(self._excess(f"type:{queue.task_type}") - freed, 0)]
+        freed += len(of_type)
+        if len(of_kb) < self._excess(f"kb:{kb_id}") or freed < self._excess(
+            f"type:{queue.task_type}"
+        ):
+            return None
+        return [*of_kb, *of_type]
 
     def _take_back(self, queue: Queue, name: str) -> None:
         """To the front of its kb_id's backlog: a worker has a use for its place at once."""

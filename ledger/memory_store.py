@@ -32,6 +32,7 @@ from ledger.store import (
     Entry,
     Extent,
     Full,
+    Limited,
     Outcome,
     Overdue,
     Position,
@@ -121,6 +122,8 @@ class MemoryStore:
             partition.queues.line(place.queue)
         ):
             return Full()
+        if isinstance(place, Leased) and partition.queues.is_behind_limit(task):
+            return Limited()
         if kept is None:
             assert isinstance(step.events[0], TaskSubmitted)  # noqa: S101 - decide's first event
             kept = Snapshot(0, encode(step.events[0]), b"", Nowhere(), "")
@@ -314,7 +317,7 @@ class MemoryStore:
     async def spread_limits(self, system: System, before: System | None = None) -> None:
         for partition in self.contents:
             if partition.limits_version < system.state.limits_version:
-                partition.queues.limits = limit_fields(system, self.partitions)
+                partition.queues.change_limits(limit_fields(system, self.partitions))
                 partition.limits_version = system.state.limits_version
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:

@@ -26,11 +26,10 @@ local known_lines = {}
 local function line_of(queue, priorities)
   local line = known_lines[queue]
   if not line then
-    line = {
-      taken = tonumber(call('HGET', counters, 'taken:' .. queue) or '') or 0,
-      length = call('XLEN', ready_of(queue)),
-      more_urgent = waiting_in_more_urgent(queue, priorities),
-    }
+    line = { more_urgent = waiting_in_more_urgent(queue, priorities), length = 0, rank = {} }
+    for rank, entry in ipairs(untaken_entries(queue)) do
+      line.length, line.rank[entry[1]] = rank, rank
+    end
     known_lines[queue] = line
   end
   return line
@@ -66,23 +65,17 @@ local function position_in_backlog(queue, member, line)
   return is_known and position or position - held_by(queue, owner)
 end
 
--- Canceled tasks leave a gap between the numbers, and those that are taken but not started count in
--- the length: either may be high.
-local function position_in_line(number, line)
-  return math.min(number - line.taken, line.length)
-end
-
--- 1 for the next task of its type and partition to be taken, 0 when it waits in no queue.
+-- 1 for the next task of its type and partition to be taken; 0 when it waits in no queue, and when a
+-- worker has taken it already.
 local function position_of(hash, queue, priorities)
   local kind, member = string.match(call('HGET', hash, 'place') or '', '^(%a+):(.*)$')
   if kind ~= 'ready' and kind ~= 'backlog' then
     return 0
   end
-  local line, position = line_of(queue, priorities)
+  local line = line_of(queue, priorities)
+  local position = kind == 'ready' and line.rank[member] or 0
   if kind == 'backlog' then
     position = position_in_backlog(queue, member, line)
-  else
-    position = position_in_line(tonumber(string.match(member, ':(%d+)$')) or 0, line)
   end
-  return position < 1 and 0 or position + line.more_urgent
+  return position > 0 and position + line.more_urgent or 0
 end

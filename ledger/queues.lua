@@ -97,14 +97,21 @@ end
 
 -- Ready streams and backlogs. ------------------------------------------------------------------
 
+-- Writes down, once in a script, that a queue has been used: that is how all of them are found.
+local noted_queues = {}
+local function note(queue)
+  if not noted_queues[queue] then
+    call('HSETNX', counters, 'used:' .. queue, 1)
+    noted_queues[queue] = true
+  end
+end
+
 -- Puts tasks of one kb_id into the ready stream; returns their new places.
 local function stage(queue, kb, tasks)
+  note(queue)
   local ready, places = ready_of(queue), {}
-  local last = call('HINCRBY', counters, 'entered:' .. queue, #tasks)
   for i, task in ipairs(tasks) do
-    local number = last - #tasks + i
-    local entry = call('XADD', ready, '*', 'task', task, 'n', number, 'kb', kb)
-    places[i] = 'ready:' .. entry .. ':' .. number
+    places[i] = 'ready:' .. call('XADD', ready, '*', 'task', task, 'kb', kb)
   end
   admit(queue, kb, #tasks)
   return places
@@ -121,13 +128,8 @@ local function next_age()
   return ages
 end
 
--- So that a queue is known by its counters even if nothing has ever been staged there.
-local noted_queues = {}
 local function hold(queue, task, kb, age)
-  if not noted_queues[queue] then
-    call('HSETNX', counters, 'entered:' .. queue, 0)
-    noted_queues[queue] = true
-  end
+  note(queue)
   -- Not one format of all: Lua 5.1 ends a %s at a zero byte.
   local member = owner_named(kb) .. string.format('%012d', age) .. task
   call('ZADD', backlog_of(queue), 0, member)
@@ -214,23 +216,28 @@ local function untaken_entries(queue)
   return call('XRANGE', ready, '(' .. last, '+')
 end
 
--- All queues that anything ever entered, the least urgent first.
+-- All queues that were ever used, the least urgent first; looked for once in a script.
+local all_queues
 local function known_queues(priorities)
-  local rank, ranks, found = {}, 0, {}
+  if all_queues then
+    return all_queues
+  end
+  local rank, ranks = {}, 0
   for priority in string.gmatch(priorities, '([^,]+),') do
     ranks = ranks + 1
     rank[priority] = ranks
   end
+  all_queues = {}
   for _, field in ipairs(call('HKEYS', counters)) do
-    local queue, priority = string.match(field, '^entered:(.*:([^:]+))$')
-    if queue and rank[priority] then
-      found[#found + 1] = { name = queue, rank = rank[priority] }
+    local queue, priority = string.match(field, '^used:(.*:([^:]+))$')
+    if queue and rank[priority] and is_sound(queue) then
+      all_queues[#all_queues + 1] = { name = queue, rank = rank[priority] }
     end
   end
-  table.sort(found, function(a, b)
+  table.sort(all_queues, function(a, b)
     return a.rank > b.rank or a.rank == b.rank and a.name < b.name
   end)
-  return found
+  return all_queues
 end
 
 -- Puts an entry that nobody has taken back to the front of its kb_id's backlog.
@@ -244,43 +251,65 @@ local function take_back(queue, entry, task, kb)
   admit(queue, kb, -1)
 end
 
--- What stands in line and nobody has taken, by kb_id: of the least urgent queue first, the youngest
--- first. Looked for once, and again after entries were taken.
-local idle_entries
-local function find_idle_entries(priorities)
-  idle_entries = {}
+-- What stands in line and nobody has taken: all, by kb_id and by type, of the least urgent queue first, the
+-- youngest first. Looked for once, and again after entries were taken.
+local idle
+local function add_idle(name, entry)
+  local entries = idle[name] or {}
+  idle[name] = entries
+  entries[#entries + 1] = entry
+end
+
+local function find_idle(priorities)
+  idle = {}
   for _, queue in ipairs(known_queues(priorities)) do
     local entries = untaken_entries(queue.name)
     for i = #entries, 1, -1 do
       local id, fields = entries[i][1], entries[i][2]
-      if fields[1] == 'task' and fields[5] == 'kb' then
-        local of_kb = idle_entries[fields[6]] or {}
-        idle_entries[fields[6]] = of_kb
-        of_kb[#of_kb + 1] = { queue = queue.name, id = id, task = fields[2] }
+      if fields[1] == 'task' and fields[3] == 'kb' then
+        local entry = { queue = queue.name, rank = queue.rank, id = id, task = fields[2], kb = fields[4] }
+        add_idle('all', entry)
+        add_idle('kb:' .. entry.kb, entry)
+        add_idle(type_of(queue.name), entry)
       end
     end
   end
 end
 
--- A task that stands in line counts against its kb_id's limit before anybody has taken it, and its
--- type may be paused, or have no worker. A worker that would run another one at once goes first:
--- as many are taken back as are in its way. Returns whether that makes room.
+-- A task that stands in line counts against limits before anybody has taken it, and its type may be
+-- paused, or have no worker. A worker that would run another one at once goes first: those of the
+-- same kb_id in other queues, and those of the same type that are less urgent, are taken back, as many
+-- as are in its way. Returns whether that makes room; if it does not, nothing is taken back.
 local function make_room(kb, queue, priorities)
-  if not idle_entries then
-    find_idle_entries(priorities)
+  if not idle then
+    find_idle(priorities)
   end
-  local needed, in_the_way, others = 1 - room('kb:' .. kb), {}, {}
-  for _, entry in ipairs(idle_entries[kb] or {}) do
-    local list = entry.queue ~= queue and #in_the_way < needed and in_the_way or others
-    list[#list + 1] = entry
+  local kind, in_the_way, is_chosen = type_of(queue), {}, {}
+  local of_kb, of_type = 1 - room('kb:' .. kb), 1 - room(kind)
+  for _, entry in ipairs(idle['kb:' .. kb] or {}) do
+    if of_kb > 0 and not entry.gone and entry.queue ~= queue then
+      in_the_way[#in_the_way + 1], is_chosen[entry], of_kb = entry, true, of_kb - 1
+      if type_of(entry.queue) == kind then
+        of_type = of_type - 1
+      end
+    end
   end
-  if #in_the_way < needed then
+  local rank
+  for _, known in ipairs(known_queues(priorities)) do
+    rank = known.name == queue and known.rank or rank
+  end
+  for _, entry in ipairs(of_type > 0 and idle[kind] or {}) do
+    if of_type > 0 and not entry.gone and not is_chosen[entry] and entry.rank > rank then
+      in_the_way[#in_the_way + 1], of_type = entry, of_type - 1
+    end
+  end
+  if of_kb > 0 or of_type > 0 then
     return false
   end
   for _, entry in ipairs(in_the_way) do
-    take_back(entry.queue, entry.id, entry.task, kb)
+    take_back(entry.queue, entry.id, entry.task, entry.kb)
+    entry.gone = true
   end
-  idle_entries[kb] = others
   return true
 end
 
@@ -291,13 +320,14 @@ local looked_at_all = true
 -- how many. They will be taken at once when `priorities` are given.
 local function refill(queue, wanted, priorities)
   local held = wanted > 0 and held_in(queue) or 0
-  if held == 0 or not is_sound(queue) then
+  local kind = type_of(queue)
+  if held == 0 or not is_sound(queue) or room(kind) < 1 and not priorities then
     return 0
   end
-  local backlog, kind, turn_field = backlog_of(queue), type_of(queue), 'turn:' .. queue
+  local backlog, turn_field = backlog_of(queue), 'turn:' .. queue
   local turn = call('HGET', counters, turn_field) or ''
   local last_turn, moved, passed_over, first_passed_over = turn, 0, 0, nil
-  while moved < wanted and held > 0 and room(kind) > 0 and passed_over < passed_over_max do
+  while moved < wanted and held > 0 and passed_over < passed_over_max do
     local first = next_in_turn(backlog, turn)
     local owner = owner_of(first)
     local kb, alone = string.sub(owner, 5), owner == turn
@@ -347,25 +377,15 @@ local function siblings(queue, priorities)
   return found
 end
 
--- Readers of the ready stream have got to `number`; the count never falls.
-local function count_taken(queue, number)
-  local field = 'taken:' .. queue
-  if number and number > (tonumber(call('HGET', counters, field) or '') or 0) then
-    call('HSET', counters, field, number)
-  end
-end
-
--- A place of a kb_id at its limit has become free: the most urgent task that it has anywhere moves up,
--- task types taking turns from the one that freed it on.
-local function offer_place(kb, freed_by, priorities)
-  local owner, waiting = owner_named(kb), {}
+-- Queues with a backlog, the most urgent first, and of equal ones those after `freed_by` first.
+local function backlogs_after(freed_by, priorities)
+  local found = {}
   for _, queue in ipairs(known_queues(priorities)) do
-    local has_some = is_sound(queue.name) and held_in(queue.name) > 0 and held_by(queue.name, owner) > 0
-    if has_some and room(type_of(queue.name)) > 0 then
-      waiting[#waiting + 1] = queue
+    if held_in(queue.name) > 0 then
+      found[#found + 1] = queue
     end
   end
-  table.sort(waiting, function(a, b)
+  table.sort(found, function(a, b)
     if a.rank ~= b.rank then
       return a.rank < b.rank
     end
@@ -375,11 +395,22 @@ local function offer_place(kb, freed_by, priorities)
     end
     return a.name < b.name
   end)
-  for _, queue in ipairs(waiting) do
-    if room('kb:' .. kb) > 0 and room(type_of(queue.name)) > 0
+  return found
+end
+
+-- A place of a kb_id at its limit has become free: the most urgent task that it has anywhere moves up,
+-- task types taking turns from the one that freed it on.
+local function offer_place(kb, freed_by, priorities)
+  local owner = owner_named(kb)
+  for _, queue in ipairs(backlogs_after(freed_by, priorities)) do
+    if room('kb:' .. kb) < 1 then
+      return
+    end
+    local first = call('ZRANGEBYLEX', backlog_of(queue.name), '[' .. owner, '(' .. owner .. '\255',
+      'LIMIT', 0, 1)
+    if #first > 0 and room(type_of(queue.name)) > 0
         and untaken(queue.name, call('XLEN', ready_of(queue.name))) < staged_max then
-      move_to_stage(queue.name, owner, call('ZRANGEBYLEX', backlog_of(queue.name), '[' .. owner,
-        '(' .. owner .. '\255', 'LIMIT', 0, 1))
+      move_to_stage(queue.name, owner, first)
     end
   end
 end

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
 from ledger.redis_calls import LedgerCalls, StoreOptions
 from ledger.redis_connection import Script
+from ledger.rejections import Rejection
 from ledger.script_format import PRIORITIES, Argument, read_claimed, read_delivery
 from ledger.store import Claimed, Delivery, Waiting, waiting_elsewhere
 from ledger.task import Task
@@ -23,10 +24,6 @@ log = structlog.get_logger("ledger")
 SET_ASIDE_MAX: Final = 1_000
 CLAIMED_FIELDS: Final = 6
 """Values in the reply of claim.lua for each task."""
-
-LOOKS_MAX: Final = 100
-"""How often one claim looks on past kb_ids that are at their limits; each look passes a hundred,
-and so many may have a limit."""
 
 CLAIM = Script("claim", after=("queues",))
 DROP = Script("drop", after=("queues",))
@@ -119,18 +116,29 @@ class RedisQueues(LedgerCalls):
             for queue, cursor in zip(queues, told, strict=True):
                 self._cursors[names.ready(queue)] = cursor.decode()
         else:
-            left = count - len(taken) // CLAIMED_FIELDS
-            for _ in range(LOOKS_MAX):
-                if told != [b"more"] or left < 1:
-                    break
-                more = [PRIORITIES, left, idle_ms, len(queues), *queue_names]
-                told, found = await self._call_queues(CLAIM, names, more)
-                taken += found
-                left -= len(found) // CLAIMED_FIELDS
+            await self._look_on(names, queue_names, count, told[0], taken)
         return [
             read_claimed(partition, queues, taken[i : i + CLAIMED_FIELDS])
             for i in range(0, len(taken), CLAIMED_FIELDS)
         ]
+
+    async def _look_on(
+        self, names: PartitionKeys, queue_names: list[str], count: int, looks: int, taken: list[Any]
+    ) -> None:
+        """Claim on, into `taken`, where so many kb_ids are at their limits that one look did not
+        pass over all of them."""
+        for _ in range(looks):
+            left = count - len(taken) // CLAIMED_FIELDS
+            if left < 1:
+                return
+            arguments = (PRIORITIES, left, 0, len(queue_names), *queue_names)
+            try:
+                more, found = await self._call_queues(CLAIM, names, arguments)
+            except Rejection:
+                return  # what was taken before must not wait until it is stale
+            taken += found
+            if not more[0]:
+                return
 
     async def wait_ready(
         self, partition: int, queues: Sequence[Queue], timeout_ms: int
@@ -177,8 +185,7 @@ class RedisQueues(LedgerCalls):
         for delivery in (*deliveries, *self._surplus.pop(partition, [])):
             by_queue.setdefault(delivery.queue, []).append(delivery.entry)
         for queue, entries in by_queue.items():
-            script_keys = (names.ready(queue), names.counters, names.task_prefix)
-            await self._call(RELEASE, script_keys, (queue_name(queue), *entries))
+            await self._call(RELEASE, (names.ready(queue), names.task_prefix), entries)
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         names = self._keys[delivery.partition]

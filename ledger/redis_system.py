@@ -7,11 +7,17 @@ from ledger.identity import SYSTEM
 from ledger.keys import PartitionKeys
 from ledger.redis_calls import LedgerCalls, of_ours
 from ledger.redis_connection import Script
-from ledger.script_format import changed_limit_fields, limit_fields, read_limits, read_system
+from ledger.script_format import (
+    PRIORITIES,
+    changed_limit_fields,
+    limit_fields,
+    read_limits,
+    read_system,
+)
 from ledger.system.events import LimitScope
 from ledger.system.state import System
 
-LIMITS = Script("limits")
+LIMITS = Script("limits", after=("queues",))
 
 
 class RedisSystem(LedgerCalls):
@@ -55,8 +61,8 @@ class RedisSystem(LedgerCalls):
         self, names: PartitionKeys, system: System, changes: str, fields: Mapping[str, int | str]
     ) -> int:
         flat = (part for pair in fields.items() for part in pair)
-        arguments = (system.state.limits_version, changes, *flat)
-        return await self._call(LIMITS, (names.limits,), arguments)
+        arguments = (PRIORITIES, system.state.limits_version, changes, *flat)
+        return await of_ours(names.queues, self._call_queues(LIMITS, names, arguments))
 
     async def limits_held(self, partition: int) -> dict[tuple[LimitScope, str], int]:
         return read_limits(await self._caller.command("HGETALL", self._keys[partition].limits))

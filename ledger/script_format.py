@@ -18,6 +18,7 @@ from ledger.store import (
     Delivery,
     Entry,
     Full,
+    Limited,
     Outcome,
     Position,
     Recorded,
@@ -113,6 +114,8 @@ def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
             return None
         case -1:
             return Full()
+        case -3:
+            return Limited()
         case version:
             return Conflict(version)
 

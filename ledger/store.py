@@ -119,7 +119,11 @@ class Full(msgspec.Struct, frozen=True, gc=False):
     """Nothing was written: the task's ready queue has reached `queue_max`."""
 
 
-Outcome = Written | Conflict | Full
+class Limited(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was written: the task is behind a limit, and cannot be started now."""
+
+
+Outcome = Written | Conflict | Full | Limited
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from ledger.decide import decide
 from ledger.events import Event
 from ledger.evolve import evolve, initial
 from ledger.rejections import Rejection, RejectionCode
-from ledger.store import Append, Conflict, Full, Position, Store, Written
+from ledger.store import Append, Conflict, Full, Limited, Position, Store, Written
 from ledger.task import Task
 
 CONFLICTS_MAX: Final = 16
@@ -92,6 +92,11 @@ async def transact(
                     RejectionCode.QUEUE_FULL,
                     f"the queue {after.submission.task_type}:{after.submission.priority.value} "
                     f"holds {queue_max} tasks already; try again later",
+                )
+            case Limited():
+                raise Rejection(
+                    RejectionCode.TASK_NOT_WAITING,
+                    "the task waits behind a limit of its type or kb_id; it is handed out again",
                 )
     raise Rejection(
         RejectionCode.VERSION_CONFLICT,

@@ -203,7 +203,7 @@ def test_what_nobody_takes_care_of_is_a_warning(ledgerq: Call, empty_url: str):
     write(
         empty_url,
         ("HSET", LEDGER, "format", "1", "partitions", "1"),
-        ("HSET", names.counters, "entered:health_check:normal", "1"),
+        ("HSET", names.counters, "used:health_check:normal", "1"),
         ("XADD", ready, "1-0", "task", "x", "n", "1"),
         ("ZADD", names.due, 1, "x"),
         ("ZADD", names.leases, 1, "x:1"),

@@ -39,7 +39,7 @@ async def command(store: RedisStore, *arguments: str | int | bytes) -> Any:
 
 
 async def task_gone(store: RedisStore) -> str:
-    await command(store, "XADD", READY, "*", "task", GONE, "n", 1)
+    await command(store, "XADD", READY, "*", "task", GONE, "kb", "kb")
     return "there is no such task"
 
 
@@ -49,7 +49,7 @@ async def no_task(store: RedisStore) -> str:
 
 
 async def not_even_text(store: RedisStore) -> str:
-    await command(store, "XADD", READY, "*", "task", b"\xff\x00", "n", b"\xfe")
+    await command(store, "XADD", READY, "*", "task", b"\xff\x00", "kb", b"\xfe")
     return "there is no such task"
 
 
@@ -78,7 +78,7 @@ async def a_task_that_is_no_hash(store: RedisStore) -> str:
 
 async def a_task_of_another_type(store: RedisStore) -> str:
     task_id = await submit(store, "something_else")
-    await command(store, "XADD", READY, "*", "task", task_id, "n", 1)
+    await command(store, "XADD", READY, "*", "task", task_id, "kb", "kb")
     return "the task is of another type, something_else"
 
 

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
+from ledger.codec import Meta
 from ledger.commands import CancelTask, Command, CompleteTask, FailAttempt, StartTask, SubmitTask
 from ledger.events import ErrorKind, Priority
 from ledger.identity import derived_id
@@ -21,9 +23,13 @@ from ledger.keys import PartitionKeys
 from ledger.memory_store import MemoryStore
 from ledger.placement import Queue, Ready, placement, queue_of
 from ledger.redis_store import RedisStore, StoreOptions
+from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Delivery
+from ledger.system.commands import RemoveLimit, SetLimit
+from ledger.system.events import LimitScope
+from ledger.system.transact import transact_system
 from ledger.task import Status, Task
-from ledger.transact import transact
+from ledger.transact import Committed, transact
 from tests.contracts.store import RESULT
 from tests.given import T0, a_submission
 from tests.places import places_of
@@ -33,7 +39,6 @@ Result = TypeVar("Result")
 KB_IDS = ("a", "b", "ba", "é\0", "b\xff")
 TYPES = ("document_processing", "health_check")
 QUEUES = [Queue(kind, p) for p in (Priority.HIGH, Priority.NORMAL) for kind in TYPES]
-LIMITED = [*(f"type:{kind}" for kind in TYPES), *(f"kb:{kb_id}" for kb_id in KB_IDS)]
 STAGED_MAX = 2
 KEYS = PartitionKeys(0)
 EXAMPLES = 60
@@ -54,7 +59,9 @@ class QueuesSideBySide(RuleBasedStateMachine):
         self.store = self.run(self._open())
         self.lines = self.model.contents[0].queues
         self.tasks: dict[str, Task] = {}
-        self.claimed: list[str] = []
+        self.claimed: dict[str, tuple[Delivery, Delivery]] = {}
+        self.out_of_order: set[str] = set()
+        """Handed back, or taken out of its queue for good."""
         self.submitted = 0
 
     async def _open(self) -> RedisStore:
@@ -73,14 +80,18 @@ class QueuesSideBySide(RuleBasedStateMachine):
         self.run(self.store.close())
         self.runner.close()
 
-    def both(self, task_id: str, command: Command) -> Task:
-        model, store = (
-            self.run(transact(store, task_id, command, now_ms=T0, tell_queue_position=True))
-            for store in (self.model, self.store)
-        )
-        assert (store.task, store.events) == (model.task, model.events)
-        assert store.queue_position == model.queue_position
-        return model.task
+    def both(self, task_id: str, command: Command) -> Task | RejectionCode:
+        told: list[tuple[Committed, int | None] | RejectionCode] = []
+        for store in (self.model, self.store):
+            sent = transact(store, task_id, command, now_ms=T0, tell_queue_position=True)
+            try:
+                done = self.run(sent)
+                told.append((replace(done, position=None), done.queue_position))
+            except Rejection as rejection:
+                told.append(rejection.code)
+        model, store = told
+        assert store == model
+        return model if isinstance(model, RejectionCode) else model[0].task
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -96,7 +107,9 @@ class QueuesSideBySide(RuleBasedStateMachine):
             submission = a_submission(
                 kb_id=kb_id, task_type=queue.task_type, priority=queue.priority, max_retries=0
             )
-            self.tasks[task_id] = self.both(task_id, SubmitTask(submission))
+            task = self.both(task_id, SubmitTask(submission))
+            assert isinstance(task, Task)
+            self.tasks[task_id] = task
 
     @rule(queues=queue_lists, count=st.integers(1, 6))
     def claim(self, queues: list[Queue], count: int) -> None:
@@ -122,15 +135,43 @@ class QueuesSideBySide(RuleBasedStateMachine):
 
     def _handed_out(self, model: list[Delivery], store: list[Delivery]) -> None:
         assert [(d.queue, d.task_id) for d in store] == [(d.queue, d.task_id) for d in model]
-        self.claimed += (d.task_id for d in model)
+        self.claimed.update((m.task_id, (m, s)) for m, s in zip(model, store, strict=True))
 
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
         if self.claimed:
-            task_id = data.draw(st.sampled_from(self.claimed))
-            self.claimed.remove(task_id)
+            task_id = data.draw(st.sampled_from(list(self.claimed)))
+            del self.claimed[task_id]
             if task_id in self.tasks:
-                self.tasks[task_id] = self.both(task_id, StartTask(1, "w1", 60_000))
+                task = self.both(task_id, StartTask(1, "w1", 60_000))
+                assert isinstance(task, Task)
+                self.tasks[task_id] = task
+
+    @rule(data=st.data())
+    def start_by_an_old_claim(self, data: st.DataObject) -> None:
+        """The task has gone back into its queue since; limits hold all the same."""
+        waiting = [t.id for t in self.tasks.values() if t.status is Status.QUEUED]
+        if waiting:
+            task_id = data.draw(st.sampled_from(waiting))
+            task = self.both(task_id, StartTask(1, "w1", 60_000))
+            if isinstance(task, Task):
+                self.tasks[task_id] = task
+            else:
+                assert self.lines.limits
+
+    @rule(data=st.data(), is_kept=st.booleans())
+    def hand_back_or_set_aside(self, data: st.DataObject, is_kept: bool) -> None:
+        if not self.claimed:
+            return
+        model, store = self.claimed[data.draw(st.sampled_from(list(self.claimed)))]
+        if is_kept:
+            self.run(self.model.release(0, [model]))
+            self.run(self.store.release(0, [store]))
+        else:
+            self.run(self.model.set_aside(model, "garbage"))
+            self.run(self.store.set_aside(store, "garbage"))
+        del self.claimed[model.task_id]
+        self.out_of_order.add(model.task_id)
 
     @rule(data=st.data(), succeeds=st.booleans())
     def end(self, data: st.DataObject, succeeds: bool) -> None:
@@ -148,16 +189,17 @@ class QueuesSideBySide(RuleBasedStateMachine):
             self.both(task_id, CancelTask())
             del self.tasks[task_id]
 
-    @rule(name=st.sampled_from(LIMITED), limit=st.none() | st.integers(1, 3))
-    def limit(self, name: str, limit: int | None) -> None:
-        client: Any = self.store.client
-        self.run(client.hset(KEYS.limits, "version", "1"))
-        if limit is None:
-            self.lines.limits.pop(name, None)
-            self.run(client.hdel(KEYS.limits, name))
-        else:
-            self.lines.limits[name] = limit
-            self.run(client.hset(KEYS.limits, name, limit))
+    @rule(
+        scope=st.sampled_from(LimitScope),
+        data=st.data(),
+        most=st.none() | st.integers(1, 3),
+    )
+    def limit(self, scope: LimitScope, data: st.DataObject, most: int | None) -> None:
+        name = data.draw(st.sampled_from(TYPES if scope is LimitScope.TYPE else KB_IDS))
+        command = RemoveLimit(scope, name) if most is None else SetLimit(scope, name, most)
+        for store in (self.model, self.store):
+            done = self.run(transact_system(store, command, Meta()))
+            self.run(store.spread_limits(done.system, done.before))
 
     # -- what always holds --------------------------------------------------------------------
 
@@ -181,7 +223,7 @@ class QueuesSideBySide(RuleBasedStateMachine):
     def _each_kb_id_in_order(self, waiting: list[Task], positions: list[int]) -> None:
         last: dict[tuple[Queue, str], int] = {}
         for task, position in zip(waiting, positions, strict=True):
-            if task.id not in self.claimed:
+            if task.id not in self.claimed and task.id not in self.out_of_order:
                 key = (queue_of(task), task.submission.kb_id)
                 assert position >= last.get(key, 1)
                 last[key] = position
@@ -195,6 +237,15 @@ class QueuesSideBySide(RuleBasedStateMachine):
                 found[f"type:{task.submission.task_type}"] += 1
                 found[f"kb:{task.submission.kb_id}"] += 1
         assert found == self.lines.admitted
+
+    @invariant()
+    def nothing_stands_in_line_beyond_a_limit(self) -> None:
+        """But for what was taken before the limit came."""
+        for queue, line in self.lines.lines.items():
+            for entry in line.ready.values():
+                for name in (f"type:{queue.task_type}", f"kb:{entry.kb_id}"):
+                    if entry.delivered_at is None and name in self.lines.limits:
+                        assert self.lines.admitted[name] <= self.lines.limits[name]
 
     def _next_up(self, queue: Queue) -> bool:
         """Whether a task of the backlog could be in line."""

@@ -34,7 +34,7 @@ from ledger.memory_store import MemoryStore
 from ledger.placement import Queue, queue_of
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection, RejectionCode
-from ledger.store import Append, Conflict, Full, Store, Written
+from ledger.store import Append, Conflict, Full, Limited, Store, Written
 from ledger.task import Task
 from ledger.transact import apply, transact
 from tests.contracts.store import RESULT
@@ -165,7 +165,7 @@ class SideBySide(RuleBasedStateMachine):
         match model:
             case Written():
                 assert isinstance(store, Written)
-            case Conflict() | Full():
+            case Conflict() | Full() | Limited():
                 assert store == model
 
     @rule(

@@ -2,20 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-import ledger
 from ledger.codec import Meta, decode_meta
 from ledger.commands import CancelTask
 from ledger.identity import derived_id
 from ledger.keys import PartitionKeys
 from ledger.memory_store import MemoryStore
+from ledger.placement import STAGED_MAX
 from ledger.redis_connection import send as send_raw
 from ledger.redis_store import RedisStore, StoreOptions
+from ledger.redis_system import LIMITS
 from ledger.rejections import Rejection, RejectionCode
+from ledger.script_format import PRIORITIES
 from ledger.store import Conflict, Position, Store, SystemAppend, Written
 from ledger.system.commands import PauseQueue, RemoveLimit, ResumeQueue, SetLimit
 from ledger.system.events import LimitScope, QueuePaused, QueueResumed
@@ -31,7 +32,6 @@ from tests.servers import empty
 TYPE, KB = LimitScope.TYPE, LimitScope.KB
 META = Meta("ann", "req-1")
 PARTITIONS = 2
-LIMITS_LUA = Path(ledger.__file__).with_name("limits.lua").read_text()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -190,11 +190,11 @@ async def test_a_change_that_another_overtook_is_nothing(ledger_url: str):
     store = await RedisStore.open(ledger_url)
     before = await limited(store, SetLimit(TYPE, "mail", 5))
     after = await limited(store, SetLimit(TYPE, "mail", 6))
-    limits = PartitionKeys(0).limits
+    keys, version = PartitionKeys(0).queues, str(after.state.limits_version)
 
     client = cast("Any", store.client)
     changed = await client.eval(  # as if the other came between the look and the change
-        LIMITS_LUA, 1, limits, str(after.state.limits_version), "7", "type:mail", "6"
+        LIMITS.text, len(keys), *keys, STAGED_MAX, PRIORITIES, version, "7", "type:mail", "6"
     )
     await store.spread_limits(after, before)
 

@@ -89,7 +89,7 @@ async def _queues(client: Redis, partitions: Sequence[PartitionKeys], now_ms: in
 async def _known_queues(
     client: Redis, partitions: Sequence[PartitionKeys]
 ) -> list[tuple[str, str, str]]:
-    """Task type, ready stream and backlog of every queue that anything ever entered: their counters
+    """Task type, ready stream and backlog of every queue that was ever used: the counters
     tell."""
     fields = await ask(client, [("HKEYS", partition.counters) for partition in partitions])
     found: list[tuple[str, str, str]] = []
@@ -97,7 +97,7 @@ async def _known_queues(
         for name in _entries(names):
             counter, _, queue = name.decode(errors="replace").partition(":")
             kind, _, priority = queue.rpartition(":")
-            if counter == "entered" and priority in set(Priority):
+            if counter == "used" and priority in set(Priority):
                 known = Queue(kind, Priority(priority))
                 found.append((kind, partition.ready(known), partition.backlog(known)))
     return found
