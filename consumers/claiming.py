@@ -80,19 +80,23 @@ class Claims:
         await self._pauses.known()
         await self._hand_back_paused(partition)
         fair = self._turns.are_overdue(partition)
-        paused = self._pauses
-        queues = self._turns.out_of_order(paused) if fair else self._turns.in_order(paused)
+        room = await self._slots.reserve(1 if fair else None)
+        claimed: Sequence[Claimed] = ()
+        try:
+            # Only now: a type may have been paused while there was no room.
+            await self._hand_back_paused(partition)
+            paused = self._pauses
+            queues = self._turns.out_of_order(paused) if fair else self._turns.in_order(paused)
+            if queues:
+                delivered = self._delivered.get(partition, [])
+                claimed = await self._store.claim(partition, queues, room, delivered)
+                self._delivered[partition] = []
+                await self._take_up(partition, claimed)
+        finally:
+            self._slots.give_back(room)
         if not queues:
             await self._pauses.change(READY_WAIT_MS / 1000)
             return 0.0
-        delivered = self._delivered.get(partition, [])
-        room = await self._slots.reserve(1 if fair else None)
-        try:
-            claimed = await self._store.claim(partition, queues, room, delivered)
-            self._delivered[partition] = []
-            await self._take_up(partition, claimed)
-        finally:
-            self._slots.give_back(room)
         is_full = len(claimed) >= room
         self._turns.took(partition, claimed, passed_over=is_full and not fair)
         if not is_full and not self.stopping:
@@ -114,11 +118,15 @@ class Claims:
         pause_s = self._pending_idle_ms / 1000
         await self._pauses.known()
         for partition in range(self._store.partitions):
-            queues = self._turns.in_order(self._pauses)
-            room = await self._slots.reserve_for_stale() if queues else 0
+            some = self._turns.in_order(self._pauses)
+            room = await self._slots.reserve_for_stale() if some else 0
             if not room:
                 break
             try:
+                # Anew: a type may have been paused while there was no room.
+                queues = self._turns.in_order(self._pauses)
+                if not queues:
+                    break
                 claimed = await self._store.claim_stale(
                     partition, queues, room, self._pending_idle_ms
                 )

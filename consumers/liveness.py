@@ -13,6 +13,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 BEAT_S: Final = 0.5
@@ -23,6 +24,10 @@ STACK_PATIENCE_S: Final = 1.0
 """How long a silent process may take to tell where it stands; one that is stopped never does."""
 
 STACK_LINES_MAX: Final = 60
+"""Of the stacks, so many lines are told."""
+
+STACK_LINES_READ_MAX: Final = 12_000
+"""faulthandler tells of 100 threads, and 100 frames of each."""
 
 _BEAT: Final = b"."
 _LEAVING: Final = b"leaving "
@@ -108,7 +113,7 @@ class Listener:
             if len(self._stack) == told:
                 break
             told = len(self._stack) or -1
-        return "\n".join(self._stack)
+        return "\n".join(most_telling(self._stack))
 
     def _read(self) -> None:
         try:
@@ -128,5 +133,18 @@ class Listener:
         elif line.startswith(_LEAVING):
             self.why = line.removeprefix(_LEAVING).decode(errors="replace")
             self.leaving.set()
-        elif line and len(self._stack) < STACK_LINES_MAX:
+        elif line and len(self._stack) < STACK_LINES_READ_MAX:
             self._stack.append(line.decode(errors="replace"))
+
+
+def most_telling(lines: Sequence[str]) -> list[str]:
+    """As many of the lines of stacks as are told: those of the current thread first, then those of
+    the main one, where the loop runs, and which faulthandler prints last."""
+    threads: list[list[str]] = []
+    for line in lines:
+        if not threads or not line.startswith(" "):
+            threads.append([])
+        threads[-1].append(line)
+    main = threads[-1:]
+    threads.sort(key=lambda thread: (not thread[0].startswith("Current"), thread not in main))
+    return [line for thread in threads for line in thread][:STACK_LINES_MAX]

@@ -49,16 +49,19 @@ class LoopWatch:
         on_blocked: Callable[[str], None],
         on_moves: Callable[[str, float], None],
         *,
+        on_stood: Callable[[], None] = lambda: None,
         orphan_s: float = float("inf"),
     ) -> None:
         """`on_blocked` is told, from the thread, of the task type that holds the loop up, empty
         when that is unknown; `on_moves` of the same once it moves again, and for how many seconds
-        it stood. A process that lost its parent, and whose loop stands for `orphan_s`, is ended:
-        nobody else would do that."""
+        it stood. `on_stood` is called then too, whoever held it up, if only the whole process. One
+        that lost its parent, and whose loop stands for `orphan_s`, is ended: nobody else would do
+        that."""
         self._blocked_s = blocked_s
         self._tick_s = blocked_s / 4
         self._on_blocked = on_blocked
         self._on_moves = on_moves
+        self._on_stood = on_stood
         self._orphan_s = orphan_s
         self._parent = os.getppid()
         self._moved_at = time.monotonic()
@@ -85,6 +88,8 @@ class LoopWatch:
     def _move(self) -> None:
         now = time.monotonic()
         stood_s, self._moved_at = now - self._moved_at, now
+        if stood_s > self._blocked_s:
+            self._on_stood()
         found, self._found = self._found, None
         if found is not None:
             log.warning(

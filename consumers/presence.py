@@ -69,7 +69,9 @@ class Presence:
             async with asyncio.timeout(RETIRE_TIMEOUT_S):
                 await self._store.retire(self._worker_id)
         except (Rejection, TimeoutError, ForeignKey) as error:
-            log.info("worker_not_retired", worker_id=self._worker_id, reason=str(error))
+            # The time-out has no text of its own.
+            reason = str(error) or f"the ledger did not answer within {RETIRE_TIMEOUT_S:g} s"
+            log.info("worker_not_retired", worker_id=self._worker_id, reason=reason)
 
     def _report(self, attempts: Iterable[Attempt], draining: bool) -> WorkerReport:
         if self._started_at is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from consumers.child_process import CHILD_LIVENESS
 from consumers.own_modules import module_argv, with_our_packages
@@ -16,6 +17,8 @@ from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
 from ledger.settings import Settings, to_env
+
+log = structlog.get_logger("pool")
 
 STOP_MARGIN_S: Final = 10.0
 """What a process may take to end beyond the bounds that it keeps itself."""
@@ -43,7 +46,14 @@ def server_url(settings: Settings) -> str:
 
 
 def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
-    """The workers of a pool."""
+    """The workers of a pool. Says so where they run more at once than was asked for."""
+    if settings.concurrency < settings.workers:
+        log.warning(
+            "concurrency_raised",
+            asked=settings.concurrency,
+            concurrency=settings.workers,
+            hint="each process runs at least one: start fewer, or raise concurrency",
+        )
     stop_timeout_s = drain_s(settings) + FINAL_WRITES_TIMEOUT_S
     argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER, CHILD_LIVENESS)
     silence_timeout_s = settings.silence_timeout_ms / 1000

@@ -28,7 +28,7 @@ class Outage:
     def met(self, role: str, reason: str, began_s: float) -> None:
         """A step of `role`, begun at `began_s` (s, of the loop), could not reach the ledger."""
         if began_s < self._over_at_s:
-            return  # what it met was over before it gave up
+            return  # what it met was over before it gave up, or was no outage
         if not self._failing:
             log.warning("ledger_out_of_reach", role=self._name, reason=reason)
         self._failing.add(role)
@@ -41,6 +41,11 @@ class Outage:
         if not self._failing:
             self._over_at_s = asyncio.get_running_loop().time()
             log.info("ledger_back", role=self._name)
+
+    def stood_still(self) -> None:
+        """The loop did, and calls that waited for an answer meanwhile may give up: the ledger is
+        not to blame for that."""
+        self._over_at_s = asyncio.get_running_loop().time()
 
 
 class Service:

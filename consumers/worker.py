@@ -112,14 +112,15 @@ class Worker:
             concurrency=self._options.concurrency,
             lease_ms=self._options.lease_ms,
         )
+        outage = Outage(f"worker {self.id}")
         self._loop_watch = LoopWatch(
             self._options.loop_blocked_ms / 1000,
             self._meter.loop_blocked,
             self._meter.loop_moves,
+            on_stood=outage.stood_still,
             orphan_s=self._options.lease_ms / 1000,
         )
         pauses = Pauses(store, handlers)
-        outage = Outage(f"worker {self.id}")
         self._claims = Claims(
             store,
             handlers,

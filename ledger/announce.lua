@@ -1,4 +1,7 @@
+#!lua flags=allow-oom
 -- Notes that a worker is there, and what it says of itself; clears away those long silent.
+-- Also at the memory limit: a living worker is not to be taken for lost. A report takes the place of
+-- the worker's last one.
 --
 -- KEYS  1 workers, 2 heartbeats
 -- ARGV  1 worker id, 2 its report (JSON), 3 how long the silent are kept (ms), 4 how many of them

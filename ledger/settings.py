@@ -227,7 +227,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handlers: Annotated[
         ModuleName | None, Meta(description="module whose @handler functions the workers run")
     ] = None
-    workers: Annotated[int, Meta(ge=1, le=256, description="worker processes of a pool")] = 1
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="worker processes of a pool",
+            extra={"also": "--processes"},
+        ),
+    ] = 1
     concurrency: Annotated[
         int,
         Meta(
@@ -362,10 +370,17 @@ class Knob(msgspec.Struct, frozen=True):
     name: str
     env: str
     flag: str
+    also: str | None
+    """Another name of the flag, which is shown first."""
     type: Any
     default: Any
     expected: str
     description: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All names of the flag, as they are shown."""
+        return (self.also, self.flag) if self.also else (self.flag,)
 
 
 class Origin(StrEnum):
@@ -473,8 +488,9 @@ def find_file(env: Mapping[str, str], directory: Path) -> Path | None:
 def _flags(flags: Mapping[str, Any]) -> Iterator[tuple[Source, str, Any]]:
     for name, value in flags.items():
         if value is not None:
-            flag = KNOBS[name].flag if name in KNOBS else _flag(name)
-            yield Source(Origin.FLAG, flag), name, value
+            names = KNOBS[name].flags if name in KNOBS else (_flag(name),)
+            # Which of its names was used, nobody knows any more.
+            yield Source(Origin.FLAG, " or ".join(names)), name, value
 
 
 def _environment(env: Mapping[str, str]) -> Iterator[tuple[Source, str, Any]]:
@@ -535,7 +551,7 @@ def _disagreements(settings: Settings, sources: Mapping[str, Source]) -> Iterato
 def _unknown(source: Source, name: str) -> str:
     match source.origin:
         case Origin.FLAG:
-            where, given, valid = "flag", source.name, [knob.flag for knob in KNOBS.values()]
+            where, given, valid = "flag", source.name, [f for k in KNOBS.values() for f in k.flags]
         case Origin.ENVIRONMENT:
             where, given = "environment variable", source.name
             valid = [FILE_VARIABLE, *(knob.env for knob in KNOBS.values())]
@@ -567,6 +583,7 @@ def _knob(field: msgspec.structs.FieldInfo) -> Knob:
         name=field.name,
         env=ENV_PREFIX + field.name.upper(),
         flag=_notes(described).get("flag", _flag(field.name)),
+        also=_notes(described).get("also"),
         type=field.type,
         default=field.default,
         expected=_expected(described),

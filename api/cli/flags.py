@@ -13,14 +13,11 @@ from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, load
 from ledger.settings import find_file as find_settings_file
 
 
-def _knob(
-    name: str, group: str = "Parameters", metavar: str | None = None, also: str | None = None
-) -> Parameter:
-    """`also` is another name of the flag, which is shown first."""
+def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> Parameter:
     knob = KNOBS[name]
     default = "" if knob.default in (None, ()) else f" [default: {knob.default}]"
     return Parameter(
-        name=(also, knob.flag) if also else knob.flag,
+        name=knob.flags,
         help=f"{knob.description}{default}",
         group=group,
         metavar=metavar,
@@ -36,7 +33,7 @@ SkipEvents = Annotated[str | None, _knob("skip_events", metavar="POSITION,...")]
 SyncMode = Annotated[Durability | None, _knob("durability")]
 Handlers = Annotated[str | None, _knob("handlers", metavar="MODULE")]
 TaskTypes = Annotated[str | None, _knob("task_types", metavar="TYPE,...")]
-Workers = Annotated[int | None, _knob("workers", also="--processes")]
+Workers = Annotated[int | None, _knob("workers")]
 Concurrency = Annotated[int | None, _knob("concurrency")]
 MaxMemory = Annotated[int | None, _knob("max_memory_mib", metavar="MIB")]
 MaxTasks = Annotated[int | None, _knob("max_tasks")]

@@ -89,9 +89,10 @@ def test_a_misspelt_command_is_exit_code_2(ledgerq: Call, words: tuple[str, ...]
 
 
 def test_a_flag_out_of_bounds_names_its_bounds(tmp_path_factory: pytest.TempPathFactory):
-    ran = run("up", "--workers", "0", cwd=tmp_path_factory.mktemp("bounds"))
+    ran = run("up", "--processes", "0", cwd=tmp_path_factory.mktemp("bounds"))
 
     assert ran.returncode == 1
     assert ran.stderr == (
-        "ledgerq: workers: expected a whole number from 1 to 256, got 0 (flag --workers)\n"
+        "ledgerq: workers: expected a whole number from 1 to 256, got 0"
+        " (flag --processes or --workers)\n"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from consumers.child_process import CHILD_LIVENESS
+from consumers.liveness import STACK_LINES_MAX, most_telling
 from consumers.pool import CHILD_NAME, LEAVING_MAX, UNUSABLE, Pool, Program
 from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 from tests.consumers.role_process import ROOT
@@ -36,6 +37,18 @@ asyncio.run(main())
 
 STANDS_STILL = """
 async def live():
+    say("moves")
+    hold_everything_up()
+def hold_everything_up():
+    time.sleep(600)
+asyncio.run(main())
+"""
+
+STANDS_STILL_AMONG_MANY = """
+import threading
+async def live():
+    for _ in range(40):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     say("moves")
     hold_everything_up()
 def hold_everything_up():
@@ -109,6 +122,32 @@ async def test_a_child_whose_loop_stands_still_is_replaced_and_the_log_says_wher
     assert (silent["process"], silent["pid"], silent["silent_s"]) == ("child", first, 0.5)
     assert "in hold_everything_up" in silent["stack"]
     assert named(logs, "process_died")[0]["exit"] == "SIGKILL"
+
+
+async def test_the_log_says_where_the_loop_stands_however_many_threads_there_are(
+    reports: Reports, logs: list[Any]
+):
+    async with running(watched(reports, STANDS_STILL_AMONG_MANY)):
+        first = await pid_of(reports)
+        assert await pid_of(reports) != first
+
+    stack = named(logs, "process_silent")[0]["stack"].splitlines()
+    assert stack[0].startswith("Current thread ")
+    assert "in hold_everything_up" in stack[1]
+    assert len(stack) == STACK_LINES_MAX
+
+
+def test_of_many_threads_the_current_and_the_main_one_are_told_first():
+    idle = ["Thread 0x1 (most recent call first):", *['  File "a.py", line 1 in wait'] * 5]
+    current = ["Current thread 0x2 (most recent call first):", '  File "b.py", line 2 in compute']
+    main = ["Thread 0x3 (most recent call first):", '  File "c.py", line 3 in main']
+
+    told = most_telling([*idle * 20, *current, *idle, *main])
+
+    assert told[:6] == [*current, *main, *idle[:2]]
+    assert len(told) == STACK_LINES_MAX
+    assert most_telling([*idle, *current]) == [*current, *idle]
+    assert most_telling([]) == []
 
 
 async def test_a_child_that_is_stopped_is_replaced(reports: Reports, logs: list[Any]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
@@ -153,6 +154,20 @@ async def test_a_waiting_worker_outlives_the_server(
     (told,) = logged.of("ledger_out_of_reach")
     assert told["role"] == "worker w1"
     assert len(logged.of("ledger_back")) == 1
+
+
+async def test_a_loop_that_stood_still_is_no_outage(
+    impatient: RedisStore, other: RedisStore, logged: Logged
+) -> None:
+    async def block(context: Context, _: Any) -> None:
+        time.sleep(0.6)  # noqa: ASYNC251 - as what must not be does
+
+    async with working(impatient, handles("work", block), loop_blocked_ms=100):
+        for _ in range(3):
+            await until(other, await submit(other), Status.COMPLETED)
+        await logged.comes("event_loop_moves_again", 3)
+
+    assert logged.of("ledger_out_of_reach") == []
 
 
 async def test_what_a_handler_returns_during_an_outage_is_delivered_after_it(

@@ -114,6 +114,31 @@ async def test_what_runs_goes_on(store: RedisStore) -> None:
         await until(store, task_id, Status.COMPLETED)
 
 
+async def test_a_type_that_is_paused_while_there_is_no_room_is_left_alone(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(context: Context, _: Any) -> None:
+        started.set()
+        await signal(go_on)
+
+    async with working(store, handles("work", work), handles("other", nothing), concurrency=1):
+        first = await submit(store)
+        await signal(started)
+        waits = await submit(store)
+        await pause(store)
+        await learned(store, monkeypatch)
+        go_on.set()
+        await until(store, first, Status.COMPLETED)
+        await until(store, await submit(store, "other"), Status.COMPLETED)
+        waited = await kinds(store, waits)
+        await resume(store)
+        await until(store, waits, Status.COMPLETED)
+
+    assert waited == ["TaskSubmitted"]
+
+
 async def test_what_a_read_delivers_that_began_before_the_pause_is_held_back(
     store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

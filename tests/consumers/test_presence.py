@@ -141,6 +141,21 @@ async def test_a_worker_that_does_not_come_to_its_end_is_lost(store: RedisStore)
     assert lost.report.id == "w1"
 
 
+async def test_a_worker_that_cannot_say_that_it_ended_tells_why(
+    store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unanswered(_worker_id: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("consumers.presence.RETIRE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(store, "retire", unanswered)
+    async with working(store, handles("work", nothing)):
+        await seen(store, lambda worker: True)
+
+    [told] = logged.of("worker_not_retired")
+    assert told["reason"] == "the ledger did not answer within 0.05 s"
+
+
 async def test_a_worker_that_cannot_show_itself_works_all_the_same(
     store: RedisStore, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

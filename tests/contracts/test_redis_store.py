@@ -16,6 +16,7 @@ from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.placement import STAGED_MAX, Queue
 from ledger.redis_connection import Caller, Script, ServerRefused
 from ledger.redis_store import (
+    ANNOUNCE,
     APPEND,
     LAST_EVENT_CHUNK,
     RENEW,
@@ -85,6 +86,7 @@ async def backend(
         await empty(url)
     else:
         monkeypatch.setattr("ledger.redis_store.RENEW", _without_flags(RENEW))
+        monkeypatch.setattr("ledger.redis_store.ANNOUNCE", _without_flags(ANNOUNCE))
     backend = Backend(request.param, url)
     yield backend
     await backend.close()
@@ -539,6 +541,15 @@ async def test_leases_are_kept_at_the_memory_limit(refusing: RedisStore):
 
     assert await refusing.renew(0, [(held.id, 1), (ended.id, 1)], LONG_MS) == [(ended.id, 1)]
     assert (await refusing.overdue(0, 10)).expired == ()
+
+
+async def test_workers_are_seen_at_the_memory_limit(refusing: RedisStore):
+    await refusing.announce(a_report(running=1))
+    await raw(refusing).config_set("maxmemory", "1")
+
+    await refusing.announce(a_report(running=2))
+
+    assert [worker.report.running for worker in await refusing.workers()] == [2]
 
 
 async def test_a_server_that_takes_writes_again_serves_at_once(refusing: RedisStore):

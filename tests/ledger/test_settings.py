@@ -161,6 +161,9 @@ def test_an_unknown_key_of_the_file_is_named_with_the_closest_one(file: Path):
 
 def test_an_unknown_flag_is_named_with_the_closest_one():
     assert problems({"worker": 2}) == ("flag --worker: no such setting; the closest is --workers",)
+    assert problems({"process": 2}) == (
+        "flag --process: no such setting; the closest is --processes",
+    )
 
 
 @pytest.mark.parametrize(
