@@ -115,7 +115,7 @@ async def test_what_runs_goes_on(store: RedisStore) -> None:
 
 
 async def test_a_type_that_is_paused_while_there_is_no_room_is_left_alone(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    store: RedisStore,
 ) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
@@ -128,7 +128,7 @@ async def test_a_type_that_is_paused_while_there_is_no_room_is_left_alone(
         await signal(started)
         waits = await submit(store)
         await pause(store)
-        await learned(store, monkeypatch)
+        await learned(store)
         go_on.set()
         await until(store, first, Status.COMPLETED)
         await until(store, await submit(store, "other"), Status.COMPLETED)
