@@ -15,6 +15,7 @@ from api.event_stream import EventStreams
 from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
+from api.intake import Intake
 from api.lag import Lag
 from api.limits import Limits
 from api.live import Live
@@ -25,6 +26,7 @@ from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
 from api.routes import routes
+from api.submissions import Submissions
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
@@ -64,8 +66,10 @@ class App:
             lambda: self.read_model.look(read_figures),
             lambda ids: self.read_model.look(lambda db: read_starts(db, ids)),
         )
+        self.intake = Intake(settings)
+        self.submissions = Submissions(store, settings, self._memory)
         self.table = routes(
-            Commands(store, settings, self._memory),
+            Commands(store, self.intake, self.submissions),
             Queries(store, settings, self.live, self._estimates),
             TaskLists(store, self.read_model, self._estimates, settings),
             DeadLetters(store, self.read_model, settings),

@@ -1,13 +1,10 @@
 """The requests that write: submit, cancel, retry, report progress."""
 
 import asyncio
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final
 
 import msgspec
-import uuid_utils
 
 from api.describe import (
     ETAG,
@@ -23,28 +20,20 @@ from api.describe import (
     Group,
     operation,
 )
-from api.errors import ApiError, Header, of_rejection, task_not_found
+from api.errors import Header, task_not_found
 from api.exchange import Exchange
 from api.intake import PROGRESS_BODY_BYTES_MAX, Batch, Intake, ProgressBody, SubmissionBody
-from api.overload import MemoryGuard
 from api.preconditions import expected_versions
 from api.scalars import TaskId
+from api.submissions import Submissions, digest_for, id_for
 from api.waiting import position_after
 from api.wire import TaskList, TaskView, task_json, task_view
 from ledger.codec import Meta, encode
-from ledger.commands import CancelTask, Command, ReportProgress, RetryTask, SubmitTask
-from ledger.events import TaskSubmitted
-from ledger.identity import derived_id, is_task_id
+from ledger.commands import CancelTask, Command, ReportProgress, RetryTask
+from ledger.identity import is_task_id
 from ledger.rejections import Rejection, RejectionCode
-from ledger.settings import Settings
 from ledger.store import Position, Store, positions_text
 from ledger.transact import Committed, transact
-
-BATCHES_MAX: Final = 8
-"""Batches in work at once in one process: more would fill the line that single writes wait in."""
-
-BATCH_WAVE: Final = 128
-"""Items of a batch that are submitted together; between waves, others get their turn."""
 
 REPLAYED_HEADER: Final[Header] = (b"idempotent-replayed", b"true")
 CANCELED_MESSAGE: Final = "Task canceled successfully"
@@ -60,12 +49,10 @@ class Canceled(msgspec.Struct, frozen=True):
 class Commands:
     """The writing endpoints; each takes an Exchange and answers it, or raises."""
 
-    def __init__(self, store: Store, settings: Settings, memory: MemoryGuard) -> None:
+    def __init__(self, store: Store, intake: Intake, submissions: Submissions) -> None:
         self._store = store
-        self._intake = Intake(settings)
-        self._queue_max = settings.queue_tasks_max
-        self._memory = memory
-        self._batches = 0
+        self._intake = intake
+        self._submissions = submissions
 
     # -- one ----------------------------------------------------------------------------------
 
@@ -89,14 +76,9 @@ class Commands:
         exchange.parameters()
         key = exchange.text_header("Idempotency-Key")
         body = await exchange.json_body(self._intake.body_bytes_max)
-        if key is None:
-            submission = self._intake.submission(body, "")
-            task_id = str(uuid_utils.uuid7())
-        else:
-            submission = self._intake.submission(body, hashlib.sha256(body).hexdigest())
-            task_id = derived_id(submission.kb_id, key)
-        await self._memory.check(1, len(body))
-        committed = await self._submit(task_id, submission, exchange.meta())
+        submission = self._intake.submission(body, digest_for(key, body))
+        task_id = id_for(key, submission.kb_id)
+        committed = await self._submissions.submit(task_id, submission, len(body), exchange.meta())
         task = committed.task
         headers = [(b"location", b"/api/v1/tasks/" + task.id.encode()), *_marks(committed)]
         status = 201
@@ -105,22 +87,6 @@ class Commands:
             headers.append(REPLAYED_HEADER)
         position = await position_after(self._store, committed)
         await exchange.respond(status, task_json(task, position), headers)
-
-    async def _submit(self, task_id: str, submission: TaskSubmitted, meta: Meta) -> Committed:
-        try:
-            return await transact(
-                self._store,
-                task_id,
-                SubmitTask(submission),
-                meta=meta,
-                known=None,
-                queue_max=self._queue_max,
-                tell_queue_position=True,
-            )
-        except Rejection as rejection:
-            if rejection.code is RejectionCode.IDEMPOTENCY_CONFLICT:
-                raise of_rejection(rejection, {"task_id": task_id}) from None
-            raise
 
     # -- many ---------------------------------------------------------------------------------
 
@@ -144,28 +110,13 @@ class Commands:
         """
         exchange.parameters()
         key = exchange.text_header("Idempotency-Key")
-        if self._batches >= BATCHES_MAX:
-            raise Rejection(
-                RejectionCode.SERVICE_UNAVAILABLE,
-                f"{BATCHES_MAX} batches are in work already; try again",
-            )
-        self._batches += 1
-        try:
-            await self._take_batch(exchange, key)
-        finally:
-            self._batches -= 1
+        with self._submissions.place_for_batch():
+            body = await exchange.json_body(self._intake.batch_body_bytes_max)
+            batch = self._intake.batch(body, digest_for(key, body))
+            committed = await self._submissions.submit_batch(key, batch, len(body), exchange.meta())
+            await self._answer_batch(exchange, committed)
 
-    async def _take_batch(self, exchange: Exchange, key: str | None) -> None:
-        body = await exchange.json_body(self._intake.batch_body_bytes_max)
-        if key is None:
-            submissions = self._intake.batch(body, "")
-            ids = [str(uuid_utils.uuid7()) for _ in submissions]
-        else:
-            submissions = self._intake.batch(body, hashlib.sha256(body).hexdigest())
-            ids = _derived_ids(key, submissions)
-            await self._refuse_clash(ids, submissions)
-        await self._memory.check(len(submissions), len(body))
-        committed = await self._submit_all(ids, submissions, exchange.meta())
+    async def _answer_batch(self, exchange: Exchange, committed: Sequence[Committed]) -> None:
         body = encode(await self._task_list(committed))
         if any(done.position for done in committed):
             await exchange.respond(201, body, last_positions(committed))
@@ -176,41 +127,6 @@ class Commands:
         positions = await asyncio.gather(*(position_after(self._store, done) for done in committed))
         views = [task_view(c.task, at) for c, at in zip(committed, positions, strict=True)]
         return TaskList(views, len(views))
-
-    async def _refuse_clash(self, ids: Sequence[str], submissions: Sequence[TaskSubmitted]) -> None:
-        """A key that was used with another body must create nothing, not even what is new in it."""
-        for start in range(0, len(ids), BATCH_WAVE):
-            wave = slice(start, start + BATCH_WAVE)
-            known = await asyncio.gather(*map(self._store.load, ids[wave]))
-            for task, submission in zip(known, submissions[wave], strict=True):
-                if task is not None and task.submission.body_sha256 != submission.body_sha256:
-                    raise ApiError(
-                        RejectionCode.IDEMPOTENCY_CONFLICT,
-                        "this Idempotency-Key was used for another batch; send a new key, or the "
-                        "same body",
-                        {"task_id": task.id},
-                    )
-
-    async def _submit_all(
-        self, ids: Sequence[str], submissions: Sequence[TaskSubmitted], meta: Meta
-    ) -> list[Committed]:
-        """Every submission of a batch. When one cannot be written, those after its wave are not
-        tried, and the error lists what exists."""
-        committed: list[Committed] = []
-        for start in range(0, len(ids), BATCH_WAVE):
-            wave = slice(start, start + BATCH_WAVE)
-            outcomes = await asyncio.gather(
-                *(
-                    self._submit(i, s, meta)
-                    for i, s in zip(ids[wave], submissions[wave], strict=True)
-                ),
-                return_exceptions=True,
-            )
-            committed += (o for o in outcomes if isinstance(o, Committed))
-            faults = [o for o in outcomes if isinstance(o, BaseException)]
-            if faults:
-                raise _cut_off(faults[0], committed, len(ids))
-        return committed
 
     # -- a task's life ------------------------------------------------------------------------
 
@@ -279,23 +195,8 @@ class Commands:
         await self._answer_task(exchange, committed)
 
     async def _change(self, exchange: Exchange, command: Command) -> Committed:
-        task_id = exchange.task_id
-        if not is_task_id(task_id):
-            raise task_not_found(task_id)
         expected = expected_versions(exchange.list_header(b"if-match"))
-        try:
-            return await transact(
-                self._store,
-                task_id,
-                command,
-                meta=exchange.meta(),
-                tell_queue_position=True,
-                expected_versions=expected,
-            )
-        except Rejection as rejection:
-            if rejection.code is RejectionCode.TASK_NOT_FOUND:
-                raise task_not_found(task_id) from None
-            raise
+        return await change(self._store, exchange.task_id, command, exchange.meta(), expected)
 
     async def _answer_task(self, exchange: Exchange, committed: Committed) -> None:
         position = await position_after(self._store, committed)
@@ -310,18 +211,40 @@ def _marks(committed: Committed) -> list[Header]:
     return marks
 
 
-def _derived_ids(key: str, submissions: Sequence[TaskSubmitted]) -> list[str]:
-    """The ids that a key gives a batch. Counted within each kb_id, as a key is: wherever the first
-    item of a kb_id stands, it meets itself again."""
-    seen: Counter[str] = Counter()
-    ids: list[str] = []
-    for submission in submissions:
-        ids.append(derived_id(submission.kb_id, key, seen[submission.kb_id]))
-        seen[submission.kb_id] += 1
-    return ids
+async def change(
+    store: Store,
+    task_id: str,
+    command: Command,
+    meta: Meta,
+    expected_versions: Collection[int] | None,
+) -> Committed:
+    """Make a caller's command happen to a task that should be there.
+
+    Raises ApiError (TASK_NOT_FOUND), and Rejection.
+    """
+    if not is_task_id(task_id):
+        raise task_not_found(task_id)
+    try:
+        return await transact(
+            store,
+            task_id,
+            command,
+            meta=meta,
+            tell_queue_position=True,
+            expected_versions=expected_versions,
+        )
+    except Rejection as rejection:
+        if rejection.code is RejectionCode.TASK_NOT_FOUND:
+            raise task_not_found(task_id) from None
+        raise
 
 
 def last_positions(committed: Sequence[Committed]) -> list[Header]:
+    """The header that tells the last writes."""
+    return [(b"ledger-position", last_positions_text(committed).encode())]
+
+
+def last_positions_text(committed: Sequence[Committed]) -> str:
     """The last write of each partition; positions of different ones cannot be compared."""
     last: dict[int, Position] = {}
     for done in committed:
@@ -330,13 +253,4 @@ def last_positions(committed: Sequence[Committed]) -> list[Header]:
             known = last.get(position.partition)
             if known is None or position.order > known.order:
                 last[position.partition] = position
-    return [(b"ledger-position", positions_text(last.values()).encode())]
-
-
-def _cut_off(fault: BaseException, committed: Sequence[Committed], count: int) -> BaseException:
-    """The error of a batch that was written in part."""
-    if not isinstance(fault, Rejection | ApiError):
-        return fault
-    exists = [done.task.id for done in committed]
-    details = {"created": len(exists), "submitted": count, "task_ids": exists}
-    return of_rejection(fault, details)
+    return positions_text(last.values())

@@ -135,7 +135,7 @@ async def test_more_requests_than_the_bound_are_refused(
 async def test_more_batches_than_the_bound_are_refused(
     api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("api.commands.BATCHES_MAX", 0)
+    monkeypatch.setattr("api.submissions.BATCHES_MAX", 0)
 
     assert_shape(await api.post(BATCH, json=[body()]), 503, "SERVICE_UNAVAILABLE")
 
