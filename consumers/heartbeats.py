@@ -9,6 +9,7 @@ import structlog
 from consumers.attempt import Attempt, StopReason
 from consumers.pauses import Pauses
 from consumers.presence import Presence
+from ledger.codec import Undecodable
 from ledger.store import Store
 from ledger.task import Status
 
@@ -80,8 +81,7 @@ class Heartbeats:
 
     async def _tell_fenced(self, lost: list[Attempt], silent_s: float) -> None:
         """Say what became of tasks while nothing was heard of this worker."""
-        now = await asyncio.gather(*(self._store.load(attempt.task_id) for attempt in lost))
-        canceled = [task is not None and task.status is Status.CANCELED for task in now]
+        canceled = await asyncio.gather(*map(self._was_canceled, lost))
         log.warning(
             "worker_fenced",
             worker_id=self._worker_id,
@@ -96,3 +96,12 @@ class Heartbeats:
                 task_id=attempt.task_id,
                 attempt=attempt.number,
             )
+
+    async def _was_canceled(self, attempt: Attempt) -> bool:
+        try:
+            task = await self._store.load(attempt.task_id)
+        except Undecodable as error:
+            # Damaged meanwhile: the worker's other tasks have no part in that.
+            log.error("task_unreadable", task_id=attempt.task_id, reason=str(error))
+            return False
+        return task is not None and task.status is Status.CANCELED

@@ -113,13 +113,14 @@ class Scheduler:
         return min(overdue.next_in_ms / 1000 + 0.001, self._sweep_interval_s)
 
     async def _try(self, task_id: str, step: Coroutine[Any, Any, None]) -> None:
-        """A task that is not there, or cannot be read, is told once, and stops no others."""
+        """A task that is not there, or that cannot be read or moved, is told once, and stops no
+        others."""
         try:
             if is_task_id(task_id):
                 await step
                 return self._grace.answered()
             fault = "not the id of a task"
-        except Undecodable as error:
+        except (ForeignKey, Undecodable) as error:
             fault = str(error)
         except Rejection as rejection:
             if rejection.code is not RejectionCode.TASK_NOT_FOUND:

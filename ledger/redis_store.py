@@ -30,6 +30,7 @@ from ledger.script_format import (
     read_outcome,
     read_recorded,
     read_report,
+    read_score,
     read_task,
 )
 from ledger.store import (
@@ -220,12 +221,16 @@ class RedisStore(RedisQueues, RedisSystem):
 
     async def _find_commit(self, item: EncodedAppend, conflict: Conflict) -> Outcome:
         """Tell a real conflict from our own append whose reply was lost and which was built on."""
-        for recorded in await self.history(item.subject):
-            if (
-                recorded.version == item.version
-                and decode_meta(recorded.meta).commit == item.commit
-            ):
-                return Written(recorded.position)
+        try:
+            for recorded in await self.history(item.subject):
+                if (
+                    recorded.version == item.version
+                    and decode_meta(recorded.meta).commit == item.commit
+                ):
+                    return Written(recorded.position)
+        except Undecodable as error:
+            # The others of its batch were answered, and must hear of it.
+            log.error("history_unreadable", subject=item.subject, reason=str(error))
         return conflict
 
     # -- reads --------------------------------------------------------------------------------
@@ -349,7 +354,7 @@ class RedisStore(RedisQueues, RedisSystem):
         known: list[WorkerSeen] = []
         for stored, heartbeat in zip(flat[::2], flat[1::2], strict=True):
             try:
-                known.append(seen(read_report(stored), int(heartbeat), now))
+                known.append(seen(read_report(stored), read_score(heartbeat), now))
             except Undecodable as error:
                 log.warning("worker_unreadable", reason=str(error))
         return in_order(known)

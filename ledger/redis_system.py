@@ -12,7 +12,9 @@ from ledger.script_format import (
     changed_limit_fields,
     limit_fields,
     read_limits,
+    read_number,
     read_system,
+    read_system_version,
 )
 from ledger.system.events import LimitScope
 from ledger.system.state import System
@@ -32,7 +34,7 @@ class RedisSystem(LedgerCalls):
     async def system_version(self) -> int:
         key = self._keys[0].task(SYSTEM)
         version = await of_ours((key,), self._caller.command("HGET", key, "version"))
-        return int(version or 0)
+        return read_system_version(version)
 
     async def spread_limits(self, system: System, before: System | None = None) -> None:
         # One field, mostly, where all of them may be ten thousand.
@@ -49,7 +51,7 @@ class RedisSystem(LedgerCalls):
         step: tuple[int, Mapping[str, int | str]] | None,
     ) -> None:
         asking = self._caller.command("HGET", names.limits, "version")
-        held = int(await of_ours((names.limits,), asking) or 0)
+        held = read_number(await of_ours((names.limits,), asking))
         if held >= system.state.limits_version:
             return
         if step is not None and step[0] == held:
@@ -77,4 +79,4 @@ class RedisSystem(LedgerCalls):
         counts = await asyncio.gather(
             *(self._caller.command("HMGET", p.admitted, *fields) for p in asked)
         )
-        return [sum(max(0, int(n or 0)) for n in counted) for counted in zip(*counts, strict=True)]
+        return [sum(map(read_number, counted)) for counted in zip(*counts, strict=True)]

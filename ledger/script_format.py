@@ -149,9 +149,20 @@ def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | Non
 def read_system(version: bytes | None, state: bytes | None) -> System:
     if version is None:
         return INITIAL
+    return decode_system(read_system_version(version), state or b"")
+
+
+def read_system_version(version: bytes | None) -> int:
+    if version is None:
+        return 0
     if not version.isdigit():
         raise Undecodable(f"the snapshot of the system has no version, but {version[:40]!r}")
-    return decode_system(int(version), state or b"")
+    return int(version)
+
+
+def read_number(stored: bytes | None) -> int:
+    """A count or a version; 0 for what is none, as the scripts take it."""
+    return int(stored) if stored is not None and stored.isdigit() else 0
 
 
 def limit_fields(system: System, partitions: int) -> dict[str, int]:
@@ -175,7 +186,7 @@ def read_limits(flat: list[bytes]) -> dict[tuple[LimitScope, str], int]:
     held: dict[tuple[LimitScope, str], int] = {}
     for field, value in _fields(flat).items():
         scope, colon, name = field.decode(errors="replace").partition(":")
-        if colon and scope in _SCOPES:
+        if colon and scope in _SCOPES and value.isdigit():
             held[LimitScope(scope), name] = int(value)
     return held
 
@@ -191,6 +202,14 @@ def read_report(stored: bytes) -> WorkerReport:
         return _decode_report(stored)
     except ValueError as error:
         raise Undecodable(f"what a worker said of itself cannot be read: {error}") from error
+
+
+def read_score(stored: bytes) -> int:
+    """A time (ms) that a sorted set goes by."""
+    try:
+        return int(float(stored))
+    except (ValueError, OverflowError) as error:
+        raise Undecodable(f"{stored[:40]!r} is no time") from error
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

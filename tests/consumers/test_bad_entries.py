@@ -1,5 +1,6 @@
 """What no worker can serve: set aside with its reason, told once, and in nobody's way."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from uuid_utils import uuid7
 from consumers import Context
 from ledger.commands import StartTask
 from ledger.events import Priority
+from ledger.identity import SYSTEM
 from ledger.keys import GROUP, PartitionKeys
 from ledger.placement import Queue
 from ledger.redis_connection import send
@@ -19,6 +21,7 @@ from tests.consumers.working import (
     handles,
     kinds,
     scheduling,
+    signal,
     submit,
     until,
     working,
@@ -142,3 +145,51 @@ async def test_bad_members_of_the_due_and_lease_sets_do_not_stop_the_scheduler(
     assert await kinds(store, scheduled) == ["TaskSubmitted", "TaskReleased"]
     told = [record["task_id"] for record in logged.of("overdue_task_unservable")]
     assert sorted(told) == sorted({GONE, "", "garbage", "\ufffd", unreadable})
+
+
+async def test_a_due_task_that_cannot_be_moved_does_not_stop_the_scheduler(
+    store: RedisStore, logged: Logged
+) -> None:
+    due: dict[str, Any] = {"schedule_for": store.now_ms()}
+    stuck = await submit(store, priority=Priority.LOW, **due)
+    await command(store, "SET", KEYS.ready(Queue("work", Priority.LOW)), "not ours")
+    async with scheduling(store):
+        await until(
+            store, await submit(store, **due), lambda task: task.state.waiting_until is None
+        )
+        told = await logged.comes("overdue_task_unservable")
+
+    assert told["task_id"] == stuck
+    assert "ready:work:low" in told["reason"]
+
+
+async def test_a_worker_that_lost_a_task_which_cannot_be_read_goes_on(
+    store: RedisStore, logged: Logged
+) -> None:
+    started = asyncio.Event()
+
+    async def wait(context: Context, _: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with working(store, handles("wait", wait), handles("work", well), lease_ms=1):
+        lost = await submit(store, "wait")
+        await signal(started)
+        await command(store, "HSET", KEYS.task(lost), "state", "garbage")
+        await command(store, "ZREM", KEYS.leases, f"{lost}:1")
+        told = await logged.comes("task_unreadable")
+        await logged.comes("attempt_fenced")
+        await until(store, await submit(store), Status.COMPLETED)
+
+    assert told["task_id"] == lost
+
+
+async def test_a_state_of_the_system_that_cannot_be_read_stops_nobody(
+    store: RedisStore, logged: Logged
+) -> None:
+    await command(store, "HSET", KEYS.task(SYSTEM), "version", "seven")
+    async with scheduling(store), working(store, handles("work", well)):
+        await logged.comes("pauses_unreadable")
+        await logged.comes("upkeep_failed")
+        due = await submit(store, schedule_for=store.now_ms())
+        await until(store, due, Status.COMPLETED)

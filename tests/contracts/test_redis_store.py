@@ -9,7 +9,7 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.exceptions import ResponseError
 
-from ledger.codec import Meta
+from ledger.codec import Meta, encode
 from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
@@ -155,6 +155,8 @@ async def test_what_no_worker_said_hides_no_worker(store: RedisStore):
     await store.announce(a_report())
     await raw(store).zadd(HEARTBEATS, {"garbage": store.now_ms(), "silent": store.now_ms()})
     await raw(store).hset(WORKERS, "garbage", b'{"id":"\xff')
+    await raw(store).zadd(HEARTBEATS, {"of no time": float("inf")})
+    await raw(store).hset(WORKERS, "of no time", encode(a_report("of no time")))
 
     assert [w.report.id for w in await store.workers()] == ["w1"]
 

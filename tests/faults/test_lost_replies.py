@@ -8,10 +8,12 @@ import pytest
 from ledger.codec import Meta
 from ledger.commands import CancelTask, CompleteTask, ReportProgress, SubmitTask
 from ledger.events import Priority
+from ledger.keys import PartitionKeys
 from ledger.placement import Queue
+from ledger.redis_connection import send as send_command
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection, RejectionCode
-from ledger.store import Written
+from ledger.store import Conflict, Written
 from ledger.task import Status
 from ledger.transact import transact
 from tests.contracts.store import (
@@ -143,6 +145,28 @@ async def test_a_conflict_after_a_lost_reply_is_still_a_conflict(
     assert isinstance(refused, Rejection)
     assert refused.code is RejectionCode.TASK_NOT_CANCELABLE
     assert [r.type for r in await store.history(task.id)][2:] == ["TaskCompleted"]
+
+
+async def test_a_history_that_cannot_be_read_spoils_no_other_answer(
+    store: RedisStore, other: RedisStore, proxy: Proxy
+):
+    spoiled, well = new_id(), new_id()
+    keys = PartitionKeys(0)
+
+    async def somebody_writes_rubbish() -> None:
+        entry = await send_command(other.client, ("XADD", keys.events, "*", "rub", "bish"))
+        fields = ("version", 9, "commit", "another", "last", entry)
+        await send_command(other.client, ("HSET", keys.task(spoiled), *fields))
+
+    proxy.cut_reply(A_SCRIPT, meanwhile=somebody_writes_rubbish)
+
+    unknown, written = await asyncio.gather(
+        *(append(store, task_id, None, SubmitTask(a_submission())) for task_id in (spoiled, well))
+    )
+
+    assert unknown == Conflict(9)
+    [recorded] = await store.history(well)
+    assert written == Written(recorded.position)
 
 
 async def test_a_claim_whose_reply_is_lost_is_handed_out_again(store: RedisStore, proxy: Proxy):
