@@ -1,8 +1,9 @@
 """Releases tasks whose time has come: scheduled ones, and those that wait for another attempt.
 
 Attempts of lost workers are found by the same look at the clock, and handed to `reaper`. Now and
-then it records the workers themselves as lost, and brings the limits to every partition where an
-API process did not get so far. Any number of schedulers may run: versions let one of them win.
+then it records the workers themselves as lost, brings the limits to every partition where an API
+process did not get so far, and sees that the counts which these go by are right. Any number of
+schedulers may run: versions let one of them win.
 """
 
 import asyncio
@@ -40,6 +41,9 @@ BEAT_S: Final = 1.0
 UPKEEP_S: Final = 1.0
 """Between looks at workers and limits."""
 
+RECOUNT_EVERY_S: Final = 10.0
+"""Between looks at the counts that limits go by, which are nearly always right."""
+
 META: Final = Meta(actor="scheduler")
 
 
@@ -62,7 +66,7 @@ class Scheduler:
         self._grace = Grace(gap_s=self._sweep_interval_s + beat_s, grace_s=outage_grace_s)
         self._losses = Losses(store, META, self._grace)
         self._system = INITIAL
-        self._upkeep_at = float("-inf")
+        self._upkeep_at = self._recount_at = float("-inf")
         self._upkeep_failing = False
         self.service = Service("scheduler", self.step)
 
@@ -87,12 +91,24 @@ class Scheduler:
             await self._store.spread_limits(self._system)
             self._grace.answered()
             await self._losses.look()
+            await self._recount(now_s)
             self._upkeep_failing = False
         except (ForeignKey, Undecodable) as error:
             # Tasks go before this: what is due is released all the same.
             if not self._upkeep_failing:
                 log.error("upkeep_failed", reason=str(error))
             self._upkeep_failing = True
+
+    async def _recount(self, now_s: float) -> None:
+        """See that the counts which limits go by are right: the ledger may be older than limits, or
+        may have been damaged."""
+        if now_s < self._recount_at:
+            return
+        self._recount_at = now_s + RECOUNT_EVERY_S
+        for partition in range(self._store.partitions):
+            names = await self._store.recount(partition)
+            if names:
+                log.warning("admitted_recounted", partition=partition, names=names)
 
     async def _sweep(self, partition: int) -> float:
         # What cannot be served comes up each time, and must not crowd out the rest.

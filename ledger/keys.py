@@ -11,7 +11,8 @@ on Redis Cluster too.
     {ledgerq:p}:due                       zset     <id> by the time (ms) it is released at
     {ledgerq:p}:leases                    zset     <id>:<attempt> by the time (ms) it expires at
     {ledgerq:p}:counters                  hash     used:<type>:<priority>: there is such a queue;
-                                                   turn:…, held: whose turn it is in its backlog
+                                                   turn:…, held: whose turn it is in its backlog;
+                                                   recounts: how often `admitted` was put right
     {ledgerq:p}:admitted                  hash     type:<type>, kb:<kb_id>: how many are in a ready
                                                    stream or running
     {ledgerq:p}:limits                    hash     the same fields: how many may be; and version

@@ -31,15 +31,6 @@ for first = 1, #set, arguments_max do
   call('HSET', limits, unpack(set, first, math.min(first + arguments_max - 1, #set)))
 end
 
-find_idle(priorities)
-for _, entry in ipairs(idle.all or {}) do
-  if room(type_of(entry.queue)) < 0 or room('kb:' .. entry.kb) < 0 then
-    take_back(entry.queue, entry.id, entry.task, entry.kb)
-  end
-end
-local queues = known_queues(priorities)
-for i = #queues, 1, -1 do
-  top_up(queues[i].name)
-end
+keep_limits(priorities)
 settle()
 return 1

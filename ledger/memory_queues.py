@@ -180,6 +180,24 @@ class WaitingLines:
     def change_limits(self, limits: dict[str, int]) -> None:
         """What is more than they let, and nobody has taken, goes back; what they let moves up."""
         self.limits = limits
+        self._keep_limits()
+
+    def recount(self, running: Sequence[tuple[str, str]]) -> int:
+        """Count anew who is admitted; `running`: (type, kb_id). Returns how many counts change."""
+        counted = [(queue.task_type, e.kb_id) for queue, e in self._in_line()] + list(running)
+        found = Counter(f"type:{kind}" for kind, _ in counted)
+        found.update(f"kb:{kb_id}" for _, kb_id in counted)
+        names = found.keys() | self.admitted.keys()
+        changed = sum(found[name] != self.admitted[name] for name in names)
+        if changed:
+            self.admitted = found
+            self._keep_limits()
+        return changed
+
+    def _in_line(self) -> Iterable[tuple[Queue, ReadyEntry]]:
+        return ((queue, e) for queue, line in self.lines.items() for e in line.ready.values())
+
+    def _keep_limits(self) -> None:
         for queue, name in self._idle(self.lines):
             of_type, of_kb = f"type:{queue.task_type}", f"kb:{self.line(queue).ready[name].kb_id}"
             if max(self._excess(of_type), self._excess(of_kb)) > 1:

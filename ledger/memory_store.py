@@ -334,6 +334,12 @@ class MemoryStore:
         fields = [f"{scope.value}:{name}" for name in names]
         return [sum(p.queues.admitted[field] for p in asked) for field in fields]
 
+    async def recount(self, partition: int) -> int:
+        contents = self.contents[partition]
+        running = [await self.load(task_id) for task_id, _ in contents.leases]
+        owners = [(t.submission.task_type, t.submission.kb_id) for t in running if t is not None]
+        return contents.queues.recount(owners)
+
     async def overdue(self, partition: int, count: int) -> Overdue:
         contents, now = self.contents[partition], self._now_ms()
         due = sorted((at, task_id) for task_id, at in contents.due.items())

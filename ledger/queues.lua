@@ -86,7 +86,13 @@ end
 -- Writes down what was admitted, what has left and what was held; done once, at the end of a script.
 local function settle()
   for name, by in pairs(admitted_by) do
-    if by ~= 0 and call('HINCRBY', admitted, name, by) <= 0 then
+    local count = by ~= 0 and pcall_redis('HINCRBY', admitted, name, by)
+    if type(count) == 'table' then
+      -- What stands there is no number: counting begins anew.
+      call('HSET', admitted, name, by)
+      count = by
+    end
+    if count and count <= 0 then
       call('HDEL', admitted, name)
     end
   end
@@ -412,5 +418,19 @@ local function offer_place(kb, freed_by, priorities)
         and untaken(queue.name, call('XLEN', ready_of(queue.name))) < staged_max then
       move_to_stage(queue.name, owner, first)
     end
+  end
+end
+
+-- What stands in line beyond a limit, and nobody has taken, goes back; what limits let moves up.
+local function keep_limits(priorities)
+  find_idle(priorities)
+  for _, entry in ipairs(idle.all or {}) do
+    if room(type_of(entry.queue)) < 0 or room('kb:' .. entry.kb) < 0 then
+      take_back(entry.queue, entry.id, entry.task, entry.kb)
+    end
+  end
+  local queues = known_queues(priorities)
+  for i = #queues, 1, -1 do
+    top_up(queues[i].name)
   end
 end

@@ -18,6 +18,7 @@ from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
 from ledger.redis_connection import Script, connect, connections_made
 from ledger.redis_queues import RedisQueues
+from ledger.redis_recount import LOAD, RedisRecount
 from ledger.redis_system import RedisSystem
 from ledger.script_format import (
     PRIORITIES,
@@ -68,7 +69,6 @@ class LedgerMismatch(Exception):
 
 
 APPEND = Script("append", after=("queues", "positions"))
-LOAD = Script("load")
 HISTORY = Script("history")
 RENEW = Script("renew")
 DUE = Script("due")
@@ -78,7 +78,7 @@ WORKERS = Script("workers")
 WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
 
 
-class RedisStore(RedisQueues, RedisSystem):
+class RedisStore(RedisQueues, RedisSystem, RedisRecount):
     """The Store on a server. Made with `open`, ended with `close`. Over a client that is there
     already, make it with the constructor, then `prepare` it."""
 

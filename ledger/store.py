@@ -286,6 +286,11 @@ class Store(Protocol):
         that are next to be taken; in one partition, or in all of them together."""
         ...
 
+    async def recount(self, partition: int) -> int:
+        """Count anew what counts against limits, where a partition's counts do not add up, and let
+        what stands in line follow. Returns how many counts were put right."""
+        ...
+
     async def is_held(self, task: Task) -> bool:
         """Whether the task waits in a backlog: it is not among those next to be taken."""
         ...

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from consumers import Context
 from ledger.codec import Meta
 from ledger.events import Priority
+from ledger.keys import PartitionKeys
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.store import Store
 from ledger.system.commands import PauseQueue, RemoveLimit, SetLimit
@@ -264,3 +265,19 @@ async def test_what_was_delivered_of_a_paused_type_keeps_no_place(store: RedisSt
         await submitted(store, 1, kb_id="small")
         [wanted] = await submitted(store, 1, "other", kb_id="small")
         await until(store, wanted, Status.COMPLETED)
+
+
+@pytest.mark.parametrize("count", ["7", "garbage"])
+async def test_counts_that_were_damaged_are_put_right(store: RedisStore, count: str) -> None:
+    """One too high keeps places that nobody has: without this, nothing would ever run again."""
+    gauge = Gauge()
+    await limit(store, TYPE, "work", 2)
+    await cast("Any", store.client).hset(PartitionKeys(0).admitted, "type:work", count)
+    tasks = [await submit(store, payload={"type": "work"}) for _ in range(6)]
+    gauge.gate.set()
+    async with working(store, handles("work", gauge.work)), scheduling(store):
+        for task_id in tasks:
+            await until(store, task_id, Status.COMPLETED)
+
+    assert gauge.most["work"] <= 2
+    assert await store.admitted(TYPE, ["work"]) == [0]

@@ -201,6 +201,22 @@ class QueuesSideBySide(RuleBasedStateMachine):
             done = self.run(transact_system(store, command, Meta()))
             self.run(store.spread_limits(done.system, done.before))
 
+    @rule(data=st.data(), stored=st.sampled_from(["", "1", "7", "-2", "garbage"]))
+    def damage_a_count(self, data: st.DataObject, stored: str) -> None:
+        """Put right, it is as if nothing had happened; but for what moved up or back meanwhile."""
+        names = [f"type:{t}" for t in TYPES] + [f"kb:{kb_id}" for kb_id in KB_IDS]
+        name = data.draw(st.sampled_from(names))
+        self.lines.admitted.pop(name, None)
+        if stored.isdigit():
+            self.lines.admitted[name] = int(stored)
+        client: Any = self.store.client
+        damage = (
+            client.hset(KEYS.admitted, name, stored) if stored else client.hdel(KEYS.admitted, name)
+        )
+        self.run(damage)
+        for store in (self.model, self.store):
+            self.run(store.recount(0))
+
     # -- what always holds --------------------------------------------------------------------
 
     @invariant()

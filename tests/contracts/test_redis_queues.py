@@ -1,5 +1,6 @@
 """What only shows on a server: what scripts cost with many kb_ids, and keys of another kind."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -128,3 +129,83 @@ async def test_a_limited_type_gives_its_places_to_its_most_urgent_tasks(store: R
     claimed = await claim(store, 2)
 
     assert claimed == [urgent, waiting[0]]
+
+
+async def test_a_ledger_from_before_limits_is_counted(store: RedisStore):
+    running = await start(store, await submit(store, kb_id="a"))
+    in_line = await submit(store, kb_id="b")
+    await submit(store, kb_id="b")
+    await submit(store, kb_id="b")
+    [(entry, _)] = await raw(store).xrange(KEYS.ready(NORMAL), count=1)
+    await raw(store).xdel(KEYS.ready(NORMAL), entry)
+    older = await raw(store).xadd(KEYS.ready(NORMAL), {"task": in_line.id})
+    await raw(store).hset(KEYS.task(in_line.id), "place", f"ready:{older.decode()}:1")
+    await raw(store).delete(KEYS.admitted)
+
+    changed = await store.recount(0)
+
+    assert changed == 3
+    assert await admitted(store) == {
+        b"type:document_processing": b"3",
+        b"kb:a": b"1",
+        b"kb:b": b"2",
+    }
+    assert await store.recount(0) == 0
+    for task in (running, in_line):
+        await send(store, task, CancelTask())
+    assert set((await admitted(store)).values()) == {b"2"}
+
+
+async def test_of_two_who_count_at_once_one_puts_it_right(store: RedisStore):
+    await start(store, await submit(store, kb_id="a"))
+    await raw(store).hset(KEYS.admitted, "kb:a", 5)
+
+    changed = await asyncio.gather(*(store.recount(0) for _ in range(4)))
+
+    assert sorted(changed) == [0, 0, 0, 1]
+    assert (await admitted(store))[b"kb:a"] == b"1"
+
+
+async def test_what_moves_during_a_recount_is_counted(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    running = await start(store, await submit(store, kb_id="a"))
+    look = store._owners  # pyright: ignore[reportPrivateUsage]
+
+    async def look_slowly(*arguments: Any) -> Any:
+        found = await look(*arguments)
+        await submit(store, kb_id="a")
+        await send(store, running, CancelTask())
+        await submit(store, kb_id="b")
+        return found
+
+    monkeypatch.setattr(store, "_owners", look_slowly)
+    await raw(store).hset(KEYS.admitted, "kb:a", 9)
+
+    await store.recount(0)
+
+    assert await admitted(store) == {
+        b"type:document_processing": b"2",
+        b"kb:a": b"1",
+        b"kb:b": b"1",
+    }
+
+
+async def test_a_count_that_is_no_number_begins_anew(store: RedisStore):
+    await raw(store).hset(KEYS.admitted, "type:document_processing", "garbage")
+
+    await submit(store)
+
+    assert (await admitted(store))[b"type:document_processing"] == b"1"
+
+
+async def test_a_running_task_that_cannot_be_read_counts_for_nothing(store: RedisStore):
+    spoiled = await start(store, await submit(store, kb_id="a"))
+    await start(store, await submit(store, kb_id="b"))
+    await raw(store).hset(KEYS.task(spoiled.id), "submission", "garbage")
+    await raw(store).delete(KEYS.admitted)
+
+    await store.recount(0)
+
+    assert await admitted(store) == {b"type:document_processing": b"1", b"kb:b": b"1"}
+    assert await store.recount(0) == 0
