@@ -6,6 +6,7 @@ value goes on with a comma or a backslash, or ends.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 _VALUE: Final = re.compile(r"(?:^|,)((?:\\[\\,]|[^,])*)")
@@ -15,3 +16,8 @@ _ESCAPED: Final = re.compile(r"\\([\\,])")
 def values_of(text: str) -> list[str]:
     """The values, at least one."""
     return [_ESCAPED.sub(r"\1", value) for value in _VALUE.findall(text)]
+
+
+def text_of(values: Iterable[str]) -> str:
+    """The text that `values_of` makes the values of."""
+    return ",".join(value.replace("\\", "\\\\").replace(",", "\\,") for value in values)

@@ -1,18 +1,14 @@
 """What the exceptions of a handler mean for its task: another attempt, a later one, or none."""
 
-import re
 import time
 from collections.abc import Iterator
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 import msgspec
 
 from ledger.events import ErrorKind
+from ledger.retry_after import retry_after_s
 from ledger.retry_policy import DELAY_MS_MAX
-
-_DELAY_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class PermanentError(Exception):
@@ -31,7 +27,8 @@ class RetryLater(Exception):
     def __init__(self, seconds: float | str, message: str = "") -> None:
         """Raises TypeError for what is neither number nor text, ValueError for NaN."""
         if isinstance(seconds, str):
-            seconds = _seconds_of(seconds)
+            # It must not fail the task for good that nobody can read it.
+            seconds = retry_after_s(seconds, time.time())
         if not isinstance(seconds, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"RetryLater: seconds must be a number or a text, got {seconds!r}")
         if seconds != seconds:
@@ -94,21 +91,6 @@ class Classification(msgspec.Struct, frozen=True):
         if each in self.retryable:
             return ErrorKind.RETRYABLE
         return _DEFAULTS.get(each)
-
-
-def _seconds_of(text: str) -> float:
-    """How long a `Retry-After` asks to wait (RFC 9110, 10.2.3), by the clock of this machine where
-    it is a date. An unreadable one must not fail the task for good: it says "later" all the same.
-    """
-    text = text.strip()
-    if _DELAY_SECONDS.fullmatch(text):
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-        # The forms of old do not tell their zone, which is UTC.
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return 0
 
 
 def classify(permanent: Any, retryable: Any) -> Classification:

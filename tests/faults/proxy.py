@@ -28,6 +28,7 @@ class Proxy:
         self.struck = asyncio.Event()
         self.refused = asyncio.Event()
         self._server_url = server_url
+        self._is_redis = not server_url.startswith("http:")
         self._silent = False
         self._told: bytes | None = None
         self._delay_s = 0.0
@@ -149,12 +150,7 @@ class Proxy:
         while data := await reader.read(CHUNK_BYTES):
             if self._is_dead(dead):
                 continue
-            commands.feed(data)
-            count = 0
-            while commands.gets() is not False:
-                count += 1
-            if self._told is not None:
-                to_client.write(b"-%b\r\n" % self._told * count)
+            if self._is_redis and self._tells(commands, data, to_client):
                 continue
             if self._request_marker is not None and self._request_marker in data:
                 self._request_marker = None
@@ -163,6 +159,19 @@ class Proxy:
                 self._reply_marker = None
                 doomed.set()
             await self._pass_on(writer, data)
+
+    def _tells(
+        self, commands: hiredis.Reader, data: bytes, to_client: asyncio.StreamWriter
+    ) -> bool:
+        """Answer each command in the data, if that is what is wanted."""
+        commands.feed(data)
+        count = 0
+        while commands.gets() is not False:
+            count += 1
+        if self._told is None:
+            return False
+        to_client.write(b"-%b\r\n" % self._told * count)
+        return True
 
     async def _replies(
         self,
@@ -210,10 +219,13 @@ async def run_proxy(server_url: str) -> AsyncGenerator[Proxy]:
 
 @contextlib.asynccontextmanager
 async def run_tcp_proxy(server_url: str) -> AsyncGenerator[Proxy]:
-    """The same on a free port of the loopback interface."""
+    """The same on a free port of the loopback interface. A server that speaks HTTP (http://)
+    will do too, but for `tell`."""
     proxy = Proxy("", server_url)
     server = await asyncio.start_server(proxy.link, "127.0.0.1", 0)
-    proxy.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    port = server.sockets[0].getsockname()[1]
+    is_http = server_url.startswith("http:")
+    proxy.url = f"http://127.0.0.1:{port}" if is_http else f"redis://127.0.0.1:{port}/0"
     async with _serving(proxy, server):
         yield proxy
 

@@ -1,0 +1,270 @@
+"""The client for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Self, Unpack
+
+import httpx2
+
+from api.client import feed
+from api.client.answers import (
+    Canceled,
+    History,
+    QueueInfo,
+    SystemStats,
+    Task,
+    TaskPage,
+    TaskStats,
+    Update,
+)
+from api.client.calls import Call, NoAnswer, Pause, Reply, Told
+from api.client.core import LONG_POLL_S, Core, Flow, Result, StatsFilter, TaskOrder, Tasks, query_of
+from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
+from api.client.retries import Retries
+from api.client.submission import Options, Submission
+from api.client.wire import CONNECT_TIMEOUT_S, TIMEOUT_S, Where, reply_of, url_of
+
+
+class AsyncClient:
+    """A ledgerq service. For one event loop; close it, or use it as a context manager.
+
+    Every method raises LedgerqError, of which there are classes for what callers often catch. Calls
+    are made again, within `retries`, where that is safe and may help.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        long_poll_s: float = LONG_POLL_S,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url` is LEDGERQ_URL of the environment, else http://127.0.0.1:8084, where it is not
+        given. `headers` go with every request: `X-Actor` says in the history who it was."""
+        self._where = Where(url_of(url), timeout_s, connect_timeout_s)
+        self._core = Core(retries, headers, long_poll_s)
+        self._http = httpx2.AsyncClient(**self._where.options, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._where.url
+
+    # -- hand over ----------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        task_type: str,
+        kb_id: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Task:
+        """Hand over a task. Sent again, when the answer is lost, under the same key: one is made
+        for the call unless it is given, to make the same task from several calls."""
+        submission = Submission(task_type, kb_id, payload or {}, **options)
+        return await self._do(self._core.submit(submission, idempotency_key))
+
+    async def submit_many(
+        self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
+    ) -> Tasks:
+        """Hand over many. Up to a thousand are one request, all or none of them; more are several,
+        and an error says in `submitted` which went before. The same call with the same key then
+        goes on from there."""
+        return await self._do(self._core.submit_many(submissions, idempotency_key))
+
+    # -- look ---------------------------------------------------------------------------------
+
+    async def get(
+        self, task_id: str, *, version: int | None = None, as_of: datetime | str | None = None
+    ) -> Task:
+        """A task as it is; or as it was at a version, or at a time (or so long ago: 15m, 7d)."""
+        return await self._do(self._core.get(task_id, version, as_of))
+
+    async def wait(self, task_id: str, timeout_s: float | None = None) -> Task:
+        """The task once it is finished. Raises TaskNotFinished, a TimeoutError, when that is not
+        within `timeout_s`."""
+        return await self._do(self._core.wait(task_id, timeout_s))
+
+    async def history(self, task_id: str) -> History:
+        """All that has happened to a task."""
+        return await self._do(self._core.history(task_id))
+
+    async def list(
+        self, *, page: int | None = None, cursor: str | None = None, **wanted: Unpack[TaskOrder]
+    ) -> TaskPage:
+        """A page of tasks; by its number, or behind the `next_cursor` of another one."""
+        return await self._do(self._core.list(wanted, page, cursor))
+
+    async def iterate(self, **wanted: Unpack[TaskOrder]) -> AsyncGenerator[Task]:
+        """All tasks that match, page by page behind a cursor: whatever comes or leaves meanwhile,
+        in order of `created_at` none is missed or seen twice."""
+        cursor = None
+        while True:
+            page = await self.list(cursor=cursor, **wanted)
+            for task in page:
+                yield task
+            cursor = page.pagination.next_cursor
+            if cursor is None:
+                return
+
+    async def stats(self, **wanted: Unpack[StatsFilter]) -> TaskStats:
+        """How many tasks there are of each kind, and how they fared."""
+        return await self._do(self._core.stats(wanted))
+
+    async def system_stats(self) -> SystemStats:
+        """The workers, how much waits, and the pace."""
+        return await self._do(self._core.system_stats())
+
+    async def queues(
+        self, *, task_type: str | None = None, priority: str | None = None
+    ) -> QueueInfo:
+        """What waits."""
+        return await self._do(self._core.queues(task_type, priority))
+
+    # -- change -------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: str, *, version: int | None = None) -> Canceled:
+        """Cancel a task; `version`: only if it is at this one."""
+        return await self._do(self._core.cancel(task_id, version))
+
+    async def retry(self, task_id: str, *, version: int | None = None) -> Task:
+        """Queue a failed or canceled task again."""
+        return await self._do(self._core.retry(task_id, version))
+
+    async def progress(
+        self,
+        task_id: str,
+        progress: int,
+        message: str | None = None,
+        *,
+        version: int | None = None,
+    ) -> Task:
+        """Report how far a running task is, in percent; without a message the last one stays."""
+        return await self._do(self._core.progress(task_id, progress, message, version))
+
+    # -- follow -------------------------------------------------------------------------------
+
+    def watch(
+        self, *task_ids: str, reconnect_s: float | None = RECONNECT_S
+    ) -> AsyncGenerator[Update]:
+        """Everything that has happened to these tasks (up to 50), and then what happens, as it
+        happens; ends when all of them are finished.
+
+        A broken connection is made again, for `reconnect_s` (None: for ever) at a time; nothing is
+        left out, and nothing told twice.
+        """
+        return self._follow(feed.watch(self._core, task_ids, reconnect_s))
+
+    def follow(
+        self,
+        *,
+        after: str = "now",
+        reconnect_s: float | None = RECONNECT_S,
+        **wanted: Unpack[FeedFilter],
+    ) -> AsyncGenerator[Update]:
+        """Everything that happens and matches, for ever: from now on, from the `beginning`, or
+        after a position. Raises PositionGone when what comes after that is no longer kept."""
+        query = query_of({"after": after, **wanted})
+        return self._follow(feed.follow(feed.Feed(self._core, query, reconnect_s)))
+
+    # -- doing it -----------------------------------------------------------------------------
+
+    async def _do(self, flow: Flow[Result]) -> Result:
+        told: Told = None
+        while True:
+            try:
+                step = flow.send(told)
+            except StopIteration as end:
+                return end.value
+            told = await self._step(step)
+
+    async def _follow(self, stream: Stream[None]) -> AsyncGenerator[Update]:
+        told: Told = None
+        async with aclosing(_Line(self._http, self._where, self._core)) as line:
+            while True:
+                try:
+                    step = stream.send(told)
+                except StopIteration:
+                    return
+                match step:
+                    case Show():
+                        yield step.update
+                        told = None
+                    case Open():
+                        told = await line.open(step.call)
+                    case Read():
+                        told = await line.read()
+                    case _:
+                        told = await self._step(step)
+
+    async def _step(self, step: Call | Pause) -> Reply | NoAnswer | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            response = await self._http.request(**self._where.request(step, self._core.headers))
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return self._where.no_answer(error)
+        return reply_of(response, response.content)
+
+
+class _Line:
+    """A stream that is open, or not."""
+
+    def __init__(self, http: httpx2.AsyncClient, where: Where, core: Core) -> None:
+        self._http = http
+        self._where = where
+        self._core = core
+        self._response: httpx2.Response | None = None
+        self._parts: AsyncIterator[bytes] = _nothing()
+
+    async def open(self, call: Call) -> Reply | NoAnswer:
+        """How the answer begins; all of it when it is an error."""
+        await self.aclose()
+        request = self._where.request(call, self._core.headers, SILENCE_TIMEOUT_S)
+        try:
+            response = await self._http.send(self._http.build_request(**request), stream=True)
+            self._response = response
+            if response.is_success:
+                self._parts = response.aiter_bytes()
+                return reply_of(response, b"")
+            return reply_of(response, await response.aread())
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return self._where.no_answer(error)
+
+    async def read(self) -> bytes | NoAnswer:
+        """The next part; empty at the end."""
+        try:
+            return await anext(self._parts, b"")
+        except httpx2.HTTPError as error:
+            return self._where.no_answer(error)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        if self._response is not None:
+            await self._response.aclose()
+            self._response = None
+            self._parts = _nothing()
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    return
+    yield

@@ -1,0 +1,260 @@
+"""The client for code that may block."""
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from datetime import datetime
+from typing import Any, Self, Unpack
+
+import httpx2
+
+from api.client import feed
+from api.client.answers import (
+    Canceled,
+    History,
+    QueueInfo,
+    SystemStats,
+    Task,
+    TaskPage,
+    TaskStats,
+    Update,
+)
+from api.client.calls import Call, NoAnswer, Pause, Reply, Told
+from api.client.core import LONG_POLL_S, Core, Flow, Result, StatsFilter, TaskOrder, Tasks, query_of
+from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
+from api.client.retries import Retries
+from api.client.submission import Options, Submission
+from api.client.wire import CONNECT_TIMEOUT_S, TIMEOUT_S, Where, reply_of, url_of
+
+
+class Client:
+    """A ledgerq service. Safe to share among threads; close it, or use it as a context manager.
+
+    Every method raises LedgerqError, of which there are classes for what callers often catch. Calls
+    are made again, within `retries`, where that is safe and may help.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        long_poll_s: float = LONG_POLL_S,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """`url` is LEDGERQ_URL of the environment, else http://127.0.0.1:8084, where it is not
+        given. `headers` go with every request: `X-Actor` says in the history who it was."""
+        self._where = Where(url_of(url), timeout_s, connect_timeout_s)
+        self._core = Core(retries, headers, long_poll_s)
+        self._http = httpx2.Client(**self._where.options, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._where.url
+
+    # -- hand over ----------------------------------------------------------------------------
+
+    def submit(
+        self,
+        task_type: str,
+        kb_id: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Task:
+        """Hand over a task. Sent again, when the answer is lost, under the same key: one is made
+        for the call unless it is given, to make the same task from several calls."""
+        submission = Submission(task_type, kb_id, payload or {}, **options)
+        return self._do(self._core.submit(submission, idempotency_key))
+
+    def submit_many(
+        self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
+    ) -> Tasks:
+        """Hand over many. Up to a thousand are one request, all or none of them; more are several,
+        and an error says in `submitted` which went before. The same call with the same key then
+        goes on from there."""
+        return self._do(self._core.submit_many(submissions, idempotency_key))
+
+    # -- look ---------------------------------------------------------------------------------
+
+    def get(
+        self, task_id: str, *, version: int | None = None, as_of: datetime | str | None = None
+    ) -> Task:
+        """A task as it is; or as it was at a version, or at a time (or so long ago: 15m, 7d)."""
+        return self._do(self._core.get(task_id, version, as_of))
+
+    def wait(self, task_id: str, timeout_s: float | None = None) -> Task:
+        """The task once it is finished. Raises TaskNotFinished, a TimeoutError, when that is not
+        within `timeout_s`."""
+        return self._do(self._core.wait(task_id, timeout_s))
+
+    def history(self, task_id: str) -> History:
+        """All that has happened to a task."""
+        return self._do(self._core.history(task_id))
+
+    def list(
+        self, *, page: int | None = None, cursor: str | None = None, **wanted: Unpack[TaskOrder]
+    ) -> TaskPage:
+        """A page of tasks; by its number, or behind the `next_cursor` of another one."""
+        return self._do(self._core.list(wanted, page, cursor))
+
+    def iterate(self, **wanted: Unpack[TaskOrder]) -> Generator[Task]:
+        """All tasks that match, page by page behind a cursor: whatever comes or leaves meanwhile,
+        in order of `created_at` none is missed or seen twice."""
+        cursor = None
+        while True:
+            page = self.list(cursor=cursor, **wanted)
+            yield from page
+            cursor = page.pagination.next_cursor
+            if cursor is None:
+                return
+
+    def stats(self, **wanted: Unpack[StatsFilter]) -> TaskStats:
+        """How many tasks there are of each kind, and how they fared."""
+        return self._do(self._core.stats(wanted))
+
+    def system_stats(self) -> SystemStats:
+        """The workers, how much waits, and the pace."""
+        return self._do(self._core.system_stats())
+
+    def queues(self, *, task_type: str | None = None, priority: str | None = None) -> QueueInfo:
+        """What waits."""
+        return self._do(self._core.queues(task_type, priority))
+
+    # -- change -------------------------------------------------------------------------------
+
+    def cancel(self, task_id: str, *, version: int | None = None) -> Canceled:
+        """Cancel a task; `version`: only if it is at this one."""
+        return self._do(self._core.cancel(task_id, version))
+
+    def retry(self, task_id: str, *, version: int | None = None) -> Task:
+        """Queue a failed or canceled task again."""
+        return self._do(self._core.retry(task_id, version))
+
+    def progress(
+        self,
+        task_id: str,
+        progress: int,
+        message: str | None = None,
+        *,
+        version: int | None = None,
+    ) -> Task:
+        """Report how far a running task is, in percent; without a message the last one stays."""
+        return self._do(self._core.progress(task_id, progress, message, version))
+
+    # -- follow -------------------------------------------------------------------------------
+
+    def watch(self, *task_ids: str, reconnect_s: float | None = RECONNECT_S) -> Generator[Update]:
+        """Everything that has happened to these tasks (up to 50), and then what happens, as it
+        happens; ends when all of them are finished.
+
+        A broken connection is made again, for `reconnect_s` (None: for ever) at a time; nothing is
+        left out, and nothing told twice.
+        """
+        return self._follow(feed.watch(self._core, task_ids, reconnect_s))
+
+    def follow(
+        self,
+        *,
+        after: str = "now",
+        reconnect_s: float | None = RECONNECT_S,
+        **wanted: Unpack[FeedFilter],
+    ) -> Generator[Update]:
+        """Everything that happens and matches, for ever: from now on, from the `beginning`, or
+        after a position. Raises PositionGone when what comes after that is no longer kept."""
+        query = query_of({"after": after, **wanted})
+        return self._follow(feed.follow(feed.Feed(self._core, query, reconnect_s)))
+
+    # -- doing it -----------------------------------------------------------------------------
+
+    def _do(self, flow: Flow[Result]) -> Result:
+        told: Told = None
+        while True:
+            try:
+                step = flow.send(told)
+            except StopIteration as end:
+                return end.value
+            told = self._step(step)
+
+    def _follow(self, stream: Stream[None]) -> Generator[Update]:
+        told: Told = None
+        with closing(_Line(self._http, self._where, self._core)) as line:
+            while True:
+                try:
+                    step = stream.send(told)
+                except StopIteration:
+                    return
+                match step:
+                    case Show():
+                        yield step.update
+                        told = None
+                    case Open():
+                        told = line.open(step.call)
+                    case Read():
+                        told = line.read()
+                    case _:
+                        told = self._step(step)
+
+    def _step(self, step: Call | Pause) -> Reply | NoAnswer | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            response = self._http.request(**self._where.request(step, self._core.headers))
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return self._where.no_answer(error)
+        return reply_of(response, response.content)
+
+
+class _Line:
+    """A stream that is open, or not."""
+
+    def __init__(self, http: httpx2.Client, where: Where, core: Core) -> None:
+        self._http = http
+        self._where = where
+        self._core = core
+        self._response: httpx2.Response | None = None
+        self._parts: Iterator[bytes] = iter(())
+
+    def open(self, call: Call) -> Reply | NoAnswer:
+        """How the answer begins; all of it when it is an error."""
+        self.close()
+        request = self._where.request(call, self._core.headers, SILENCE_TIMEOUT_S)
+        try:
+            response = self._http.send(self._http.build_request(**request), stream=True)
+            self._response = response
+            if response.is_success:
+                self._parts = response.iter_bytes()
+                return reply_of(response, b"")
+            return reply_of(response, response.read())
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return self._where.no_answer(error)
+
+    def read(self) -> bytes | NoAnswer:
+        """The next part; empty at the end."""
+        try:
+            return next(self._parts, b"")
+        except httpx2.HTTPError as error:
+            return self._where.no_answer(error)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+            self._parts = iter(())

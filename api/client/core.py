@@ -1,0 +1,267 @@
+"""What a client does, without doing it: each method is a generator that yields what is to be sent,
+is told what came back, and returns the typed result.
+
+`Client` and `AsyncClient` drive these, each in its own way of waiting; what is sent, what is tried
+again and what an answer means is decided here, once.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypedDict, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from api.client import submission as submissions
+from api.client.answers import (
+    Canceled,
+    History,
+    QueueInfo,
+    SystemStats,
+    Task,
+    TaskList,
+    TaskPage,
+    TaskStats,
+)
+from api.client.calls import Call, NoAnswer, Pause, Reply, Told, decoded, error_of
+from api.client.errors import LedgerqError, TaskNotFinished, TaskNotFound, TaskNotRetryable
+from api.client.positions import Writes
+from api.client.retries import Retries
+from api.client.submission import Submission
+from api.comma_list import text_of
+from ledger.identity import is_task_id
+
+TASKS: Final = "/api/v1/tasks"
+LONG_POLL_S: Final = 60.0
+"""The longest `wait` that a service takes, unless its settings say otherwise."""
+
+Result = TypeVar("Result")
+Texts = str | Sequence[str]
+Tasks = list[Task]
+"""Where a class has a method of the name `list`."""
+
+LISTS: Final = frozenset(
+    ("kb_id", "status", "task_type", "priority", "worker_id", "fingerprint", "task_id")
+)
+"""Parameters that take several values."""
+
+
+Flow = Generator[Call | Pause, Told, Result]
+"""A method: told the outcome of each Call, and None after a Pause."""
+
+
+class TaskFilter(TypedDict, total=False):
+    """Which tasks: those that satisfy all that is given. A sequence names alternatives."""
+
+    kb_id: Texts
+    status: Texts
+    task_type: Texts
+    priority: Texts
+    worker_id: Texts
+    created_after: datetime | str
+    """A time with an offset, or an age such as 90s, 15m, 1h, 7d."""
+    created_before: datetime | str
+    q: str
+    """Stands in the error message."""
+    fingerprint: Texts
+
+
+class TaskOrder(TaskFilter, total=False):
+    """Which tasks, and in which order."""
+
+    sort_by: str
+    sort_order: str
+    """desc or asc."""
+    page_size: int
+
+
+class StatsFilter(TypedDict, total=False):
+    """Which tasks are counted."""
+
+    kb_id: Texts
+    status: Texts
+    task_type: Texts
+    priority: Texts
+    created_after: datetime | str
+
+
+class Core:
+    """The state that calls share: how often they are made, and what was written."""
+
+    def __init__(
+        self,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        long_poll_s: float = LONG_POLL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`headers` go with every request."""
+        self.retries = retries or Retries()
+        self.headers = dict(headers or {})
+        self.clock = clock
+        self._long_poll_s = long_poll_s
+        self._writes = Writes(clock)
+
+    def answered(self, call: Call) -> Flow[Reply]:
+        """The answer to a call that may be made again. Raises LedgerqError."""
+        calls = 0
+        while True:
+            told = yield call
+            calls += 1
+            assert isinstance(told, Reply | NoAnswer), call  # noqa: S101 - so drivers do
+            error = error_of(told)
+            if isinstance(told, Reply) and error is None:
+                if call.method != "GET":
+                    self._writes.note(told.headers.get("ledger-position"))
+                return told
+            assert error is not None  # noqa: S101 - there was no answer, or a bad one
+            pause_s = self.retries.pause_s(calls, error)
+            if pause_s is None:
+                error.calls = calls
+                raise error
+            yield Pause(pause_s)
+
+    # -- hand over ----------------------------------------------------------------------------
+
+    def submit(self, submission: Submission, idempotency_key: str | None) -> Flow[Task]:
+        """One task; the key makes it safe to send it again when the answer is lost."""
+        call = _submission(TASKS, submission.encoded(), idempotency_key or new_key())
+        return decoded((yield from self.answered(call)), Task)
+
+    def submit_many(self, given: Iterable[Submission], idempotency_key: str | None) -> Flow[Tasks]:
+        """As many as there are, in as many requests as they need."""
+        key, tasks = idempotency_key or new_key(), Tasks()
+        items = (each.encoded() for each in given)
+        parts = submissions.chunks(items, submissions.BATCH_ITEMS_MAX, submissions.BATCH_BYTES_MAX)
+        for number, chunk in enumerate(parts, 1):
+            body = b"[" + b",".join(chunk) + b"]"
+            call = _submission(f"{TASKS}/batch", body, f"{key}/{number}")
+            try:
+                reply = yield from self.answered(call)
+            except LedgerqError as error:
+                error.submitted = tasks
+                raise
+            tasks += decoded(reply, TaskList).tasks
+        return tasks
+
+    # -- look ---------------------------------------------------------------------------------
+
+    def get(
+        self,
+        task_id: str,
+        version: int | None = None,
+        as_of: datetime | str | None = None,
+        wait_s: float | None = None,
+    ) -> Flow[Task]:
+        """The task as it is, was, or will soon be."""
+        query = query_of({"version": version, "as_of": as_of, "wait": wait_s})
+        call = Call(method="GET", path=_path(task_id), query=query, wait_s=wait_s or 0.0)
+        return decoded((yield from self.answered(call)), Task)
+
+    def wait(self, task_id: str, timeout_s: float | None) -> Flow[Task]:
+        """The task once it is finished. Raises TaskNotFinished when time is up before."""
+        deadline_s = None if timeout_s is None else self.clock() + timeout_s
+        while True:
+            left_s = self._long_poll_s if deadline_s is None else deadline_s - self.clock()
+            wait_s = round(min(max(left_s, 0.0), self._long_poll_s), 3)
+            task = yield from self.get(task_id, wait_s=wait_s)
+            if task.finished:
+                return task
+            if timeout_s is not None and wait_s >= left_s:
+                raise TaskNotFinished(task, timeout_s)
+
+    def history(self, task_id: str) -> Flow[History]:
+        """All that happened to the task."""
+        call = Call(method="GET", path=f"{_path(task_id)}/events")
+        return decoded((yield from self.answered(call)), History)
+
+    def list(
+        self, wanted: TaskOrder, page: int | None = None, cursor: str | None = None
+    ) -> Flow[TaskPage]:
+        """A page."""
+        query = query_of({**wanted, "page": page, "cursor": cursor})
+        return decoded((yield from self._read(TASKS, query)), TaskPage)
+
+    def stats(self, wanted: StatsFilter) -> Flow[TaskStats]:
+        """Counts."""
+        return decoded((yield from self._read("/api/v1/stats/tasks", query_of(wanted))), TaskStats)
+
+    def system_stats(self) -> Flow[SystemStats]:
+        """Workers, queues and pace."""
+        return decoded((yield from self._read("/api/v1/stats/system", {})), SystemStats)
+
+    def queues(self, task_type: str | None, priority: str | None) -> Flow[QueueInfo]:
+        """What waits."""
+        query = query_of({"task_type": task_type, "priority": priority})
+        return decoded((yield from self._read("/api/v1/queues/info", query)), QueueInfo)
+
+    def _read(self, path: str, query: Mapping[str, str]) -> Flow[Reply]:
+        """An answer of the read model that has seen what this client wrote."""
+        call = Call(method="GET", path=path, query=query, headers=self._writes.header())
+        return (yield from self.answered(call))
+
+    # -- change -------------------------------------------------------------------------------
+
+    def cancel(self, task_id: str, version: int | None) -> Flow[Canceled]:
+        """Cancel it."""
+        call = Call(method="DELETE", path=_path(task_id), headers=_at(version))
+        return decoded((yield from self.answered(call)), Canceled)
+
+    def retry(self, task_id: str, version: int | None) -> Flow[Task]:
+        """Queue it again. When an answer was lost and the task is no longer failed, it was."""
+        call = Call(method="POST", path=f"{_path(task_id)}/retry", headers=_at(version))
+        try:
+            return decoded((yield from self.answered(call)), Task)
+        except TaskNotRetryable as refused:
+            if refused.calls == 1:
+                raise
+            return (yield from self.get(task_id))
+
+    def progress(
+        self, task_id: str, progress: int, message: str | None, version: int | None
+    ) -> Flow[Task]:
+        """Report it."""
+        said = {} if message is None else {"message": message}
+        body = msgspec.json.encode({"progress": progress, **said})
+        path = f"{_path(task_id)}/progress"
+        call = Call(method="PUT", path=path, body=body, headers=_at(version))
+        return decoded((yield from self.answered(call)), Task)
+
+
+def new_key() -> str:
+    """An idempotency key that nobody had before."""
+    return str(uuid4())
+
+
+def query_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Query parameters of what is given (None: it is not)."""
+    return {name: _text(name, value) for name, value in fields.items() if value is not None}
+
+
+def _text(name: str, value: Any) -> str:
+    if name in LISTS:
+        return text_of([value] if isinstance(value, str) else value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _submission(path: str, body: bytes, idempotency_key: str) -> Call:
+    headers = {"idempotency-key": idempotency_key}
+    return Call(method="POST", path=path, body=body, headers=headers)
+
+
+def _path(task_id: str) -> str:
+    if not is_task_id(task_id):
+        # What cannot be an id might lead to another path.
+        shown = task_id[:100]
+        raise TaskNotFound(
+            f"there is no task with the id {shown}",
+            code="TASK_NOT_FOUND",
+            status=404,
+            details={"task_id": shown},
+        )
+    return f"{TASKS}/{task_id}"
+
+
+def _at(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"if-match": f'"{version}"'}

@@ -1,0 +1,99 @@
+"""Calls as httpx2 has them: what both transports need, and neither does."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from api.client.calls import Call, NoAnswer, Reply
+from api.client.errors import Unreachable
+from ledger import __version__
+
+DEFAULT_URL: Final = "http://127.0.0.1:8084"
+CONNECT_TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 30.0
+CONNECTIONS_MAX: Final = 100
+KEPT_ALIVE_S: Final = 15.0
+"""Less than the service keeps an idle connection, so that no request meets its end."""
+
+
+class Where(msgspec.Struct, frozen=True):
+    """Which service, and how long it may take."""
+
+    url: str
+    timeout_s: float = TIMEOUT_S
+    """Between two pieces of an answer, beyond what a request may wait for."""
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of an httpx2 client. Raises ValueError for what is no URL."""
+        address = urlsplit(self.url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"expected a URL such as {DEFAULT_URL}, got {self.url!r}")
+        return {
+            "base_url": self.url.rstrip("/"),
+            # A proxy of the environment is not for services on this machine.
+            "trust_env": not _is_local(address.hostname),
+            "limits": httpx2.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=KEPT_ALIVE_S),
+            "headers": {"user-agent": f"ledgerq/{__version__}", "accept": "application/json"},
+        }
+
+    def request(
+        self, call: Call, headers: Mapping[str, str], read_timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """The arguments of `client.build_request`."""
+        kind = {} if call.body is None else {"content-type": "application/json"}
+        timeout_s = read_timeout_s or self.timeout_s + call.wait_s
+        return {
+            "method": call.method,
+            "url": call.path,
+            "params": dict(call.query) or None,
+            "headers": {**headers, **kind, **call.headers},
+            "content": call.body,
+            "timeout": httpx2.Timeout(timeout_s, connect=self.connect_timeout_s),
+        }
+
+    def no_answer(self, error: httpx2.HTTPError | httpx2.InvalidURL) -> NoAnswer:
+        """What an exception of httpx2 means."""
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            message = f"no ledgerq at {self.url} ({_reason(error)})"
+            told = Unreachable(message, may_be_done=False)
+        elif isinstance(error, httpx2.TimeoutException):
+            message = f"no answer from {self.url} in time"
+            told = Unreachable(message, may_be_done=True, is_timeout=True)
+        else:
+            message = f"the call to {self.url} broke off: {_reason(error)}"
+            told = Unreachable(message, may_be_done=True)
+        told.__cause__ = error
+        return NoAnswer(told)
+
+
+def url_of(given: str | None) -> str:
+    """Where the service is: as given, else by the environment, else on this machine."""
+    return given or os.environ.get("LEDGERQ_URL") or DEFAULT_URL
+
+
+def reply_of(response: httpx2.Response, body: bytes) -> Reply:
+    """The answer as a value."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status_code, headers, body)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause in words: the outer ones say less."""
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "no reason"

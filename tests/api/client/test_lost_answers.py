@@ -1,0 +1,130 @@
+"""Lines that break between the client and the service."""
+
+import asyncio
+
+import pytest
+
+from api.client import AsyncClient, Retries, Submission, Unreachable, Update
+from ledger.redis_store import RedisStore
+from tests.api.client.conftest import client_of
+from tests.api.requests import complete, fail
+from tests.checks import check_ledger
+from tests.faults.proxy import Proxy
+
+PATIENCE_S = 20
+
+
+async def test_a_submission_whose_answer_is_lost_makes_one_task(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    proxy.cut_reply(b"POST /api/v1/tasks")
+
+    task = await far_client.submit("health_check", "kb-1")
+
+    assert proxy.struck.is_set()
+    assert list((await check_ledger(store)).tasks) == [task.id]
+
+
+async def test_a_submission_that_is_lost_is_sent_again(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    proxy.cut_request(b"POST /api/v1/tasks")
+
+    task = await far_client.submit("health_check", "kb-1")
+
+    assert proxy.struck.is_set()
+    assert list((await check_ledger(store)).tasks) == [task.id]
+
+
+async def test_a_batch_whose_answer_is_lost_makes_its_tasks_once(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    proxy.cut_reply(b"POST /api/v1/tasks/batch")
+
+    tasks = await far_client.submit_many([Submission("health_check", "kb-1")] * 3)
+
+    assert proxy.struck.is_set()
+    assert set((await check_ledger(store)).tasks) == {task.id for task in tasks}
+
+
+async def test_a_retry_whose_answer_is_lost_happens_once(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    task = await far_client.submit("health_check", "kb-1")
+    await fail(store, task.id)
+    proxy.cut_reply(b"/retry")
+
+    again = await far_client.retry(task.id)
+
+    assert proxy.struck.is_set()
+    assert again.status == "queued"
+    assert (await check_ledger(store)).events["TaskRetried"] == 1
+
+
+async def test_a_service_that_is_away_for_a_moment_is_waited_for(
+    far_client: AsyncClient, proxy: Proxy
+) -> None:
+    await proxy.refuse()
+    submitting = asyncio.create_task(far_client.submit("health_check", "kb-1"))
+    async with asyncio.timeout(PATIENCE_S):
+        await proxy.refused.wait()
+
+    proxy.accept()
+
+    assert (await submitting).status == "queued"
+
+
+async def test_a_service_that_stays_away_is_told_of(form: str, proxy: Proxy) -> None:
+    client = client_of(form, proxy.url, retries=Retries(calls_max=2, pause_first_s=0.01))
+    await proxy.refuse()
+
+    with pytest.raises(Unreachable) as raised:
+        await client.submit("health_check", "kb-1")
+
+    await client.close()
+    assert (raised.value.code, raised.value.status, raised.value.calls) == ("UNREACHABLE", 0, 2)
+
+
+async def test_a_service_that_says_nothing_is_given_up(form: str, proxy: Proxy) -> None:
+    client = client_of(form, proxy.url, retries=Retries(calls_max=1), timeout_s=0.1)
+    proxy.fall_silent()
+
+    with pytest.raises(Unreachable) as raised:
+        await client.submit("health_check", "kb-1")
+
+    await client.close()
+    assert raised.value.is_timeout
+    assert raised.value.may_be_done
+
+
+async def test_a_watch_goes_on_over_a_cut_line(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    task = await far_client.submit("health_check", "kb-1")
+    seen: list[Update] = []
+
+    async for update in far_client.watch(task.id):
+        seen.append(update)
+        if update.type == "TaskSubmitted":
+            await proxy.cut()
+            await complete(store, task.id)
+
+    assert [update.version for update in seen] == [1, 2, 3]
+    assert seen[-1].result == {"chunks": 12}
+
+
+async def test_a_feed_goes_on_over_a_cut_line_without_gap_or_double(
+    far_client: AsyncClient, proxy: Proxy
+) -> None:
+    ids = [(await far_client.submit("health_check", "kb-1")).id for _ in range(3)]
+    seen: list[str] = []
+
+    async for update in far_client.follow(after="beginning", kb_id="kb-1"):
+        seen.append(update.task_id)
+        if len(seen) == 2:
+            await proxy.cut()
+            ids += [(await far_client.submit("health_check", "kb-1")).id for _ in range(2)]
+        if len(seen) == 5:
+            break
+
+    assert seen == ids
