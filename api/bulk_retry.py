@@ -150,6 +150,7 @@ class BulkRetries:
         },
         body=BulkRetryBody,
         headers=(LEDGER_POSITION_WANTED, *WRITER_HEADERS),
+        refusals=(RejectionCode.QUEUE_FULL,),
     )
     async def retry(self, exchange: Exchange) -> None:
         """Retry failed tasks in bulk.
@@ -157,7 +158,8 @@ class BulkRetries:
         Each is queued again as by `POST /api/v1/tasks/{id}/retry`, those first that failed first. A
         task that moved on meanwhile is skipped, so that the request can be sent again after it was
         cut off. Once a queue has no room, further tasks of it are passed over, and those of others
-        go on. It ends within about ten seconds, and says how many remain.
+        go on. It ends within about ten seconds, and says how many remain. With no memory left for
+        more it is `QUEUE_FULL`, and `details` say what was done before.
 
         A request that finds nothing to retry is answered with zeros.
         """
@@ -191,6 +193,8 @@ class BulkRetries:
     async def _carry_out(
         self, run: "_Run", candidates: "_Candidates", limit: int, meta: EventMeta
     ) -> None:
+        if not candidates.tasks:
+            return  # nothing to do is done, however busy the service is
         if self._running >= RUNNING_MAX:
             raise Rejection(
                 RejectionCode.SERVICE_UNAVAILABLE,
@@ -198,7 +202,6 @@ class BulkRetries:
             )
         self._running += 1
         try:
-            await self._memory.check(len(candidates.tasks), 0)
             deadline_s = time.monotonic() + SECONDS_MAX
             while (room := limit - run.retried.total()) > 0:
                 tasks = candidates.take(min(room, WAVE), run)
@@ -221,7 +224,12 @@ class BulkRetries:
     async def _wave(
         self, run: "_Run", candidates: "_Candidates", tasks: Sequence[Failed], meta: EventMeta
     ) -> None:
-        """Retry some at once. Raises when the ledger takes no writes; what was done is told."""
+        """Retry some at once. Raises when the ledger takes no writes, or has no memory for more; what
+        was done is told."""
+        try:
+            await self._memory.check(len(tasks), 0)
+        except Rejection as refusal:
+            raise _cut_off(refusal, run) from refusal
         outcomes = await asyncio.gather(
             *(self._retry_one(failed, meta) for failed in tasks), return_exceptions=True
         )

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from api import bulk_retry
+from api.overload import MemoryGuard
 from ledger.codec import decode_meta
 from ledger.commands import FailAttempt, RetryTask
 from ledger.events import ErrorKind
@@ -269,6 +270,49 @@ async def test_only_so_many_run_at_once(
     answer = await api.post(RETRY, json={})
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_one_with_nothing_to_retry_asks_for_nothing(
+    api: httpx2.AsyncClient, projection: Projection, monkeypatch: pytest.MonkeyPatch
+):
+    await projection.catch_up()
+    monkeypatch.setattr(bulk_retry, "RUNNING_MAX", 0)
+    monkeypatch.setattr(MemoryGuard, "check", refuse)
+
+    answer = await retry(api)
+
+    assert (answer["retried"], answer["remaining"]) == (0, 0)
+
+
+async def test_no_more_are_retried_than_there_is_memory_for(
+    api: httpx2.AsyncClient,
+    store: RedisStore,
+    projection: Projection,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Those too that were read later than the first."""
+    ids = await failed(api, store, 4)
+    await projection.catch_up()
+    monkeypatch.setattr(bulk_retry, "WAVE", 2)
+    check, asked = MemoryGuard.check, list[int]()
+
+    async def full_after_two(guard: MemoryGuard, tasks: int, body_bytes: int) -> None:
+        asked.append(tasks)
+        if sum(asked) > 2:
+            await refuse()
+        await check(guard, tasks, body_bytes)
+
+    monkeypatch.setattr(MemoryGuard, "check", full_after_two)
+
+    answer = await api.post(RETRY, json={})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "QUEUE_FULL")
+    assert (answer.json()["details"]["retried"], asked) == (2, [2, 2])
+    assert await statuses(store, ids) == ["queued"] * 2 + ["failed"] * 2
+
+
+async def refuse(*_: Any) -> None:
+    raise Rejection(RejectionCode.QUEUE_FULL, "no memory is left")
 
 
 @pytest.mark.parametrize(
