@@ -118,7 +118,7 @@ class Limits:
     async def set_kb(self, exchange: Exchange) -> None:
         """Let no more than so many tasks of a knowledge base run at once.
 
-        Those of all its types count together; else it is as with types. At most 10,000 knowledge
+        Those of all its types count together; else it is as with types. At most 1,000 knowledge
         bases can have a limit.
         """
         await self._set(exchange, LimitScope.KB, _kb_of(exchange))

@@ -61,7 +61,8 @@ def _set_limit(command: SetLimit, system: System) -> tuple[SystemEvent, ...]:
     if command.name not in known and len(known) >= LIMITS_MAX:
         raise Rejection(
             RejectionCode.TOO_MANY_LIMITS,
-            f"there are {LIMITS_MAX} limits of this kind already; remove one first",
+            f"there are {len(known)} limits of this kind, and {LIMITS_MAX:,} are the most; "
+            "remove one first",
         )
     return (LimitSet(command.scope, command.name, command.limit),)
 

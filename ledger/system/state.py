@@ -7,8 +7,9 @@ import msgspec
 
 from ledger.system.events import LimitScope
 
-LIMITS_MAX: Final = 10_000
-"""Limits of one scope: each of them travels to every partition whenever one changes."""
+LIMITS_MAX: Final = 1_000
+"""Limits of one scope. All of them are written anew whenever anything here changes, and read anew
+by every worker and scheduler then: some 30 kB with so many."""
 
 
 class Pause(msgspec.Struct, frozen=True, omit_defaults=True):
