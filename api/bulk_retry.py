@@ -224,8 +224,8 @@ class BulkRetries:
     async def _wave(
         self, run: "_Run", candidates: "_Candidates", tasks: Sequence[Failed], meta: EventMeta
     ) -> None:
-        """Retry some at once. Raises when the ledger takes no writes, or has no memory for more; what
-        was done is told."""
+        """Retry some at once. Raises when the ledger takes no writes, or has no memory for more;
+        what was done is told."""
         try:
             await self._memory.check(len(tasks), 0)
         except Rejection as refusal:

@@ -16,6 +16,7 @@ from api.live import Live, Watch
 from api.preconditions import is_known
 from api.query import QueryReader
 from api.scalars import TimeOrAge, of_setting
+from api.system_history import SystemHistoryPages
 from api.waiting import queue_position
 from api.wire import (
     History,
@@ -28,7 +29,7 @@ from api.wire import (
 )
 from ledger.codec import encode
 from ledger.evolve import fold
-from ledger.identity import SYSTEM, is_task_id
+from ledger.identity import is_task_id
 from ledger.rejections import RejectionCode
 from ledger.settings import Settings
 from ledger.store import Recorded, Store
@@ -90,6 +91,7 @@ class Queries:
         self._estimates = estimates
         self._live = live
         self._wait_seconds_max = settings.wait_seconds_max
+        self._system_history = SystemHistoryPages(store)
 
     @operation(
         "getTask",
@@ -158,11 +160,9 @@ class Queries:
         Oldest first, and a part at a time: send `next_after` as `after` for what follows.
         """
         asked = self._system_events_query.read(exchange)
-        # Versions have no gaps.
-        rest = (await self._store.history(SYSTEM))[asked.after :]
-        events = [event_view(e) for e in rest[: asked.limit]]
-        more = events[-1].version if len(rest) > len(events) else None
-        await exchange.respond(200, encode(SystemHistory(events, more)))
+        found, is_more = await self._system_history.page(asked.after, asked.limit)
+        more = found[-1].version if found and is_more else None
+        await exchange.respond(200, encode(SystemHistory([*map(event_view, found)], more)))
 
     # -- now ----------------------------------------------------------------------------------
 

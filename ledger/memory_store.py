@@ -193,6 +193,13 @@ class MemoryStore:
     async def history(self, task_id: str) -> list[Recorded]:
         return [e for e in self._partition(task_id).events if e.task_id == task_id]
 
+    async def history_back(
+        self, task_id: str, start: Position | None, count: int
+    ) -> list[Recorded]:
+        found = (await self.history(task_id))[::-1]
+        first = [i for i, event in enumerate(found) if start in (None, event.position)][:1]
+        return [event for at in first for event in found[at : at + count]]
+
     async def append_system(self, step: SystemAppend) -> Written | Conflict:
         version, _, last = self._system
         if version != step.before.version:

@@ -247,18 +247,27 @@ class RedisStore(RedisQueues, RedisSystem, RedisRecount):
         return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
 
     async def history(self, task_id: str) -> list[Recorded]:
-        partition = self._partition(task_id)
+        partition = self.partition_of(task_id)
         found: list[Recorded] = []
-        start = b""
-        while True:
-            entries, following = await self._call(
-                HISTORY, (partition.events, partition.task(task_id)), (start, HISTORY_CHUNK)
-            )
-            found += (read_recorded(partition.partition, entry) for entry in entries)
-            if not entries or not following:
-                found.reverse()
-                return found
-            start = following
+        start = None
+        while some := await self.history_back(task_id, start, HISTORY_CHUNK):
+            found += some
+            if not some[-1].prev:
+                break
+            start = Position(partition, some[-1].prev)
+        found.reverse()
+        return found
+
+    async def history_back(
+        self, task_id: str, start: Position | None, count: int
+    ) -> list[Recorded]:
+        partition = self._partition(task_id)
+        entries, _ = await self._call(
+            HISTORY,
+            (partition.events, partition.task(task_id)),
+            ("" if start is None else start.entry, count),
+        )
+        return [read_recorded(partition.partition, entry) for entry in entries]
 
     async def last_position(self, partition: int) -> Position:
         end, count = "+", 1

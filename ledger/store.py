@@ -257,6 +257,13 @@ class Store(Protocol):
         """All events of a task (or of SYSTEM), oldest first; empty when there is no such task."""
         ...
 
+    async def history_back(
+        self, task_id: str, start: Position | None, count: int
+    ) -> list[Recorded]:
+        """At most `count` events of a task (or of SYSTEM), newest first, from the one at `start`
+        on, which is its last one where none is given. Nothing where none stands."""
+        ...
+
     async def load_system(self) -> System:
         """Pauses, limits and losses as they are now. Raises Undecodable."""
         ...
