@@ -27,6 +27,7 @@ from api.queue_info import QueueInfos
 from api.read_model import ReadModel
 from api.routes import routes
 from api.submissions import Submissions
+from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
@@ -34,6 +35,7 @@ from consumers.meter_files import MeterFile
 from consumers.meters import Meter, Meters
 from consumers.service import Outage
 from ledger.redis_store import RedisStore
+from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.settings import Settings
 from projections.figures import read_figures
 from projections.model_files import ModelFiles
@@ -61,6 +63,9 @@ class App:
         files = ModelFiles(settings.read_model_folder)
         database = DatabaseHealth(files, lag, look)
         self._health = HealthChecks(store.client, self._memory, database, settings)
+        subscriptions = RedisSubscriptions(
+            store.client, store.partitions, settings.redis_timeout_ms
+        )
         self._estimates = Estimates(
             store,
             lambda: self.read_model.look(read_figures),
@@ -81,8 +86,9 @@ class App:
             Limits(store, settings),
             Explain(store, self._estimates),
             self.streams,
+            SubscriptionLists(subscriptions, settings),
             self._health,
-            Metrics(store, self._measured, lag, look, files, settings.known_task_types),
+            Metrics(store, subscriptions, self._measured, lag, look, files, settings),
             settings,
         )
         router = Router(self.table, redirect_slashes=False, default=not_found)

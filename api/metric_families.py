@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
+from consumers.subscription_status import Followers
 from ledger.system.state import SystemState
 from ledger.workers import WorkerSeen, WorkerState
 from projections.metric_totals import NOTHING, Times, Totals
@@ -33,6 +34,7 @@ class Scrape(msgspec.Struct, frozen=True):
     task_types: Sequence[str] = ()
     """Those that the settings name."""
     system: SystemState | None = None
+    followers: Followers | None = None
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -47,6 +49,8 @@ def families(scrape: Scrape) -> Iterator[Metric]:
         yield from _of_workers(scrape.workers)
     if scrape.system is not None:
         yield from _of_controls(scrape.system, scrape.task_types)
+    if scrape.followers is not None:
+        yield from _of_subscriptions(scrape.followers)
 
 
 # -- what the ledger knows ------------------------------------------------------------------------
@@ -133,6 +137,35 @@ def _of_controls(system: SystemState, task_types: Iterable[str]) -> Iterator[Met
     for task_type, most in system.type_limits.items():
         limit.add_metric([task_type], most)
     yield limit
+
+
+def _of_subscriptions(followers: Followers) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "subscription_lag_events",
+        "Events that a subscription has still to pass; left out where the server does not know.",
+        labels=["group"],
+    )
+    members = GaugeMetricFamily(
+        "subscription_members", "Who reads for a subscription, now.", labels=["group"]
+    )
+    halted = GaugeMetricFamily(
+        "subscription_halted",
+        "Whether a subscription does not go on; `ledgerq subscriptions` says why.",
+        labels=["group"],
+    )
+    overdue = GaugeMetricFamily(
+        "subscription_overdue",
+        "Whether a subscription is so far behind that trimming does not wait for it.",
+        labels=["group"],
+    )
+    for status in followers.groups:
+        if status.lag_events is not None:
+            lag.add_metric([status.name], status.lag_events)
+        if status.group is not None:
+            members.add_metric([status.name], len(status.members))
+            halted.add_metric([status.name], bool(status.halted))
+        overdue.add_metric([status.name], status.overdue)
+    yield from (lag, members, halted, overdue)
 
 
 # -- what processes measured ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ their files. Whatever cannot be asked is left out, and `ledger_up` or `read_mode
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 import structlog
@@ -21,8 +21,11 @@ from api.exchange import Exchange
 from api.lag import Lag
 from api.metric_families import Scrape, families
 from consumers.meters import Meters
+from consumers.subscription_status import followers
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
+from ledger.settings import Settings
+from ledger.subscriptions import Subscriptions
 from projections.metric_totals import Totals, read_totals
 from projections.model_files import ModelFiles
 from projections.readers import Unavailable
@@ -42,18 +45,21 @@ class Metrics:
     def __init__(
         self,
         store: RedisStore,
+        subscriptions: Subscriptions,
         gather: Callable[[], Awaitable[Meters]],
         lag: Lag,
         ask: Ask,
         files: ModelFiles,
-        task_types: Sequence[str],
+        settings: Settings,
     ) -> None:
         self._store = store
+        self._subscriptions = subscriptions
+        self._hold_ms = settings.subscription_hold_s * 1_000
         self._gather = gather
         self._ask = ask
         self._lag = lag
         self._files = files
-        self._task_types = task_types
+        self._task_types = settings.known_task_types
 
     @operation(
         "getMetrics",
@@ -67,17 +73,18 @@ class Metrics:
         is 0.
         """
         exchange.parameters()
-        meters, totals, workers, system = await asyncio.gather(
+        meters, totals, workers, system, followed = await asyncio.gather(
             self._gather(),
             _or_none("read model", self._totals()),
             _or_none("workers", self._store.workers()),
             _or_none("pauses and limits", self._store.load_system()),
+            _or_none("subscriptions", followers(self._subscriptions, self._hold_ms)),
         )
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
         state = None if system is None else system.state
-        text = exposition(Scrape(meters, totals, lag, workers, self._task_types, state))
+        text = exposition(Scrape(meters, totals, lag, workers, self._task_types, state, followed))
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)
 

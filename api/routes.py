@@ -18,6 +18,7 @@ from api.pauses import QueuePauses
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.resource import Resource
+from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
@@ -37,6 +38,7 @@ def routes(
     limits: Limits,
     explain: Explain,
     streams: EventStreams,
+    subscriptions: SubscriptionLists,
     health: HealthChecks,
     metrics: Metrics,
     settings: Settings,
@@ -75,6 +77,7 @@ def routes(
         ),
         Route("/api/v1/system/events", Resource({"GET": queries.system_events})),
         Route("/api/v1/events", Resource({"GET": streams.events})),
+        Route("/api/v1/subscriptions", Resource({"GET": subscriptions.subscriptions})),
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from consumers import logs
 from consumers.collector import collect_rarely
+from consumers.followers_watch import FollowersWatch
 from consumers.handlers import HandlersError
 from consumers.liveness import Liveness
 from consumers.meter_files import MeterFile
@@ -32,6 +33,7 @@ from consumers.signals import StopSignals
 from consumers.worker import Worker, WorkerOptions
 from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
+from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
 from ledger.settings import Settings, SettingsError, load, masked
 from projections.projector import Projector, ProjectorOptions
@@ -176,12 +178,16 @@ def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
     """Needs no more than the ledger."""
 
     def make(store: RedisStore) -> Role:
+        subscriptions = RedisSubscriptions(
+            store.client, store.partitions, settings.redis_timeout_ms
+        )
         return Scheduler(
             store,
             sweep_interval_ms=settings.sweep_interval_ms,
             outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.beat_ms / 1000),
             beat_s=settings.beat_ms / 1000,
             retry=settings.retry_policy,
+            followers=FollowersWatch(subscriptions, settings.subscription_hold_s * 1_000),
         ).service
 
     return make

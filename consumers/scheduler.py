@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from consumers.followers_watch import FollowersWatch
 from consumers.grace import Grace
 from consumers.losses import Losses
 from consumers.reaper import fail_lost_attempt
@@ -58,13 +59,16 @@ class Scheduler:
         outage_grace_s: float = OUTAGE_GRACE_S,
         beat_s: float = BEAT_S,
         retry: RetryPolicy = DEFAULT_RETRY_POLICY,
+        followers: FollowersWatch | None = None,
     ) -> None:
+        """`followers`: the watch over subscriptions, if there is one to keep."""
         self._store = store
         self._retry = retry
         self._sweep_interval_s = sweep_interval_ms / 1000
         self._unservable: set[str] = set()
         self._grace = Grace(gap_s=self._sweep_interval_s + beat_s, grace_s=outage_grace_s)
         self._losses = Losses(store, META, self._grace)
+        self._followers = followers
         self._system = INITIAL
         self._upkeep_at = self._recount_at = float("-inf")
         self._upkeep_failing = False
@@ -92,6 +96,8 @@ class Scheduler:
             self._grace.answered()
             await self._losses.look()
             await self._recount(now_s)
+            if self._followers is not None:
+                await self._followers.look()
             self._upkeep_failing = False
         except (ForeignKey, Undecodable) as error:
             # Tasks go before this: what is due is released all the same.

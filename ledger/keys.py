@@ -17,10 +17,15 @@ on Redis Cluster too.
                                                    stream or running
     {ledgerq:p}:limits                    hash     the same fields: how many may be; and version
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
+    {ledgerq:p}:checkpoints               hash     of each subscription, <group>/<id>: `:at` how far
+                                                   it is, `:lease` who reads for it, `:halted` why
+                                                   it does not go on
     {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task
     {ledgerq:0}:ledger                    hash     format, partitions, epoch, secret
     {ledgerq:0}:workers                   hash     <worker id>: what it last said of itself
     {ledgerq:0}:heartbeats                zset     <worker id> by the time (ms) it was last heard
+    {ledgerq:0}:subscriptions             hash     <group>: what it wants, and where it began
+    {ledgerq:0}:members:<group>           zset     <member id> by the time (ms) its lease ends
 """
 
 from ledger.placement import Queue, queue_of
@@ -35,6 +40,8 @@ CONSUMER = "worker"
 LEDGER = "{ledgerq:0}:ledger"
 WORKERS = "{ledgerq:0}:workers"
 HEARTBEATS = "{ledgerq:0}:heartbeats"
+SUBSCRIPTIONS = "{ledgerq:0}:subscriptions"
+MEMBERS_PREFIX = "{ledgerq:0}:members:"
 
 
 class PartitionKeys:
@@ -53,6 +60,7 @@ class PartitionKeys:
         self.queues = (self.prefix, self.counters, self.admitted, self.limits)
         """What every script is given that has to do with queues; see queues.lua."""
         self.set_aside = f"{tag}set-aside"
+        self.checkpoints = f"{tag}checkpoints"
         self.task_prefix = f"{tag}task:"
         self._ready_prefix = f"{tag}ready:"
         self._ready: dict[Queue, str] = {}
@@ -73,6 +81,11 @@ class PartitionKeys:
 
     def backlog(self, queue: Queue) -> str:
         return f"{self.prefix}backlog:{queue_name(queue)}"
+
+
+def members(group: str) -> str:
+    """Who reads for a subscription."""
+    return MEMBERS_PREFIX + group
 
 
 def queue_name(queue: Queue) -> str:

@@ -16,7 +16,7 @@ from ledger.foreign import ForeignEntries
 from ledger.keys import PartitionKeys
 from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
-from ledger.redis_connection import Script, connect, connections_made
+from ledger.redis_connection import Caller, Script, connect, connections_made
 from ledger.redis_queues import RedisQueues
 from ledger.redis_recount import LOAD, RedisRecount
 from ledger.redis_system import RedisSystem
@@ -399,3 +399,17 @@ class RedisStore(RedisQueues, RedisSystem, RedisRecount):
                     f"this ledger has {field} {stored}, the settings ask for {value}; a ledger's "
                     f"{field} cannot be changed: set it to {stored}, or use another server"
                 )
+
+
+async def ledger_facts(url: str, timeout_ms: int) -> dict[str, str]:
+    """Format, partitions and epoch of the ledger at `url`; empty when there is none.
+
+    Raises ValueError for a URL of another kind, Rejection(SERVICE_UNAVAILABLE).
+    """
+    client = connect(url, timeout_ms=timeout_ms, connections_max=1)
+    try:
+        flat = await Caller(client, timeout_ms).command("HGETALL", keys.LEDGER)
+    finally:
+        await client.aclose()
+    words = [word.decode(errors="replace") for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))

@@ -224,6 +224,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 2_000
 
+    subscription_hold_s: Annotated[
+        int,
+        Meta(
+            ge=300,
+            le=10 * _YEAR_S,
+            description="how long a subscription holds back trimming of what it has not passed;"
+            " older events may go, and an alarm is raised",
+        ),
+    ] = 7 * _DAY_S
+
     handlers: Annotated[
         ModuleName | None, Meta(description="module whose @handler functions the workers run")
     ] = None

@@ -13,6 +13,7 @@ from ledger.memory_store import MemoryStore
 from ledger.placement import Due, Leased, Nowhere, Ready, placement
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
+from ledger.subscriptions import is_group_name
 from ledger.task import Task
 
 Places = dict[str, list[str]]
@@ -113,15 +114,19 @@ async def unknown_keys(client: Redis) -> list[str]:
 
 
 def _is_known(key: str) -> bool:
-    if key in (keys.LEDGER, keys.WORKERS, keys.HEARTBEATS):
+    if key in (keys.LEDGER, keys.WORKERS, keys.HEARTBEATS, keys.SUBSCRIPTIONS):
         return True
+    if key.startswith(keys.MEMBERS_PREFIX):
+        return is_group_name(key.removeprefix(keys.MEMBERS_PREFIX))
     tagged = re.match(r"\{ledgerq:(\d+)\}:", key)
     if tagged is None:
         return False
     names = PartitionKeys(int(tagged[1]))
     if key in (names.events, names.due, names.leases, names.set_aside, *names.queues[1:]):
         return True
-    if key in (names.limits, names.admitted) or key == PartitionKeys(0).task(SYSTEM):
+    if key in (names.limits, names.admitted, names.checkpoints) or key == PartitionKeys(0).task(
+        SYSTEM
+    ):
         return True
     if key.startswith(names.task_prefix):
         return is_task_id(key.removeprefix(names.task_prefix))

@@ -161,6 +161,13 @@ _add(
     "ledgerq workers",
     "ledgerq workers --json",
 )
+# Its examples stand with its own commands too.
+app.command(
+    "api.cli.subscriptions:app",
+    name="subscriptions",
+    help="Show who follows the ledger, how far behind each is, and what holds back trimming.",
+    group=AUDIT,
+)
 _add(
     AUDIT,
     "history",

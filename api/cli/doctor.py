@@ -17,6 +17,7 @@ from api.cli.open_ledger import LOOK_TIMEOUT_MS, server_of
 from api.cli.output import print_json, print_table
 from ledger.embedded import EmbeddedServerError, running_server
 from ledger.redis_connection import connect
+from ledger.redis_subscriptions import CALLS_AT_ONCE
 from ledger.settings import Loaded, Origin, Settings, SettingsError, masked
 
 
@@ -74,7 +75,7 @@ async def _server(loaded: Loaded) -> list[Finding]:
 async def _look(url: str, settings: Settings) -> list[Finding]:
     where = masked(url)
     try:
-        client = connect(url, timeout_ms=LOOK_TIMEOUT_MS, connections_max=1)
+        client = connect(url, timeout_ms=LOOK_TIMEOUT_MS, connections_max=CALLS_AT_ONCE)
     except ValueError as error:
         return [fail("server", f"{where}: {error}", "give --redis URL")]
     try:

@@ -11,9 +11,7 @@ from api.cli.failures import CliError
 from consumers.roles import store_options
 from ledger.embedded import EmbeddedServer, running_server
 from ledger.embedded.data_dir import APPEND_DIR_NAME
-from ledger.keys import LEDGER
-from ledger.redis_connection import Caller, connect
-from ledger.redis_store import LedgerMismatch, RedisStore
+from ledger.redis_store import LedgerMismatch, RedisStore, ledger_facts
 from ledger.rejections import Rejection
 from ledger.settings import Settings, masked
 
@@ -49,7 +47,7 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[RedisStore]:
     Raises CliError, EmbeddedServerError, Rejection.
     """
     async with server_of(settings) as url:
-        facts = await ledger_facts(url)
+        facts = await _facts(url)
         if "partitions" not in facts:
             raise CliError(f"the server at {masked(url)} holds no ledger of ledgerq")
         options = replace(store_options(settings), partitions=int(facts["partitions"]))
@@ -63,17 +61,11 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[RedisStore]:
             await store.close()
 
 
-async def ledger_facts(url: str) -> Mapping[str, str]:
+async def _facts(url: str) -> Mapping[str, str]:
     """Format, partitions and epoch of the ledger at `url`; empty when there is none."""
     try:
-        client = connect(url, timeout_ms=LOOK_TIMEOUT_MS, connections_max=1)
+        return await ledger_facts(url, LOOK_TIMEOUT_MS)
     except ValueError as error:
         raise CliError(f"--redis {masked(url)}: {error}") from error
-    try:
-        flat = await Caller(client, LOOK_TIMEOUT_MS).command("HGETALL", LEDGER)
     except (Rejection, RedisError) as error:
         raise CliError(f"{masked(url)}: {error}") from error
-    finally:
-        await client.aclose()
-    words = [word.decode(errors="replace") for word in flat]
-    return dict(zip(words[::2], words[1::2], strict=True))

@@ -8,11 +8,16 @@ from redis.exceptions import ResponseError
 
 from api.cli.checkup.finding import Finding, fail, ok, warn
 from api.cli.checkup.server import ask
+from consumers.subscription_status import followers
 from ledger import keys
+from ledger.codec import Undecodable
 from ledger.events import Priority
 from ledger.keys import PartitionKeys
 from ledger.placement import Queue
+from ledger.redis_calls import ForeignKey
 from ledger.redis_store import LEDGER_FORMAT
+from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.rejections import Rejection
 from ledger.settings import Settings
 
 LATE_MS: Final = 10_000
@@ -41,6 +46,7 @@ async def ledger(client: Redis, settings: Settings) -> list[Finding]:
         ok("ledger", f"format {LEDGER_FORMAT}, {settings.partitions} partition(s)"),
         *await _queues(client, partitions, now_ms),
         *await _sets(client, partitions, now_ms),
+        *await _followers(client, settings),
     ]
 
 
@@ -169,6 +175,26 @@ def _set_aside(count: int) -> Finding:
             "read them with XRANGE '{ledgerq:0}:set-aside' - + (one stream for each partition)",
         )
     return ok("set aside", "nothing")
+
+
+async def _followers(client: Redis, settings: Settings) -> list[Finding]:
+    """Who follows the ledger from outside."""
+    subscriptions = RedisSubscriptions(client, settings.partitions, settings.redis_timeout_ms)
+    try:
+        found = await followers(subscriptions, settings.subscription_hold_s * 1_000)
+    except (Rejection, Undecodable, ForeignKey) as error:
+        return [fail("subscriptions", f"they cannot be read: {error}", "check the server")]
+    halted = [status.name for status in found.groups if status.halted]
+    overdue = [status.name for status in found.groups if status.overdue]
+    findings: list[Finding] = []
+    if halted:
+        advice = "`ledgerq subscriptions` says why; `ledgerq subscriptions seek` where to go on"
+        findings.append(fail("subscriptions", f"halted: {', '.join(halted)}", advice))
+    if overdue:
+        text = f"more than {settings.subscription_hold_s:,} s behind: {', '.join(overdue)}"
+        advice = "trimming does not wait for them: let them read on, or remove them"
+        findings.append(warn("subscriptions", text, advice))
+    return findings or [ok("subscriptions", f"{len(found.groups)} follow the ledger")]
 
 
 def _number(reply: Any) -> int:

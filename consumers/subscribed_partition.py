@@ -1,0 +1,344 @@
+"""One partition, read by one member of a subscription for as long as it holds the lease.
+
+Events are read ahead within bounds, and given out in order. The checkpoint follows what was
+acknowledged; it is written when it moves, and with each renewal of the lease.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers.known_tasks import KnownTasks
+from consumers.service import backoff_s
+from consumers.subscribed_event import SubscribedEvent, Wanted
+from consumers.subscription_errors import (
+    AckRefused,
+    EventsGone,
+    LedgerWentBack,
+    SubscriptionHalted,
+)
+from ledger.acks import Acks
+from ledger.events import TaskSubmitted
+from ledger.foreign import ForeignEntries
+from ledger.rejections import Rejection
+from ledger.script_format import read_events
+from ledger.store import Entry, Position, Recorded, Store
+from ledger.subscriptions import Checkpoint, Held, Subscriptions, order_of
+from projections.catch_up import READ_BYTES, next_count
+from projections.read_model import digest
+
+log = structlog.get_logger("subscription")
+
+READ_COUNT_FIRST: Final = 16
+READ_WAIT_MS: Final = 2_000
+"""A read waits so long for events; the next one follows at once."""
+
+TRIMMED_AGE_MS: Final = 60_000
+"""Nothing younger is ever trimmed: a read of what is younger misses nothing."""
+
+SEEK_HINT: Final = "`ledgerq subscriptions seek {} --to ...` says where to go on"
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a member reads for, and its bounds."""
+
+    name: str
+    tag: str
+    epoch: str
+    lease_ms: int
+    unacked_max: int
+
+
+class SubscribedPartition:
+    """`run` until cancelled or lost; `take` what was read; `keep` it with each beat."""
+
+    def __init__(
+        self,
+        store: Store,
+        subscriptions: Subscriptions,
+        partition: int,
+        held: Held,
+        terms: Terms,
+        wanted: Wanted,
+        known: KnownTasks,
+        foreign: ForeignEntries,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` is called when there may be something to take."""
+        self.partition = partition
+        self._store = store
+        self._subscriptions = subscriptions
+        self._generation = held.generation
+        self._terms = terms
+        self._wanted = wanted
+        self._known = known
+        self._foreign = foreign
+        self._wake = wake
+        self._acks = Acks(held.checkpoint)
+        self._saved = held.checkpoint
+        self._read = held.checkpoint
+        """How far it is read; its digest is that of the last event, if need be an earlier one's."""
+        self._last: tuple[Position, str] | None = None
+        """The last event that was read, and its digest."""
+        if held.checkpoint.digest:
+            self._last = Position(partition, held.checkpoint.entry), held.checkpoint.digest
+        self._made = store.connections_made
+        self._count = READ_COUNT_FIRST
+        self._buffer: deque[SubscribedEvent] = deque()
+        self._buffered_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._all_acknowledged = asyncio.Event()
+        self._saving = asyncio.Lock()
+        self._held_until_s = asyncio.get_running_loop().time() + terms.lease_ms / 1_000
+        self.lost = False
+        """Another member has it, or may have it any moment."""
+        self.leaving = False
+        """It is being handed over."""
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read on, waiting for more where it ends. Raises SubscriptionHalted."""
+        failures, begun = 0, False
+        while True:
+            try:
+                if not begun:
+                    await self._check_ledger()
+                    await self._check_nothing_is_missing()
+                    begun = True
+                await self._room.wait()
+                await self._read_on()
+                failures = 0
+            except Rejection as rejection:
+                if not rejection.retryable:
+                    raise
+                failures += 1
+                await asyncio.sleep(backoff_s(failures))
+            except SubscriptionHalted as halted:
+                await self._halt(halted)
+                raise
+
+    async def _read_on(self) -> None:
+        count = max(1, min(self._count, self._terms.unacked_max - self._acks.open))
+        position = Position(self.partition, self._read.entry)
+        entries = await self._store.entries_after(position, count, READ_WAIT_MS)
+        if self._store.connections_made != self._made:
+            await self._check_ledger()
+        if entries:
+            oldest_ms, _ = order_of(entries[0][0].decode())
+            if oldest_ms < self._store.now_ms() - TRIMMED_AGE_MS:
+                await self._check_nothing_is_missing()
+            self._count = next_count(entries, self._count)
+            await self._take(entries)
+
+    async def _take(self, entries: Sequence[Entry]) -> None:
+        wanted = await self._wanted_of(entries)
+        passing: Recorded | None = None
+        for name, (event, occurrence) in wanted.items():
+            self._read = Checkpoint(name, "", self._read.passed + 1)
+            if occurrence is None:
+                passing = event or passing
+                continue
+            passing = None
+            self._met(occurrence.recorded)
+            self._acks.read(self._read)
+            self._buffer.append(occurrence)
+            self._buffered_bytes += len(occurrence.recorded.data)
+        if passing is not None:
+            self._met(passing)
+        if not self._buffer or self._buffer[-1].position.entry != self._read.entry:
+            self._acks.passed_over(self._read)
+        self._make_room()
+        self._wake()
+
+    async def _wanted_of(
+        self, entries: Sequence[Entry]
+    ) -> dict[str, tuple[Recorded | None, SubscribedEvent | None]]:
+        """By entry: the event there, unless it is a foreign one; and again if it is wanted."""
+        events, foreign = read_events(self.partition, entries)
+        for stranger in foreign:
+            self._foreign.met(stranger)
+        # What is submitted tells what later events are of, wanted or not.
+        submitted = TaskSubmitted.__name__
+        asked = [e for e in events if e.type == submitted or self._wanted.may_be(e)]
+        known = dict(zip(asked, await self._known.facts(asked), strict=True))
+        found: dict[str, tuple[Recorded | None, SubscribedEvent | None]]
+        found = {entry.decode(): (None, None) for entry, _ in entries}
+        for event in events:
+            facts = known.get(event)
+            is_wanted = self._wanted.may_be(event) and self._wanted.is_of(facts)
+            occurrence = SubscribedEvent(event, facts, self.ack) if is_wanted else None
+            found[event.position.entry] = event, occurrence
+        return found
+
+    def _met(self, event: Recorded) -> None:
+        """The last event so far."""
+        told = digest(event).hex()
+        self._last = event.position, told
+        if event.position.entry == self._read.entry:
+            self._read = Checkpoint(self._read.entry, told, self._read.passed)
+
+    # -- checks -------------------------------------------------------------------------------
+
+    async def _check_ledger(self) -> None:
+        """Another connection may lead to another server, without all that the last one had."""
+        made = self._store.connections_made
+        epoch = await self._store.epoch()
+        if epoch != self._terms.epoch:
+            raise LedgerWentBack(self._says(f"this is another ledger now (epoch {epoch})"))
+        ends = await self._subscriptions.ends(self.partition)
+        if self._read.order > order_of(ends.last):
+            raise LedgerWentBack(
+                self._says(f"the ledger ends at {ends.last}, before {self._read.entry}")
+            )
+        if self._last is not None:
+            position, told = self._last
+            event = await self._store.event_at(position)
+            trimmed = event is None and position.order < order_of(ends.first)
+            if not trimmed and (event is None or digest(event).hex() != told):
+                raise LedgerWentBack(
+                    self._says(f"the event at {position} is gone, or is another one now")
+                )
+        self._made = made
+
+    async def _check_nothing_is_missing(self) -> None:
+        ends = await self._subscriptions.ends(self.partition)
+        if ends.lost_after(self._read):
+            raise EventsGone(
+                self._says(
+                    f"events after {self._read.entry} were taken away, the oldest one left is at"
+                    f" {ends.first}"
+                )
+            )
+
+    def _says(self, what: str) -> str:
+        name = self._terms.name
+        hint = SEEK_HINT.format(name)
+        return f"subscription {name}, partition {self.partition}: {what}; {hint}"
+
+    async def _halt(self, halted: SubscriptionHalted) -> None:
+        log.error("subscription_halted", group=self._terms.name, reason=str(halted))
+        try:
+            await self._subscriptions.halt(
+                self.partition, self._terms.tag, self._generation, str(halted)
+            )
+        except Rejection as rejection:
+            log.warning("subscription_halt_unrecorded", reason=rejection.message)
+
+    # -- giving out ---------------------------------------------------------------------------
+
+    def take(self) -> SubscribedEvent | None:
+        """The next event, when there is one and the lease lasts."""
+        if not self._buffer or self.lost or self.leaving:
+            return None
+        if asyncio.get_running_loop().time() >= self._held_until_s:
+            return None  # in doubt: an outage, or this process stood still
+        event = self._buffer.popleft()
+        self._buffered_bytes -= len(event.recorded.data)
+        self._acks.gave(event.position.entry)
+        self._make_room()
+        return event
+
+    @property
+    def waits_for_acks(self) -> bool:
+        """Nothing more is given out until something is acknowledged."""
+        return not self._buffer and self._acks.open >= self._terms.unacked_max
+
+    def _make_room(self) -> None:
+        if not self._acks.open:
+            self._all_acknowledged.set()
+        else:
+            self._all_acknowledged.clear()
+        if self._acks.open < self._terms.unacked_max and self._buffered_bytes < READ_BYTES:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    # -- acknowledging ------------------------------------------------------------------------
+
+    async def ack(self, position: Position) -> None:
+        """The event at `position` is done. Raises AckRefused."""
+        self._check_held(position)
+        self._acks.ack(position.entry)
+        await self._save(position)
+
+    async def ack_up_to(self, position: Position) -> None:
+        """All that were given out, up to and with the one at `position`. Raises AckRefused."""
+        self._check_held(position)
+        self._acks.ack_up_to(position.entry)
+        await self._save(position)
+
+    def _check_held(self, position: Position) -> None:
+        if self.lost:
+            raise AckRefused(position)
+
+    async def _save(self, position: Position) -> None:
+        """Write the checkpoint, if it has moved: several at once in one call."""
+        self._make_room()
+        reached, failures = self._acks.checkpoint.order, 0
+        while self._saved.order < reached:
+            self._check_held(position)
+            try:
+                async with self._saving:
+                    if self._saved.order < reached and not self.lost:
+                        await self._keep(self._terms.lease_ms)
+            except Rejection as rejection:
+                if not rejection.retryable:
+                    raise
+                failures += 1
+                await asyncio.sleep(backoff_s(failures))
+
+    # -- the lease ----------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Renew the lease, and write the checkpoint if it has moved. Raises Rejection."""
+        async with self._saving:
+            if not self.lost:
+                await self._keep(self._terms.lease_ms)
+
+    async def _keep(self, lease_ms: int) -> None:
+        point, sent_s = self._acks.checkpoint, asyncio.get_running_loop().time()
+        moved = point if point is not self._saved else None
+        kept = await self._subscriptions.keep(
+            self.partition, self._terms.tag, self._generation, lease_ms, moved
+        )
+        if not kept:
+            self.lose()
+            return
+        self._saved = point
+        was_in_doubt = sent_s >= self._held_until_s
+        self._held_until_s = sent_s + lease_ms / 1_000
+        if was_in_doubt:
+            self._wake()
+
+    def lose(self) -> None:
+        """It is not this member's any more."""
+        if not self.lost:
+            self.lost = True
+            self._buffer.clear()
+            self._all_acknowledged.set()
+            self._wake()
+
+    async def hand_over(self, patience_s: float) -> None:
+        """Give out nothing more, wait so long for what was given out, and let others have it."""
+        self.leaving = True
+        self._buffer.clear()
+        self._acks.withdraw()
+        self._make_room()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._all_acknowledged.wait()
+        await self.release()
+
+    async def release(self) -> None:
+        """Let others have it at once. Raises Rejection."""
+        async with self._saving:
+            if not self.lost:
+                await self._keep(0)
+                self.lose()
