@@ -50,8 +50,9 @@ FAULT_SEEDS = $(if $(filter command environment,$(origin SEEDS)),$(SEEDS),20)
 faults: .venv/dev.stamp
 	@$(BIN)/python -m tests.faults.campaign $(if $(SEED),--seed $(SEED),--seeds $(FAULT_SEEDS))
 
+# In several processes, as many as tests/conftest.py says; the early ones take over from the late.
 test: .venv/dev.stamp
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: lint types imports
 	@$(MAKE) --no-print-directory test

@@ -5,6 +5,9 @@ the server that no part of `ledger.keys` makes.
 
 Property tests draw few examples, so that the suite stays quick; HYPOTHESIS_PROFILE=thorough draws
 many. A failure prints the blob that replays it.
+
+`make test` runs the tests in several processes (pytest-xdist), each with servers of its own: no
+test may count on having the machine to itself.
 """
 
 import asyncio
@@ -31,6 +34,20 @@ settings.register_profile("thorough", _everywhere, max_examples=2_000, stateful_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 STRAY_TASK_GRACE_S = 1
+TESTS_PER_CORE = 2
+"""How many run at once: half of their time is waiting, for processes to start and leases to end."""
+AT_ONCE_MAX = 8
+"""Each process collects all tests and has servers of its own: more cost more than they bring."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means."""
+    return min(TESTS_PER_CORE * (os.cpu_count() or 1), AT_ONCE_MAX)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that may take longer than others begin first, lest one of them be left at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture(autouse=True)
