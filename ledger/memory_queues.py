@@ -286,7 +286,8 @@ class WaitingLines:
             line.ready[name].delivered_at = now_ms
 
     def release(self, queue: Queue, entry: str) -> None:
-        """What was taken, and not started, goes to the end of those in line."""
+        """What was taken, and not started, goes to the end of those in line, as far as limits let
+        it that may have come meanwhile."""
         line = self.line(queue)
         known = line.ready.get(entry)
         if known is None or known.delivered_at is None:
@@ -295,6 +296,8 @@ class WaitingLines:
         name = self._next_entry()
         line.ready[name] = ReadyEntry(known.task_id, known.kb_id)
         self._standing[known.task_id] = Standing(entry=name)
+        if self.limits:
+            self._keep_limits()
 
     def is_held(self, task: Task) -> bool:
         """Whether a task stands in a backlog."""

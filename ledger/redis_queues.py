@@ -29,7 +29,7 @@ CLAIM = Script("claim", after=("queues",))
 DROP = Script("drop", after=("queues",))
 LENGTHS = Script("lengths", after=("queues", "positions"))
 POSITION = Script("position", after=("queues", "positions"))
-RELEASE = Script("release")
+RELEASE = Script("release", after=("queues",))
 
 
 class RedisQueues(LedgerCalls):
@@ -185,7 +185,7 @@ class RedisQueues(LedgerCalls):
         for delivery in (*deliveries, *self._surplus.pop(partition, [])):
             by_queue.setdefault(delivery.queue, []).append(delivery.entry)
         for queue, entries in by_queue.items():
-            await self._call(RELEASE, (names.ready(queue), names.task_prefix), entries)
+            await self._call_queues(RELEASE, names, (PRIORITIES, queue_name(queue), *entries))
 
     async def set_aside(self, delivery: Delivery, reason: str) -> None:
         names = self._keys[delivery.partition]

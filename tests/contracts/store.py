@@ -39,6 +39,9 @@ from ledger.store import (
     Store,
     Written,
 )
+from ledger.system.commands import SetLimit
+from ledger.system.events import LimitScope
+from ledger.system.transact import transact_system
 from ledger.task import Task
 from ledger.transact import apply, transact
 from ledger.workers import WorkerReport, WorkerState
@@ -468,6 +471,21 @@ class StoreContract:
         await store.release(0, [claim.delivery for claim in claims])
 
         assert await claim(store, 10) == []
+
+    async def test_a_claim_that_is_given_back_waits_behind_a_limit_that_came_meanwhile(
+        self, store: AnyStore
+    ):
+        first, second = await submit(store), await submit(store)
+        [given_back, _] = await store.claim(0, QUEUES, 2, [])
+        limit = SetLimit(LimitScope.TYPE, NORMAL.task_type, 1)
+        await store.spread_limits((await transact_system(store, limit, META)).system)
+
+        await store.release(0, [given_back.delivery])
+
+        assert await store.is_held(first)
+        assert await claim(store, 10) == []
+        await send(store, second, CancelTask())
+        assert await claim(store, 10) == [first]
 
     async def test_a_claim_is_given_back_once(self, store: AnyStore):
         task = await submit(store)

@@ -62,6 +62,8 @@ class QueuesSideBySide(RuleBasedStateMachine):
         self.claimed: dict[str, tuple[Delivery, Delivery]] = {}
         self.out_of_order: set[str] = set()
         """Handed back, or taken out of its queue for good."""
+        self.set_aside: set[str] = set()
+        """The latter: nobody can start them."""
         self.submitted = 0
 
     async def _open(self) -> RedisStore:
@@ -150,7 +152,8 @@ class QueuesSideBySide(RuleBasedStateMachine):
     @rule(data=st.data())
     def start_by_an_old_claim(self, data: st.DataObject) -> None:
         """The task has gone back into its queue since; limits hold all the same."""
-        waiting = [t.id for t in self.tasks.values() if t.status is Status.QUEUED]
+        queued = [t.id for t in self.tasks.values() if t.status is Status.QUEUED]
+        waiting = [task_id for task_id in queued if task_id not in self.set_aside]
         if waiting:
             task_id = data.draw(st.sampled_from(waiting))
             task = self.both(task_id, StartTask(1, "w1", 60_000))
@@ -170,6 +173,7 @@ class QueuesSideBySide(RuleBasedStateMachine):
         else:
             self.run(self.model.set_aside(model, "garbage"))
             self.run(self.store.set_aside(store, "garbage"))
+            self.set_aside.add(model.task_id)
         del self.claimed[model.task_id]
         self.out_of_order.add(model.task_id)
 
