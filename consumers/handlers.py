@@ -70,6 +70,33 @@ def handler(
     Raises HandlersError when the type has a handler already, the executor does not fit the
     function, or an option is something else.
     """
+    make = handler_maker(
+        task_type, executor=executor, retry=retry, permanent=permanent, retryable=retryable
+    )
+
+    def register(function: Function) -> Function:
+        known = _registered.get(task_type)
+        if known is not None and _place_of(known.function) != _place_of(function):
+            raise HandlersError(
+                f"task type {task_type!r} has a handler already, {_place_of(known.function)}; "
+                f"{_place_of(function)} cannot be another"
+            )
+        _registered[task_type] = make(function)
+        return function
+
+    return register
+
+
+def handler_maker(
+    task_type: str,
+    *,
+    executor: str | None = None,
+    retry: RetryPolicy | None = None,
+    permanent: ExceptionClass | tuple[ExceptionClass, ...] = (),
+    retryable: ExceptionClass | tuple[ExceptionClass, ...] = (),
+) -> Callable[[Callable[..., Any]], Handler]:
+    """What makes a Handler of a function, and registers it nowhere. Given and raises as `handler`,
+    but for the type that has one already."""
     if not isinstance(task_type, str) or not task_type:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise HandlersError(f'expected @handler("task_type"), got @handler({task_type!r})')
     if not isinstance(retry, RetryPolicy | None):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -79,18 +106,10 @@ def handler(
     except ValueError as error:
         raise HandlersError(f"{task_type}: {error}") from None
 
-    def register(function: Function) -> Function:
-        known = _registered.get(task_type)
-        if known is not None and _place_of(known.function) != _place_of(function):
-            raise HandlersError(
-                f"task type {task_type!r} has a handler already, {_place_of(known.function)}; "
-                f"{_place_of(function)} cannot be another"
-            )
-        kind = _executor_of(function, executor)
-        _registered[task_type] = Handler(task_type, function, kind, retry, errors)
-        return function
+    def make(function: Callable[..., Any]) -> Handler:
+        return Handler(task_type, function, _executor_of(function, executor), retry, errors)
 
-    return register
+    return make
 
 
 def load_handlers(module: str | None) -> Mapping[str, Handler]:

@@ -18,6 +18,7 @@ from ledger.settings import ENV_PREFIX, load
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "projections", "consumers", "api")
+PLUGIN = "ledgerq_pytest.py"
 
 
 class Service(msgspec.Struct):
@@ -52,7 +53,7 @@ def source(tmp_path: Path) -> Path:
     copy = tmp_path / "source"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", PLUGIN):
         shutil.copy(ROOT / name, copy / name)
     return copy
 
@@ -80,7 +81,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(source: Pat
         for name in PACKAGES
         for path in (source / name).rglob("*")
         if path.is_file()
-    }
+    } | {PLUGIN}
 
     with build_wheel(source) as wheel:
         shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -100,6 +101,7 @@ def test_the_wheel_names_its_version_licence_and_command(source: Path):
     assert f"\nVersion: {ledger.__version__}\n" in parts["METADATA"]
     assert "\nLicense-Expression: Apache-2.0\n" in parts["METADATA"]
     assert "ledgerq = api.cli:main" in parts["entry_points.txt"]
+    assert "[pytest11]\nledgerq = ledgerq_pytest" in parts["entry_points.txt"]
     assert parts["LICENSE"] == (ROOT / "LICENSE").read_text()
 
 

@@ -23,6 +23,7 @@ from api.client.answers import (
 )
 from api.client.asynchronous import AsyncClient
 from api.client.blocking import Client
+from api.client.callbacks import Callback, CallbackRejected, verify_callback
 from api.client.errors import (
     Conflict,
     Forbidden,
@@ -52,6 +53,8 @@ from api.client.submission import Submission
 
 __all__ = [
     "AsyncClient",
+    "Callback",
+    "CallbackRejected",
     "Canceled",
     "Client",
     "Conflict",
@@ -89,4 +92,5 @@ __all__ = [
     "Update",
     "VersionConflict",
     "Worker",
+    "verify_callback",
 ]
