@@ -1,4 +1,5 @@
-"""What the API says of itself: `/openapi.json` for programs, `/docs` for people.
+"""What the service says of itself: `/openapi.json` for programs, `/docs` for people, and
+`/asyncapi.json` of the streams beside the API.
 
 Made at the first request for it, and then kept: neither start-up nor the other endpoints pay.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from api.asyncapi import asyncapi
 from api.describe import (
     CACHE_CONTROL,
     DOCUMENT_ETAG,
@@ -116,6 +118,22 @@ class Pages:
         exchange.parameters()
         await _send(exchange, self._docs)
 
+    @operation(
+        "getAsyncApi",
+        Group.OPERATIONS,
+        {
+            200: Answer(
+                "The document.", headers=(DOCUMENT_ETAG, CACHE_CONTROL), schema={"type": "object"}
+            ),
+            304: NOT_MODIFIED,
+        },
+        headers=(IF_NONE_MATCH_HEADER,),
+    )
+    async def asyncapi(self, exchange: Exchange) -> None:
+        """The ledger's streams, which any Redis client may read: AsyncAPI 3.0."""
+        exchange.parameters()
+        await _send(exchange, self._asyncapi)
+
     async def stylesheet(self, exchange: Exchange) -> None:
         """The style of the page; no part of the API."""
         exchange.parameters()
@@ -128,6 +146,10 @@ class Pages:
     @cached_property
     def _openapi(self) -> Page:
         return Page.of(msgspec.json.encode(self._document), JSON_TYPE)
+
+    @cached_property
+    def _asyncapi(self) -> Page:
+        return Page.of(msgspec.json.encode(asyncapi(self._settings.partitions)), JSON_TYPE)
 
     @cached_property
     def _docs(self) -> Page:

@@ -83,6 +83,7 @@ def routes(
         Route("/readyz", Resource({"GET": health.ready})),
         Route("/metrics", Resource({"GET": metrics.metrics})),
         Route("/openapi.json", Resource({"GET": pages.openapi})),
+        Route("/asyncapi.json", Resource({"GET": pages.asyncapi})),
         Route("/docs", Resource({"GET": pages.docs})),
         Route(STYLESHEET, Resource({"GET": pages.stylesheet}), include_in_schema=False),
     ]

@@ -61,7 +61,8 @@ def _positions(text: str, partitions: int) -> Mapping[int, Position]:
     try:
         return parse_positions(text, partitions)
     except ValueError as error:
-        raise ValueError(f"start: {error}; expected {START_EXPECTED}") from None
+        told = error if ":" in text else f"expected {START_EXPECTED}, got {text[:80]!r}"
+        raise ValueError(f"start: {told}") from None
 
 
 def _time(text: str) -> datetime:
