@@ -27,6 +27,7 @@ from ledger.events import (
     TaskSubmitted,
 )
 from ledger.evolve import evolve, initial
+from ledger.memory_queues import WaitingLines
 from ledger.memory_store import MemoryStore
 from ledger.store import Claimed, Recorded
 from ledger.task import Status, Task
@@ -42,16 +43,27 @@ PASSED_OVER_MAX: Final = 64
 CANCEL_HEARD_WITHIN_S: Final = 1.5
 """As promised for a running handler whose worker is undisturbed."""
 
+PAUSE_LEARNED_WITHIN_S: Final = 1.5
+"""A worker asks with each heartbeat; what it has claimed by then it still starts."""
+
+OUTAGE_GRACE_S: Final = 1.0
+"""For so long after an outage the schedulers here leave leases alone."""
+
+FELT_OUTAGE_S: Final = 2.5
+"""A scheduler asks at least every second or two, and notices each outage that is longer."""
+
 FINALS: Final = (TaskCompleted, TaskFailed, TaskCanceled)
 
 
 class Seen(msgspec.Struct):
-    """An event as it was written. `writer` is the process that sent it, `actor` its signature."""
+    """An event as it was written. `writer` is the process that sent it, `actor` its signature;
+    `at_s` by the clock of the simulation, which never jumps."""
 
     recorded: Recorded
     event: Event
     writer: Process
     actor: str
+    at_s: float
 
     @property
     def task_id(self) -> str:
@@ -117,6 +129,12 @@ class Check:
     def heard(self, run: HandlerRun | None, canceled: Seen) -> None:
         """CANCEL_HEARD_WITHIN_S have passed since a running attempt was canceled on an undisturbed
         worker; `run` is its handler's."""
+
+    def paused(self, task_types: Mapping[str, float]) -> None:
+        """Something was paused or resumed; since when (s) each of those is that are paused now."""
+
+    def outage(self, began_s: float, over_s: float) -> None:
+        """The ledger is out of reach for everybody. Told once more where that ends earlier."""
 
     def end(self, ending: Ending) -> None:
         """All is over."""
@@ -454,8 +472,9 @@ class PriorityBound(Check):
 
 
 class LimitsHold(Check):
-    """No more tasks of a type or of a kb_id run at once than their limit lets; and when nothing
-    waits or runs any more, nothing counts against a limit."""
+    """No more tasks of a type or of a kb_id run at once than their limit lets: after it was set or
+    lowered, none is admitted until fewer are in line or running. And when nothing waits or runs any
+    more, nothing counts against a limit."""
 
     name = "limits hold"
 
@@ -463,6 +482,9 @@ class LimitsHold(Check):
         super().__init__(fail)
         self._names: dict[str, tuple[str, str]] = {}
         self._running: dict[str, tuple[str, str]] = {}
+        self._limits: dict[int, Mapping[str, int]] = {}
+        self._allowed: dict[tuple[int, str], int] = {}
+        """By partition and name, how many may be in line or running: the limit, or what it met."""
 
     def event(self, seen: Seen) -> None:
         event, task_id = seen.event, seen.task_id
@@ -475,18 +497,84 @@ class LimitsHold(Check):
 
     def appended(self, store: MemoryStore) -> None:
         for number, partition in enumerate(store.contents):
-            for name, limit in partition.queues.limits.items():
+            limits = partition.queues.limits
+            are_new = self._limits.get(number) is not limits
+            self._limits[number] = limits
+            for name, limit in limits.items():
                 running = sum(
                     name in names and store.partition_of(task_id) == number
                     for task_id, names in self._running.items()
                 )
-                if running > limit:
-                    self.fail(f"{running} of {name} run in partition {number}, of {limit}")
+                held = running + _in_line(partition.queues, name)
+                before = held if are_new else self._allowed[number, name]
+                allowed = self._allowed[number, name] = max(limit, min(before, held))
+                if running > max(limit, before):
+                    self.fail(
+                        f"{running} of {name} run in partition {number}, of {limit}, "
+                        f"{allowed} being allowed"
+                    )
 
     def end(self, ending: Ending) -> None:
         for partition in ending.store.contents:
             if partition.queues.admitted and not ending.unfinished:
                 self.fail(f"still counted: {dict(partition.queues.admitted)}")
+
+
+def _in_line(queues: WaitingLines, name: str) -> int:
+    return sum(
+        name in (f"type:{queue.task_type}", f"kb:{entry.kb_id}")
+        for queue, line in queues.lines.items()
+        for entry in line.ready.values()
+    )
+
+
+class PausesHold(Check):
+    """Once every undisturbed worker has had time to learn of it, nothing of a paused type is
+    started."""
+
+    name = "a paused type is left alone"
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        super().__init__(fail)
+        self._paused: Mapping[str, float] = {}
+        self._types: dict[str, str] = {}
+
+    def paused(self, task_types: Mapping[str, float]) -> None:
+        self._paused = task_types
+
+    def event(self, seen: Seen) -> None:
+        if isinstance(seen.event, TaskSubmitted):
+            self._types[seen.task_id] = seen.event.task_type
+        elif isinstance(seen.event, TaskStarted):
+            kind, writer = self._types.get(seen.task_id, ""), seen.writer
+            since_s = self._paused.get(kind, seen.at_s)
+            excused_until_s = max(writer.disturbed_until_s, writer.late_until_s)
+            if excused_until_s < since_s and seen.at_s > since_s + PAUSE_LEARNED_WITHIN_S:
+                self.fail(f"{seen} by {writer.name}: {kind} is paused since {since_s:.3f} s")
+
+
+class OutagesSpare(Check):
+    """After an outage, workers are given time to renew their leases before any is ended."""
+
+    name = "an outage ends no lease"
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        super().__init__(fail)
+        self._began_s = self._over_s = float("-inf")
+
+    def outage(self, began_s: float, over_s: float) -> None:
+        self._began_s, self._over_s = began_s, over_s
+
+    def event(self, seen: Seen) -> None:
+        over_s, writer = self._over_s, seen.writer
+        if (
+            isinstance(seen.event, AttemptFailed)
+            and seen.actor == "reaper"
+            and over_s - self._began_s >= FELT_OUTAGE_S
+            and over_s <= seen.at_s < over_s + OUTAGE_GRACE_S
+            and max(writer.disturbed_until_s, writer.late_until_s) <= over_s
+        ):
+            self.fail(f"{seen}, {seen.at_s - over_s:.3f} s after an outage")
 
 
 class RolesHold(Check):
@@ -513,5 +601,7 @@ ALL: Final[tuple[type[Check], ...]] = (
     RetriesCounted,
     PriorityBound,
     LimitsHold,
+    PausesHold,
+    OutagesSpare,
     RolesHold,
 )

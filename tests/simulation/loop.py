@@ -45,6 +45,8 @@ class Process:
         """What became ready while it was paused."""
         self.disturbed_until_s = float("-inf")
         """Until then, what it owes may be late."""
+        self.late_until_s = float("-inf")
+        """Until then, a request may arrive that it has given up."""
 
 
 PROCESS: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(

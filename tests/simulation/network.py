@@ -34,8 +34,11 @@ class Fault(StrEnum):
     PAUSE = "process stopped and continued"
     RESTART = "orderly stop and restart"
     OUTAGE = "ledger out of reach"
+    LONG_OUTAGE = "ledger out of reach for longer than a lease"
     LEDGER_CLOCK = "ledger's clock jumps"
     PROCESS_CLOCK = "a process's clock jumps"
+    PAUSES = "a type is paused or resumed"
+    LIMITS = "a limit is changed"
 
 
 IN_CALLS: Final = (
@@ -48,6 +51,9 @@ IN_CALLS: Final = (
     Fault.CRASH_IN_CALL,
 )
 """Those that happen to a call; the others happen to a process, or to all."""
+
+BY_OPERATORS: Final = (Fault.PAUSES, Fault.LIMITS)
+"""Those that are no faults at all, and that somebody may do at any time."""
 
 CLAIMS: Final = frozenset({"claim", "claim_stale"})
 REMEMBERED_CLAIMS: Final = 16
@@ -83,6 +89,7 @@ class Network:
         self.outage_until_s = 0.0
         self.injected: Counter[Fault] = Counter()
         self.on_append: Callable[[Process, Append, Outcome], None] = _nobody_looks
+        self.on_system: Callable[[], None] = lambda: None
         self.on_claim: Callable[[Process, tuple[Any, ...], list[Claimed]], None] = _nobody_looks
         self.trace: Callable[[str], None] | None = None
         self.late_requests = 0
@@ -147,6 +154,8 @@ class Network:
         elif name == "append_all":
             for step, outcome in zip(args[0], reply, strict=True):
                 self._appended(process, step, outcome)
+        elif name == "append_system":
+            self.on_system()
         elif name in CLAIMS:
             self.claimed.extend(reply)
         if self.trace is not None and (reply or name not in ("renew", "wait_ready", "claim_stale")):
@@ -262,7 +271,9 @@ class Link:
                 perform()
                 await self._fail_slowly(fault, "the reply was lost")
             case Fault.LATE_REQUEST:
-                network.deliver_late(self._chance() * 6, perform)
+                after_s = self._chance() * 6
+                process.late_until_s = max(process.late_until_s, network.loop.time() + after_s)
+                network.deliver_late(after_s, perform)
                 await self._fail_slowly(fault, "no answer in time")
             case Fault.CRASH_IN_CALL:
                 network.inject(fault, process)

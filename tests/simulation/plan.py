@@ -6,10 +6,13 @@ from typing import Final
 import msgspec
 
 from ledger.system.events import LimitScope
-from tests.simulation.network import IN_CALLS, Fault
+from tests.simulation.network import BY_OPERATORS, IN_CALLS, Fault
 
 TASK_TYPES: Final = ("parse", "embed", "index")
 KB_IDS: Final = ("kb-a", "kb-b", "kb-c")
+
+LONGER_S: Final = 6.0
+"""Faults go on for so much longer where outages outlast leases."""
 
 RETRY_BASE_MS: Final = 100
 RETRY_CAP_MS: Final = 1_000
@@ -32,6 +35,8 @@ class Plan(msgspec.Struct, frozen=True):
     disasters: tuple[Fault, ...]
     """What happens to processes and clocks meanwhile."""
     disaster_every_s: float
+    changes: tuple[Fault, ...]
+    """What an operator does meanwhile; without any, there is none."""
     lease_ms: int
     pending_idle_ms: int
     queue_max: int
@@ -54,10 +59,11 @@ def draw_plan(chance: Random) -> Plan:
         schedulers=1 if chance.random() < 0.8 else 2,
         clients=2 if is_crowded else chance.choice((1, 2)),
         wishes=50 if is_crowded else chance.choice((2, 3, 5)),
-        faults_s=chance.choice((2.0, 4.0)),
+        faults_s=chance.choice((2.0, 4.0)) + (LONGER_S if Fault.LONG_OUTAGE in kinds else 0),
         rates={kind: intensity for kind in kinds if kind in IN_CALLS},
-        disasters=tuple(kind for kind in kinds if kind not in IN_CALLS),
+        disasters=tuple(kind for kind in kinds if kind not in (*IN_CALLS, *BY_OPERATORS)),
         disaster_every_s=chance.choice((0.5, 1.0, 2.0)),
+        changes=tuple(kind for kind in kinds if kind in BY_OPERATORS),
         lease_ms=chance.choice((2_000, 3_000)),
         pending_idle_ms=chance.choice((1_000, 2_000)),
         queue_max=chance.choice((0, 0, 0, 2)),

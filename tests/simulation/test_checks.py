@@ -51,6 +51,7 @@ CALM = replace(
     faults_s=4.0,
     rates={},
     disasters=(),
+    changes=(),
     queue_max=0,
     limits=(),
     is_crowded=False,
@@ -254,6 +255,32 @@ def test_a_limit_that_is_not_kept_is_caught(monkeypatch: pytest.MonkeyPatch):
     limits = tuple((LimitScope.TYPE, kind, 1) for kind in TASK_TYPES)
 
     catches("limits hold", plan=replace(CALM, limits=limits))
+
+
+def test_a_limit_that_is_lowered_for_nothing_is_caught(monkeypatch: pytest.MonkeyPatch):
+    def has_room(lines: WaitingLines, name: str) -> bool:
+        limit = lines.limits.get(name)
+        return limit is None or lines.admitted[name] < max(limit, 3)
+
+    monkeypatch.setattr(WaitingLines, "_has_room", has_room)
+
+    catches("limits hold", plan=replace(CALM, changes=(Fault.LIMITS,)))
+
+
+def test_a_worker_that_does_not_hear_of_pauses_is_caught(monkeypatch: pytest.MonkeyPatch):
+    def hear_nothing(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr("consumers.pauses.Pauses._take", hear_nothing)
+
+    catches("a paused type is left alone", plan=replace(CALM, changes=(Fault.PAUSES,)))
+
+
+def test_a_scheduler_that_knows_no_grace_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("consumers.grace.Grace.lasts", False)
+    plan = replace(disturbed_by(Fault.LONG_OUTAGE), faults_s=10.0)
+
+    catches("an outage ends no lease", plan=plan)
 
 
 def test_a_role_that_breaks_is_caught():

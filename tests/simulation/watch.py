@@ -23,7 +23,7 @@ from tests.simulation.checks import (
     Seen,
 )
 from tests.simulation.loop import PROCESS, Process, VirtualLoop
-from tests.simulation.network import Network
+from tests.simulation.network import Network, now
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -61,9 +61,14 @@ class Watch:
         self._on_acknowledgement = self._overriding("acknowledged")
         self._on_run = self._overriding("ran")
         self._on_heard = self._overriding("heard")
+        self._on_paused = self._overriding("paused")
+        self._on_outage = self._overriding("outage")
+        self._system_version = 0
+        self._paused: dict[str, float] = {}
         network.on_append = self.appended
         network.on_late = nothing_to_do
         network.on_claim = self.claimed
+        network.on_system = self.look_at_system
 
     def _fail_of(self, kind: type[Check]) -> Callable[[str], None]:
         def fail(what: str) -> None:
@@ -86,6 +91,7 @@ class Watch:
     def appended(self, process: Process, step: Append, outcome: Outcome) -> None:
         """A step reached the ledger; whatever was said of it, what was written is looked at."""
         store = self._network.store
+        self.look_at_system()
         partition = store.partition_of(step.after.id)
         events = store.contents[partition].events
         for recorded in events[self._seen[partition] :]:
@@ -101,7 +107,7 @@ class Watch:
     def _event(self, process: Process, recorded: Recorded) -> None:
         task_id = recorded.task_id
         actor = decode_meta(recorded.meta).actor
-        seen = Seen(recorded, recorded.event(), process, actor)
+        seen = Seen(recorded, recorded.event(), process, actor, self._loop.time())
         before = self._status.get(task_id)
         after = self._status[task_id] = STATUS_AFTER[recorded.type]
         self.transitions[before, recorded.type] += 1
@@ -132,6 +138,24 @@ class Watch:
         """A worker claimed."""
         for tell in self._on_claim:
             tell(process, self._network.store, args, claimed)
+
+    def look_at_system(self) -> None:
+        """See what is paused, and since when."""
+        store = self._network.store
+        version = now(store.system_version())
+        if version == self._system_version:
+            return
+        self._system_version = version
+        at_s, before = self._loop.time(), self._paused
+        paused: list[str] = list(now(store.load_system()).state.paused)
+        self._paused = {kind: before.get(kind, at_s) for kind in paused}
+        for tell in self._on_paused:
+            tell(self._paused)
+
+    def outage(self, began_s: float, over_s: float) -> None:
+        """The ledger is out of reach."""
+        for tell in self._on_outage:
+            tell(began_s, over_s)
 
     def acknowledged(self, command: Command, committed: Committed) -> None:
         """A client was told."""

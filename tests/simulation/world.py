@@ -20,14 +20,16 @@ from msgspec.structs import replace
 from consumers.scheduler import Scheduler
 from consumers.worker import Worker, WorkerOptions
 from ledger.memory_store import MemoryStore
-from ledger.system.commands import SetLimit
+from ledger.system.commands import ResumeQueue, SetLimit
 from ledger.system.transact import transact_system
 from ledger.task import Status
+from tests.simulation.checks import OUTAGE_GRACE_S
 from tests.simulation.clients import META, Client, Known
 from tests.simulation.handlers import POLICY, handlers
 from tests.simulation.logged import Logged
 from tests.simulation.loop import Process, Stuck, VirtualLoop
 from tests.simulation.network import Fault, Link, Network
+from tests.simulation.operators import Operator
 from tests.simulation.plan import Plan, draw_plan
 from tests.simulation.watch import Violation, Watch
 
@@ -39,10 +41,11 @@ STOP_PATIENCE_S: Final = 60.0
 """The same for the end of the roles, which let handlers finish."""
 
 HEARTBEAT_MS: Final = 1_000
-OUTAGE_GRACE_S: Final = 1.0
 RESTART_S_MAX: Final = 1.0
 PAUSE_S_MAX: Final = 8.0
 OUTAGE_S_MAX: Final = 4.0
+LONG_OUTAGE_S: Final = (3.5, 8.0)
+"""At least, and at most: leases are of 2 or 3 s."""
 CLOCK_JUMP_MS_MAX: Final = 8_000
 KILL_WITHIN_CALLBACKS: Final = 200
 CHECKED_STOPS: Final = 0.2
@@ -108,6 +111,7 @@ class World:
         self._births: Counter[str] = Counter()
         self._seats: dict[str, Callable[[Process, Link], Role]] = {}
         self._clients_left = 0
+        self._outage_began_s = 0.0
         self._ending = False
         self._idle: asyncio.Event | None = None
 
@@ -165,7 +169,7 @@ class World:
         # One that is killed as it starts has none yet.
         self._links.pop(process, None)
         role = self._roles.pop(process, None)
-        if isinstance(role, Client) and not role.wishes_left:
+        if isinstance(role, Client | Operator) and not role.wishes_left:
             self._clients_left -= 1
             return self._nothing_to_do()
         pause_s = self.chance.random() * RESTART_S_MAX
@@ -181,6 +185,7 @@ class World:
         self._take_seats()
         disasters = self.loop.create_task(self._disasters())
         self.loop.call_at(plan.faults_s, self._cease)
+        resuming = self.loop.create_task(self._resume_all())
         if not await self._settle(plan.faults_s + PATIENCE_S):
             self.unfinished = [
                 f"{task_id[:8]} is still {status}"
@@ -188,6 +193,7 @@ class World:
             ]
         disasters.cancel()
         self._cease()
+        resuming.cancel()
         await self._handlers_end()
         if self.chance.random() < CHECKED_STOPS:
             await self._stop_all()
@@ -198,6 +204,16 @@ class World:
         for scope, name, limit in self.plan.limits:
             command = SetLimit(scope, name, limit)
             await store.spread_limits((await transact_system(store, command, META)).system)
+
+    async def _resume_all(self) -> None:
+        """Once faults have ceased, so that everything can come to its end."""
+        store = self.network.store
+        await asyncio.sleep(self.plan.faults_s)
+        while self.plan.changes:
+            for task_type in (await store.load_system()).state.paused:
+                await transact_system(store, ResumeQueue(task_type), META)
+            # A pause that was asked for before may arrive later.
+            await asyncio.sleep(0.5)
 
     def _take_seats(self) -> None:
         plan = self.plan
@@ -210,6 +226,9 @@ class World:
         for number in range(plan.clients):
             client = Client(plan, self.chance, known, self.watch.acknowledged)
             self._seats[f"client{number}"] = client.on
+        if plan.changes:
+            self._clients_left += 1
+            self._seats["operator"] = Operator(plan, self.chance, self.network).on
         for seat in self._seats:
             self._start(seat)
 
@@ -258,6 +277,8 @@ class World:
         if not self.network.active:
             return
         self.network.active = False
+        if self.loop.time() < self.network.outage_until_s:
+            self.watch.outage(self._outage_began_s, self.loop.time())
         self.network.outage_until_s = 0.0
         if self.network.trace is not None:
             self.network.trace("-- faults cease")
@@ -280,7 +301,7 @@ class World:
         processes = [
             process
             for process, role in self._roles.items()
-            if not process.paused and not isinstance(role, Client)
+            if not process.paused and not isinstance(role, Client | Operator)
         ]
         victim = processes[int(draw() * len(processes))] if processes else None
         match kind:
@@ -288,13 +309,22 @@ class World:
                 network.inject(kind, None)
                 network.ledger_offset_ms += int((2 * draw() - 1) * CLOCK_JUMP_MS_MAX)
             case Fault.OUTAGE:
-                lasts_s = draw() * OUTAGE_S_MAX
-                network.inject(kind, None, lasts_s)
-                network.outage_until_s = self.loop.time() + lasts_s
+                self._begin_outage(kind, draw() * OUTAGE_S_MAX)
+            case Fault.LONG_OUTAGE:
+                least_s, most_s = LONG_OUTAGE_S
+                self._begin_outage(kind, least_s + draw() * (most_s - least_s))
             case _ if victim is not None:
                 self._befall(kind, victim)
             case _:
                 pass
+
+    def _begin_outage(self, kind: Fault, lasts_s: float) -> None:
+        network, now_s = self.network, self.loop.time()
+        if now_s < network.outage_until_s:
+            return  # there is one already
+        network.inject(kind, None, lasts_s)
+        self._outage_began_s, network.outage_until_s = now_s, now_s + lasts_s
+        self.watch.outage(now_s, network.outage_until_s)
 
     def _befall(self, kind: Fault, process: Process) -> None:
         draw, network = self.chance.random, self.network
