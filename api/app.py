@@ -49,14 +49,14 @@ class App:
     """An ASGI application on an open store, which stays its caller's to close."""
 
     def __init__(self, store: RedisStore, settings: Settings) -> None:
-        self._store = store
+        self.store = store
         self._metrics_folder = settings.metrics_folder
-        self._meter = Meter()
+        self.meter = Meter()
         self._meter_file: MeterFile | None = None
-        store.on_append = self._meter.append
+        store.on_append = self.meter.append
         store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
-        self.streams = EventStreams(store, self.live, self._meter)
+        self.streams = EventStreams(store, self.live, self.meter)
         self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
         lag, look = Lag(store), self.read_model.models.look
@@ -73,10 +73,12 @@ class App:
         )
         self.intake = Intake(settings)
         self.submissions = Submissions(store, settings, self._memory)
+        self.queries = Queries(store, settings, self.live, self._estimates)
+        self.lists = TaskLists(store, self.read_model, self._estimates, settings)
         self.table = routes(
             Commands(store, self.intake, self.submissions),
-            Queries(store, settings, self.live, self._estimates),
-            TaskLists(store, self.read_model, self._estimates, settings),
+            self.queries,
+            self.lists,
             DeadLetters(store, self.read_model, settings),
             BulkRetries(store, self.read_model, settings, self._memory),
             TaskStatistics(store, self.read_model, settings),
@@ -93,7 +95,7 @@ class App:
         )
         router = Router(self.table, redirect_slashes=False, default=not_found)
         fixed = {r.path: r.app for r in self.table if not r.param_convertors}
-        self._gate = Gate(router, fixed, self._meter)
+        self._gate = Gate(router, fixed, self.meter)
 
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         return self._gate(scope, receive, send)
@@ -101,12 +103,12 @@ class App:
     def share_metrics(self) -> None:
         """Let the other processes of this node tell what this one measures, and the other way
         round; until `close`."""
-        self._meter_file = MeterFile(self._meter, self._metrics_folder)
+        self._meter_file = MeterFile(self.meter, self._metrics_folder)
         self._meter_file.start()
 
     async def _measured(self) -> Meters:
-        self._meter.foreign(self._store.foreign.count)
-        return await self._meter_file.gather() if self._meter_file else self._meter.meters
+        self.meter.foreign(self.store.foreign.count)
+        return await self._meter_file.gather() if self._meter_file else self.meter.meters
 
     async def stop_waiting(self) -> None:
         """Answer whoever waits with what there is: a stopping server must not wait for them."""

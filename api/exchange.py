@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -66,7 +66,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.request_id = request_id_of(self.headers)
         self.status = 0
         """Of the answer, once it has begun."""
         self.route = UNROUTED
@@ -181,16 +181,7 @@ class Exchange:
 
     def text_header(self, name: str) -> str | None:
         """A header of 1 to 255 printable characters, or None. Raises ApiError (400) for others."""
-        value = self.headers.get(name.lower().encode())
-        if value is None:
-            return None
-        try:
-            text = value.decode()
-        except UnicodeDecodeError:
-            text = ""
-        if not 1 <= len(text) <= TEXT_HEADER_MAX or not text.isprintable():
-            raise invalid(name, f"1 to {TEXT_HEADER_MAX} printable characters")
-        return text
+        return text_header(self.headers, name)
 
     def list_header(self, name: bytes) -> bytes | None:
         """A header whose value is a list: all its lines as one. None when it is not there."""
@@ -200,12 +191,7 @@ class Exchange:
 
     def meta(self) -> Meta:
         """Who writes, for the events that this request makes."""
-        actor = "api" if b"x-actor" not in self.headers else self.text_header("X-Actor") or "api"
-        trace = self.headers.get(b"traceparent")
-        if trace is None or not _TRACEPARENT.fullmatch(trace):
-            # W3C Trace Context: a malformed header is ignored, not refused.
-            return Meta(actor, self.request_id)
-        return Meta(actor, self.request_id, trace.decode())
+        return meta_of(self.headers, self.request_id)
 
     # -- the answer ---------------------------------------------------------------------------
 
@@ -260,7 +246,41 @@ class Exchange:
             await self.gone()
 
 
-def _request_id(sent: bytes | None) -> str:
+def text_header(headers: Mapping[bytes, bytes], name: str) -> str | None:
+    """A header of 1 to 255 printable characters, or None. Raises ApiError (400) for others."""
+    value = headers.get(name.lower().encode())
+    return None if value is None else printable(name, value)
+
+
+def printable(name: str, value: bytes) -> str:
+    """The text, 1 to 255 printable characters. Raises ApiError (400) naming the field."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not 1 <= len(text) <= TEXT_HEADER_MAX or not text.isprintable():
+        raise invalid(name, f"1 to {TEXT_HEADER_MAX} printable characters")
+    return text
+
+
+def meta_of(headers: Mapping[bytes, bytes], request_id: str) -> Meta:
+    """Who writes, as a call's headers say. Raises ApiError (400)."""
+    actor = "api" if b"x-actor" not in headers else text_header(headers, "X-Actor") or "api"
+    return traced(Meta(actor, request_id), headers)
+
+
+def traced(meta: Meta, headers: Mapping[bytes, bytes]) -> Meta:
+    """With the trace that a call's headers name."""
+    trace = headers.get(b"traceparent")
+    if trace is None or not _TRACEPARENT.fullmatch(trace):
+        # W3C Trace Context: a malformed header is ignored, not refused.
+        return meta
+    return Meta(meta.actor, meta.request, trace.decode())
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The name that the caller gave to the call, if it can be one; else a new one."""
+    sent = headers.get(b"x-request-id")
     if sent is not None and 1 <= len(sent) <= REQUEST_ID_MAX and sent.isascii():
         text = sent.decode("ascii")
         if text.isprintable():

@@ -77,30 +77,32 @@ class Gate:
             self._meter.request(exchange.route, scope["method"], status, seconds)
 
     def _as_api_error(self, error: Exception, exchange: Exchange) -> ApiError:
-        match error:
-            case ApiError():
-                return error
-            case Rejection():
-                path: dict[str, Any] = exchange.scope.get("path_params", {})
-                return of_rejection(error, path)
-            case RedisError():
-                log.error("redis_refused", request_id=exchange.request_id, reason=str(error))
-                return ApiError(
-                    RejectionCode.SERVICE_UNAVAILABLE, "the ledger's server refused the call"
-                )
-            case _:
-                log.error(
-                    "request_failed",
-                    request_id=exchange.request_id,
-                    method=exchange.scope["method"],
-                    path=exchange.scope["path"],
-                    exc_info=error,
-                )
-                return ApiError(
-                    ErrorCode.INTERNAL_ERROR,
-                    "something went wrong here; the log has it under this request id",
-                    {"request_id": exchange.request_id},
-                )
+        path: dict[str, Any] = exchange.scope.get("path_params", {})
+        where = {"method": exchange.scope["method"], "path": exchange.scope["path"]}
+        return as_api_error(error, exchange.request_id, path, where)
+
+
+def as_api_error(
+    error: Exception, request_id: str, details: Mapping[str, Any], where: Mapping[str, str]
+) -> ApiError:
+    """What a caller is told of whatever went wrong; `where` is for the log alone."""
+    match error:
+        case ApiError():
+            return error
+        case Rejection():
+            return of_rejection(error, details)
+        case RedisError():
+            log.error("redis_refused", request_id=request_id, reason=str(error))
+            return ApiError(
+                RejectionCode.SERVICE_UNAVAILABLE, "the ledger's server refused the call"
+            )
+        case _:
+            log.error("request_failed", request_id=request_id, **where, exc_info=error)
+            return ApiError(
+                ErrorCode.INTERNAL_ERROR,
+                "something went wrong here; the log has it under this request id",
+                {"request_id": request_id},
+            )
 
 
 async def not_found(scope: "Scope", receive: "Receive", send: "Send") -> None:

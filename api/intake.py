@@ -5,7 +5,9 @@ kept as they came. What that decode does not look at (UTF-8, that payload and me
 sizes, depth, hosts) is checked around it. An error names the field and what was expected.
 """
 
+import hashlib
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from api.bodies import BodyReader
+from api.errors import ApiError
 from api.kb_ids import KB_ID_EXPECTED, is_kb_id
 from api.refusals import UNREADABLE, Refusals
 from api.scalars import (
@@ -27,6 +30,7 @@ from api.scalars import (
 )
 from api.whole_numbers import decoded
 from api.wire import moment_ms
+from ledger.codec import encode
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
 from ledger.settings import Settings
@@ -103,7 +107,8 @@ class Intake:
         self._payload_bytes_max = settings.payload_bytes_max
         self._batch_items_max = settings.batch_items_max
         self._callback_hosts = frozenset(host.lower() for host in settings.callback_hosts)
-        self._refusals = Refusals(expected_of_submission(settings))
+        self._result_bytes_max = settings.result_bytes_max
+        self._refusals = Refusals({**expected_of_submission(settings), "result": "a JSON value"})
         self._progress = BodyReader(ProgressBody, EXPECTED_OF_PROGRESS)
         self.body_bytes_max = 2 * settings.payload_bytes_max + ENVELOPE_BYTES_MAX
         self.batch_body_bytes_max = settings.batch_body_bytes_max
@@ -119,6 +124,44 @@ class Intake:
             raise self._refusals.unreadable(error, body) from None
         return self._checked(sent, body_sha256, None)
 
+    def given(
+        self, fields: Mapping[str, object], key: str | None, index: int | None = None
+    ) -> TaskSubmitted:
+        """The submission whose fields did not come as one JSON document; `payload` and `metadata`
+        are bytes. `key` is its Idempotency-Key. Raises ApiError as `submission` does, or as `batch`
+        does for the item at `index`."""
+        documents = {
+            name: self.document(name, value, index)
+            for name, value in fields.items()
+            if isinstance(value, bytes)
+        }
+        try:
+            sent = msgspec.convert({**fields, **documents}, SubmissionBody)
+        except UNREADABLE as error:
+            raise self._refusals.unreadable(error, b"", index) from None
+        digest = "" if key is None else hashlib.sha256(encode(sent)).hexdigest()
+        return self._checked(sent, digest, index)
+
+    def document(self, field: str, value: bytes, index: int | None = None) -> msgspec.Raw:
+        """`value` as the JSON that it is. Raises ApiError (400)."""
+        try:
+            value.decode()
+            return msgspec.json.decode(value, type=msgspec.Raw)
+        except RecursionError:
+            raise self._refusals.too_deep(field, index) from None
+        except UNREADABLE as error:
+            raise self._refusals.wrong(field, index, str(error)[:200]) from None
+
+    def result(self, value: bytes) -> msgspec.Raw:
+        """What a handler outside this process returned. Raises ApiError: 400, or 413."""
+        result = self.document("result", value)
+        self._check_document("result", bytes(result), None, self._result_bytes_max)
+        return result
+
+    def wrong(self, field: str, index: int | None = None) -> ApiError:
+        """400: the field of a submission is not what it must be."""
+        return self._refusals.wrong(field, index)
+
     def batch(self, body: bytes, body_sha256: str) -> list[TaskSubmitted]:
         """All submissions in `body`, or none: an error names the item's index and field."""
         try:
@@ -129,9 +172,13 @@ class Intake:
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, body) from None
         # Counted before they are decoded: a body may hold far more than a batch may.
-        if not 1 <= len(items) <= self._batch_items_max:
-            raise self._refusals.no_batch(self._batch_items_max, f"got {len(items)}")
+        self.check_count(len(items))
         return [self._item(item, body_sha256, index) for index, item in enumerate(items)]
+
+    def check_count(self, count: int) -> None:
+        """Raises ApiError (400) when a batch may not hold so many."""
+        if not 1 <= count <= self._batch_items_max:
+            raise self._refusals.no_batch(self._batch_items_max, f"got {count}")
 
     def _item(self, item: msgspec.Raw, body_sha256: str, index: int) -> TaskSubmitted:
         try:
@@ -179,8 +226,11 @@ class Intake:
         data = bytes(raw)
         if data[0] != 0x7B:
             raise self._refusals.wrong(field, index)
-        if len(data) > self._payload_bytes_max:
-            raise self._refusals.too_large(field, index, len(data), self._payload_bytes_max)
+        self._check_document(field, data, index, self._payload_bytes_max)
+
+    def _check_document(self, field: str, data: bytes, index: int | None, bytes_max: int) -> None:
+        if len(data) > bytes_max:
+            raise self._refusals.too_large(field, index, len(data), bytes_max)
         if is_too_deep(data):
             raise self._refusals.too_deep(field, index)
         if _may_hold_huge_number(data):

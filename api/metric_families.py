@@ -180,6 +180,14 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     for key, histogram in meters.requests.items():
         _add(requests, key.split(" "), histogram, DURATION_BOUNDS_S)
     yield requests
+    calls = HistogramMetricFamily(
+        "grpc_request_duration_seconds",
+        "Answered gRPC calls, waiting included; of a stream, until its first message.",
+        labels=["method", "code"],
+    )
+    for key, histogram in meters.calls.items():
+        _add(calls, key.split(" "), histogram, DURATION_BOUNDS_S)
+    yield calls
     seconds = HistogramMetricFamily(
         "ledger_append_duration_seconds", "Until the ledger answered a batch of appends."
     )

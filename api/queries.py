@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Final
 
 import msgspec
@@ -114,26 +115,35 @@ class Queries:
         waits in a queue: its `queue_position` changes without it. So does `estimated_completion`.
         """
         asked = self._task_query.read(exchange)
+        found = await self.read(exchange.task_id, asked, lambda w: _while_connected(exchange, w))
+        await self._answer(exchange, *found)
+
+    async def read(
+        self,
+        task_id: str,
+        asked: TaskQuery,
+        waiting: Callable[[Watch], AbstractAsyncContextManager[None]] | None = None,
+    ) -> tuple[Task, int, int | None]:
+        """The task, its queue position and its estimated completion (ms): the last two of a task as
+        it is. `waiting` is entered while this waits. Raises ApiError."""
         given = [name for name in asked.__struct_fields__ if getattr(asked, name) is not UNSET]
         if len(given) > 1:
             raise invalid(
                 " and ".join(given),
                 "at most one of version, as_of and wait: they exclude each other",
             )
-        task_id = _task_id(exchange)
+        if not is_task_id(task_id):
+            raise task_not_found(task_id)
         if asked.version is not UNSET:
-            await self._answer(exchange, await self._at_version(task_id, asked.version))
-        elif asked.as_of is not UNSET:
-            await self._answer(exchange, await self._as_of(task_id, asked.as_of))
+            return await self._at_version(task_id, asked.version), 0, None
+        if asked.as_of is not UNSET:
+            return await self._as_of(task_id, asked.as_of), 0, None
+        if asked.wait is UNSET:
+            task = await self._load(task_id)
         else:
-            task = (
-                await self._load(task_id)
-                if asked.wait is UNSET
-                else await self._when_finished(exchange, task_id, asked.wait)
-            )
-            position = await queue_position(self._store, task)
-            estimate = await self._estimates.of(task, position)
-            await self._answer(exchange, task, position, estimate)
+            task = await self._when_finished(task_id, asked.wait, waiting)
+        position = await queue_position(self._store, task)
+        return task, position, await self._estimates.of(task, position)
 
     @operation(
         "getTaskEvents",
@@ -172,7 +182,12 @@ class Queries:
             raise task_not_found(task_id)
         return task
 
-    async def _when_finished(self, exchange: Exchange, task_id: str, seconds: float) -> Task:
+    async def _when_finished(
+        self,
+        task_id: str,
+        seconds: float,
+        waiting: Callable[[Watch], AbstractAsyncContextManager[None]] | None,
+    ) -> Task:
         if seconds > self._wait_seconds_max:
             raise invalid("wait", f"seconds from 0 to {self._wait_seconds_max}, such as 20 or 0.5")
         task = await self._load(task_id)
@@ -180,7 +195,8 @@ class Queries:
             return task
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        async with self._live.watching(task_id) as watch, _while_connected(exchange, watch):
+        beside = waiting or contextlib.nullcontext
+        async with self._live.watching(task_id) as watch, beside(watch):
             # Once more: it may have ended before the watch stood.
             task = await self._load(task_id)
             while not task.finished and await watch.within(deadline - loop.time()):

@@ -51,8 +51,12 @@ class QueryReader(Generic[Query]):
             # Read as JSON, 1.0 and 1e2 would be whole numbers too.
             if not _WHOLE.fullmatch(found[name]):
                 raise self.wrong(name)
+        return self.given(found)
+
+    def given(self, values: "Mapping[str, Any]") -> Query:
+        """The same of values that came in another way. Raises ApiError (400)."""
         try:
-            return msgspec.convert(found, self._kind, strict=False)
+            return msgspec.convert(values, self._kind, strict=False)
         except msgspec.ValidationError as error:
             named = _AT_FIELD.search(str(error))
             raise self.wrong(named[1] if named else self._names[0]) from None

@@ -35,9 +35,20 @@ class ReadModel:
     ) -> tuple[Found, list[Header]]:
         """What was found, and the headers that go with it.
 
+        Raises as `ask_after`.
+        """
+        return await self.ask_after(exchange.list_header(POSITION_HEADER), question)
+
+    async def ask_after(
+        self,
+        sent: bytes | None,
+        question: Callable[[ReadModels, Wanted], Awaitable[Answer[Found]]],
+    ) -> tuple[Found, list[Header]]:
+        """The same; `sent` is the Ledger-Position that the caller insists on.
+
         Raises ApiError: 400 for a malformed Ledger-Position, 503 when the read model cannot answer.
         """
-        wanted = await self._wanted(exchange)
+        wanted = await self._wanted(sent)
         try:
             answer = await question(self.models, wanted)
         except Unavailable as error:
@@ -54,8 +65,7 @@ class ReadModel:
         await self._learn_epoch()
         return await self.models.look(question)
 
-    async def _wanted(self, exchange: Exchange) -> Wanted:
-        sent = exchange.list_header(POSITION_HEADER)
+    async def _wanted(self, sent: bytes | None) -> Wanted:
         insisted: dict[int, Position] = {}
         if sent is not None:
             try:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -20,6 +20,7 @@ from api.bind import BACKLOG, bind
 from api.entrance import Entrance
 from api.errors import ApiError, ErrorCode, answer
 from api.exchange import ABORT, new_request_id
+from api.grpc.server import GrpcServer
 from consumers.collector import rarely_collecting
 from consumers.roles import open_store
 from ledger.redis_store import RedisStore
@@ -37,25 +38,41 @@ async def serve(
     listener: socket.socket | None = None,
     stop: asyncio.Event | None = None,
     on_started: Callable[[str, int], None] | None = None,
+    on_grpc_started: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve the API until told to stop, then answer what is in work and return.
+    """Serve the API, by HTTP and gRPC, until told to stop, then answer what is in work and return.
 
     `store` stays its caller's; without it the settings' ledger is opened, and closed at the end:
     until its server is there, however long that takes, requests get 503. `listener` is a socket
     that listens already, for instance inherited, and is closed at the end; without it, host and
     port are those of the settings. `stop` tells when to end; without it SIGTERM and SIGINT do.
     `on_started` is called with host and port once the ledger is open and requests are answered (of
-    use with port 0).
+    use with port 0); `on_grpc_started` with the port of gRPC, once that is listened on.
 
-    Raises OSError when the address cannot be bound, and what `consumers.roles.open_store` raises.
+    Raises OSError when an address cannot be bound, and what `consumers.roles.open_store` raises.
     """
     if listener is None:
         listener = bind(settings.host, settings.port)
     with contextlib.closing(listener):
-        if store is not None:
-            await _serve(settings, store, listener, stop, on_started)
-        else:
-            await _serve_while_opening(settings, listener, stop, on_started)
+        async with _grpc(settings, on_grpc_started) as grpc:
+            if store is not None:
+                await _serve(settings, store, listener, grpc, stop, on_started)
+            else:
+                await _serve_while_opening(settings, listener, grpc, stop, on_started)
+
+
+@contextlib.asynccontextmanager
+async def _grpc(
+    settings: Settings, on_started: Callable[[int], None] | None
+) -> AsyncGenerator[GrpcServer]:
+    server = GrpcServer(settings)
+    try:
+        port = await server.start()
+        if on_started is not None:
+            on_started(port)
+        yield server
+    finally:
+        await server.stop()
 
 
 def run(settings: Settings) -> None:
@@ -87,27 +104,39 @@ async def _serve(
     settings: Settings,
     store: RedisStore,
     listener: socket.socket,
+    grpc: GrpcServer,
     stop: asyncio.Event | None,
     on_started: Callable[[str, int], None] | None,
 ) -> None:
     app = create_app(store, settings)
     app.share_metrics()
-    server = Server(uvicorn_config(app, settings), app.stop_waiting, stop, on_started)
+    grpc.open(app)
+
+    async def stop_waiting() -> None:
+        await asyncio.gather(app.stop_waiting(), grpc.stop_waiting())
+
+    server = Server(uvicorn_config(app, settings), stop_waiting, stop, on_started)
     try:
         with rarely_collecting():
             await server.serve([listener])
     finally:
+        await grpc.stop()
         await app.close()
 
 
 async def _serve_while_opening(
     settings: Settings,
     listener: socket.socket,
+    grpc: GrpcServer,
     stop: asyncio.Event | None,
     on_started: Callable[[str, int], None] | None,
 ) -> None:
     entrance = Entrance()
-    server = Server(uvicorn_config(entrance, settings), entrance.stop_waiting, stop, None)
+
+    async def stop_waiting() -> None:
+        await asyncio.gather(entrance.stop_waiting(), grpc.stop_waiting())
+
+    server = Server(uvicorn_config(entrance, settings), stop_waiting, stop, None)
     host, port = listener.getsockname()[:2]
 
     def opened(opening: "asyncio.Task[RedisStore]") -> None:
@@ -119,6 +148,7 @@ async def _serve_while_opening(
         app = create_app(opening.result(), settings)
         app.share_metrics()
         entrance.open(app)
+        grpc.open(app)
         if on_started is not None:
             on_started(host, port)
 
@@ -130,6 +160,7 @@ async def _serve_while_opening(
     finally:
         opening.cancel()
         await asyncio.wait([opening])
+        await grpc.stop()
         await entrance.close()
         if not opening.cancelled():
             await opening.result().close()

@@ -1,8 +1,8 @@
 """GET /api/v1/tasks: the list, with every filter and order, by page or by cursor."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -15,12 +15,12 @@ from api.describe import (
     Group,
     operation,
 )
-from api.errors import ApiError, invalid
+from api.errors import ApiError, Header, invalid
 from api.estimates import Estimates
 from api.exchange import Exchange
 from api.known_types import check_types
 from api.query import QueryReader
-from api.read_model import ReadModel
+from api.read_model import POSITION_HEADER, ReadModel
 from api.scalars import Count, CreatedAfter, CreatedBefore, Fingerprint, KbId, TaskTypeName
 from api.time_bounds import Bounds, time_bounds
 from api.waiting import queue_position
@@ -133,6 +133,17 @@ class TaskPage(msgspec.Struct, frozen=True):
     pagination: Pagination
 
 
+Told = tuple[Task, int, int | None]
+"""A task, its queue position and its estimated completion (ms)."""
+
+
+class FoundPage(NamedTuple):
+    """A page before it is written down."""
+
+    tasks: list[Told]
+    pagination: Pagination
+
+
 class TaskLists:
     """The endpoint; takes an Exchange and answers it, or raises."""
 
@@ -175,11 +186,25 @@ class TaskLists:
         changes meanwhile may move behind it, or be seen twice.
         """
         asked = self._reader.read(exchange)
+        found, headers = await self.page(asked, exchange.list_header(POSITION_HEADER))
+        views = [task_view(*each) for each in found.tasks]
+        page = TaskPage(views, found.pagination.total, found.pagination)
+        await exchange.respond(200, encode(page), headers)
+
+    def given(self, values: Mapping[str, Any]) -> TaskListQuery:
+        """The question that these parameters ask. Raises ApiError (400)."""
+        return self._reader.given(values)
+
+    async def page(
+        self, asked: TaskListQuery, position: bytes | None
+    ) -> tuple[FoundPage, list[Header]]:
+        """The answer; `position` is the Ledger-Position that the caller insists on. Raises
+        ApiError."""
         digest = _digest(asked)
         created, page = await self._where(asked, digest)
         query = ListQuery(self._filters(asked, *created), asked.sort_by, asked.sort_order, page)
-        listed, headers = await self._read_model.ask(
-            exchange, lambda models, wanted: models.tasks(query, wanted)
+        listed, headers = await self._read_model.ask_after(
+            position, lambda models, wanted: models.tasks(query, wanted)
         )
         pagination = Pagination(
             None if page.after else page.skip // page.size + 1,
@@ -188,8 +213,7 @@ class TaskLists:
             -(-listed.total // page.size),
             await self._following(listed, digest, created),
         )
-        tasks = await self._views(listed.rows)
-        await exchange.respond(200, encode(TaskPage(tasks, listed.total, pagination)), headers)
+        return FoundPage(await self._told(listed.rows), pagination), headers
 
     # -- the question -------------------------------------------------------------------------
 
@@ -241,13 +265,14 @@ class TaskLists:
             self._secret = await self._store.secret()
         return self._secret
 
-    async def _views(self, rows: Sequence[Row]) -> list[TaskView]:
-        """The tasks as callers see them. Positions come from the store, all in one round trip."""
+    async def _told(self, rows: Sequence[Row]) -> list[Told]:
+        """The tasks and what is known of them beside. Positions come from the store, all in one
+        round trip."""
         tasks = _tasks(rows)
         positions = await asyncio.gather(*(queue_position(self._store, task) for task in tasks))
         # What estimates rest on is in the process, but for the first time.
         estimates = [await self._estimates.of(t, n) for t, n in zip(tasks, positions, strict=True)]
-        return list(map(task_view, tasks, positions, estimates))
+        return list(zip(tasks, positions, estimates, strict=True))
 
 
 def alternatives(values: tuple[Value, ...] | UnsetType) -> tuple[Value, ...] | None:

@@ -145,7 +145,18 @@ async def _service() -> AsyncGenerator[tuple[str, dict[str, int]]]:
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
         port = _free_port()
         up = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "api.cli", "up", "--port", str(port), "--data-dir", folder),
+            *(
+                sys.executable,
+                "-m",
+                "api.cli",
+                "up",
+                "--port",
+                str(port),
+                "--grpc-port",
+                "0",
+                "--data-dir",
+                folder,
+            ),
             *("--handlers", "bench.handlers", "--processes", str(WORKERS), "--concurrency", "200"),
             *("--log-level", "error"),
             stdout=asyncio.subprocess.PIPE,

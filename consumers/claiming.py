@@ -42,14 +42,20 @@ class Claims:
         *,
         worker_id: str,
         pending_idle_ms: int,
+        keeps_delivered: bool = True,
     ) -> None:
-        """`begin` is given what was claimed, and fills slots with it before it returns."""
+        """`begin` is given what was claimed, and fills slots with it before it returns.
+
+        `keeps_delivered`: what came in as the last slot was filled waits for the next one. Else it
+        is handed back, where slots may be long in coming.
+        """
         self._store = store
         self._pauses = pauses
         self._slots = slots
         self._begin = begin
         self._worker_id = worker_id
         self._pending_idle_ms = pending_idle_ms
+        self._keeps_delivered = keeps_delivered
         self._turns = Turns(task_types, store.partitions)
         self._delivered: dict[int, list[Delivery]] = {}
         """By blocking reads, and not claimed yet."""
@@ -80,6 +86,8 @@ class Claims:
         await self._pauses.known()
         await self._hand_back_paused(partition)
         fair = self._turns.are_overdue(partition)
+        if not self._keeps_delivered and not self._slots.any_free:
+            await self.hand_back(partition, self._delivered.pop(partition, []))
         room = await self._slots.reserve(1 if fair else None)
         claimed: Sequence[Claimed] = ()
         try:

@@ -46,6 +46,8 @@ class Meters(msgspec.Struct, kw_only=True):
 
     requests: dict[str, Histogram] = {}
     """By route, method and status, separated by blanks."""
+    calls: dict[str, Histogram] = {}
+    """Of gRPC, by method and status, separated by a blank."""
     append_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
     append_items: Histogram = msgspec.field(default_factory=lambda: empty(BATCH_BOUNDS))
     stream_clients: int = 0
@@ -72,6 +74,16 @@ class Meter:
         found = self._requests.get((route, method, status))
         if found is None:
             found = self._series(route, method, status)
+        found.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        found.total += seconds
+        self.changed = True
+
+    def call(self, method: str, code: str, seconds: float) -> None:
+        """A gRPC call was answered; both names are among a few."""
+        named = f"{method} {code}"
+        found = self.meters.calls.get(named)
+        if found is None:
+            found = self.meters.calls[named] = empty(DURATION_BOUNDS_S)
         found.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         found.total += seconds
         self.changed = True
@@ -134,6 +146,8 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     are left."""
     for key, histogram in other.requests.items():
         _add(total.requests.setdefault(key, empty(DURATION_BOUNDS_S)), histogram)
+    for key, histogram in other.calls.items():
+        _add(total.calls.setdefault(key, empty(DURATION_BOUNDS_S)), histogram)
     _add(total.append_seconds, other.append_seconds)
     _add(total.append_items, other.append_items)
     total.streams_dropped += other.streams_dropped

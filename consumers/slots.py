@@ -41,6 +41,16 @@ class Slots:
         self._reserved -= room
         self.freed()
 
+    def resize(self, count: int) -> None:
+        """From now on there are so many."""
+        self._count = count
+        self.freed()
+
+    @property
+    def any_free(self) -> bool:
+        """Whether `reserve` would not have to wait."""
+        return self._count > len(self._running) + self._reserved + self._kept_for_stale
+
     def freed(self) -> None:
         """Let those who wait look again."""
         self._freed.set()

@@ -34,6 +34,8 @@ BUILT_IN_TASK_TYPES = (
     "health_check",
 )
 
+GRPC_PORT = 9084
+
 _MIB = 1024 * 1024
 _HOUR_MS = 3_600_000
 _DAY_S = 86_400
@@ -132,6 +134,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65_535, description="TCP port of the API; 0 takes a free one")
     ] = 8084
+    grpc_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65_535)] | None,
+        Meta(
+            description=f"TCP port of gRPC, {GRPC_PORT} unless set; 0 takes a free one, and so does"
+            " a port of 0"
+        ),
+    ] = None
+    grpc_message_bytes_max: Annotated[
+        int,
+        Meta(ge=64 * 1_024, le=1_024 * _MIB, description="largest message that gRPC takes"),
+    ] = 16 * _MIB
     url: Annotated[
         HttpUrl,
         Meta(description="where client commands find the API; else here, on the port that is set"),
@@ -345,6 +358,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def known_task_types(self) -> tuple[str, ...]:
         """All task types that a submission may name, the built-in ones first."""
         return tuple(dict.fromkeys(BUILT_IN_TASK_TYPES + self.task_types))
+
+    @property
+    def grpc_port_wanted(self) -> int:
+        """Where the gRPC service listens."""
+        if self.grpc_port is not None:
+            return self.grpc_port
+        return GRPC_PORT if self.port else 0
 
     def concurrency_of(self, number: int) -> int:
         """How many tasks at once are worker process `number`'s share; the first is 1."""

@@ -1,9 +1,12 @@
 """`ledgerq api`"""
 
+from msgspec.structs import replace
+
 from api.cli.api_process import run_api
 from api.cli.flags import (
     DataDir,
     Format,
+    GrpcPort,
     Host,
     Level,
     Port,
@@ -11,7 +14,7 @@ from api.cli.flags import (
     TaskTypes,
     load_settings,
 )
-from api.cli.listener import listen
+from api.cli.listener import listen, reserve
 from consumers import logs
 
 
@@ -19,6 +22,7 @@ def api(
     *,
     host: Host = None,
     port: Port = None,
+    grpc_port: GrpcPort = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     task_types: TaskTypes = None,
@@ -28,5 +32,5 @@ def api(
     """Waits for its server when that is not there yet. SIGTERM: answers what is in work, ends."""
     settings = load_settings(**locals()).settings
     logs.configure(settings, "api")
-    with listen(settings) as listener:
-        run_api(settings, listener)
+    with listen(settings) as listener, reserve(settings) as grpc_port:
+        run_api(replace(settings, grpc_port=grpc_port), listener)

@@ -26,6 +26,7 @@ def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> P
 
 Host = Annotated[str | None, _knob("host")]
 Port = Annotated[int | None, _knob("port")]
+GrpcPort = Annotated[int | None, _knob("grpc_port")]
 RedisUrl = Annotated[str | None, _knob("redis_url", metavar="URL")]
 DataDir = Annotated[str | None, _knob("data_dir", metavar="DIR")]
 ReadModelDir = Annotated[str | None, _knob("read_model_dir", metavar="DIR")]

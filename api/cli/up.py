@@ -22,6 +22,7 @@ from api.cli.flags import (
     DataDir,
     DrainTimeout,
     Format,
+    GrpcPort,
     Handlers,
     Host,
     Lease,
@@ -36,7 +37,7 @@ from api.cli.flags import (
     Workers,
     load_settings,
 )
-from api.cli.listener import listen
+from api.cli.listener import listen, reserve
 from consumers import logs
 from consumers.own_modules import describe_exit, module_argv
 from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
@@ -61,6 +62,7 @@ def up(
     *,
     host: Host = None,
     port: Port = None,
+    grpc_port: GrpcPort = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     handlers: Handlers = None,
@@ -79,30 +81,33 @@ def up(
     """SIGTERM or ctrl-C: workers finish what they run, then API, scheduler and Valkey end."""
     settings = load_settings(**locals()).settings
     logs.configure(settings, "up")
-    with _listen(settings) as listener, contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(Supervisor(settings, listener).run())
+    with _listen(settings) as (listener, grpc_port), contextlib.suppress(asyncio.CancelledError):
+        here = replace(settings, port=listener.getsockname()[1], grpc_port=grpc_port)
+        asyncio.run(Supervisor(here, listener).run())
 
 
 @contextlib.contextmanager
-def _listen(settings: Settings) -> Generator[socket.socket]:
-    """The API's socket. Raises CliError; DataDirInUse when another `up` is in the way."""
+def _listen(settings: Settings) -> Generator[tuple[socket.socket, int]]:
+    """The API's socket, and the port of gRPC. Raises CliError; DataDirInUse when another `up` is in
+    the way."""
     with contextlib.ExitStack() as stack:
         try:
             listener = stack.enter_context(listen(settings))
+            grpc_port = stack.enter_context(reserve(settings))
         except CliError:
             data_dir = Path(settings.data_dir)
             owner = owner_of(data_dir) if settings.redis_url is None else None
             if owner is not None:
                 raise DataDirInUse(data_dir, owner) from None
             raise
-        yield listener
+        yield listener, grpc_port
 
 
 class Supervisor:
     """Everything, from start to stop."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        self._settings = replace(settings, port=listener.getsockname()[1])
+        self._settings = settings
         self._listener = listener
         self._env: dict[str, str] = {}
         self._pool = Pool(self._programs())

@@ -41,7 +41,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        where = ("--port", str(port), "--data-dir", str(folder / "ledger"))
+        where = ("--port", str(port), "--grpc-port", "0", "--data-dir", str(folder / "ledger"))
         workers = ("--workers", str(WORKERS), "--concurrency", str(CONCURRENCY))
         self._family = list[Process]()
         """What it had started when it was ready: a killed service has no descendants any more."""

@@ -54,7 +54,7 @@ def test_a_role_needs_to_know_a_server(tmp_path: Path, name: str):
 def test_a_port_in_use_is_a_clear_error(tmp_path: Path, empty_url: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused = run("api", "--port", port, "--redis", empty_url, cwd=tmp_path)
+        refused = run("api", "--port", port, "--grpc-port", "0", "--redis", empty_url, cwd=tmp_path)
 
     assert refused.returncode == 1
     assert f"127.0.0.1:{port} is in use by another program" in refused.stderr

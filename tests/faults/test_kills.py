@@ -261,7 +261,7 @@ async def test_killing_the_api_loses_and_doubles_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port()
-    arguments = ("api.cli", "api", "--port", str(port), "--redis", server.url)
+    arguments = ("api.cli", "api", "--port", str(port), "--grpc-port", "0", "--redis", server.url)
     api = await Program.started(tmp_path / "api.log", {"LEDGERQ_LOG_LEVEL": "warning"}, *arguments)
     acknowledged: list[str] = []
     batches, kills = iter(range(0, TASKS, BATCH)), list(KILLS_AT)

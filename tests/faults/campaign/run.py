@@ -107,7 +107,7 @@ class Service:
 
     def _arguments(self, role: str) -> tuple[str, ...]:
         if role == "api":
-            return ("api.cli", "api", "--port", str(self.port))
+            return ("api.cli", "api", "--port", str(self.port), "--grpc-port", "0")
         return ("consumers.roles", role.partition("-")[0], role)
 
     async def _start_role(self, role: str) -> None:
