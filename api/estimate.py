@@ -42,7 +42,7 @@ from typing import Final
 import msgspec
 
 from ledger.events import Priority
-from ledger.placement import Due, Leased, Nowhere, Ready, placement
+from ledger.placement import Callback, Due, Leased, Nowhere, Ready, placement
 from ledger.task import Task
 
 ORDER: Final = tuple(Priority)
@@ -126,7 +126,7 @@ def completion_ms(task: Task, position: int, load: Load, now_ms: int) -> int | N
     if mean_ms is None or not load.slots:
         return None
     match placement(task):
-        case Nowhere():
+        case Callback() | Nowhere():
             return None
         case Leased():
             return _of_running(task, load.durations, now_ms)

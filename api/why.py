@@ -25,7 +25,7 @@ from api.reasons import (
 )
 from api.wire import moment_text
 from ledger.events import Priority
-from ledger.placement import Due, Leased, Nowhere, Ready, placement
+from ledger.placement import Callback, Due, Leased, Nowhere, Ready, placement
 from ledger.store import Waiting
 from ledger.system.events import LimitScope
 from ledger.system.state import Pause
@@ -69,7 +69,7 @@ class Facts(msgspec.Struct, frozen=True):
 def reasons(task: Task, facts: Facts) -> list[Reason]:
     """Why the task is where it is; what holds it up most comes first. Never empty."""
     match placement(task):
-        case Nowhere():
+        case Callback() | Nowhere():
             return _of_the_end(task, facts)
         case Leased():
             return [_of_the_attempt(task, facts)]

@@ -13,6 +13,7 @@
 --           ready queue_max  tell          as ready, and its position in the queue is told
 --           due   at_ms      ""
 --           lease lease_ms   attempt       from now on, by this server's clock
+--           callback at_ms   host          in the host's line, see callbacks.lua
 --           none  0          ""
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
@@ -41,6 +42,16 @@ if not (holds(events, 'stream') and holds(due, 'zset') and holds(leases, 'zset')
     and holds(counters, 'hash') and holds(admitted, 'hash') and holds(limits, 'hash')) then
   return redis.error_reply('WRONGTYPE the events, due, leases, counters, admitted or limits key of '
     .. 'this partition holds something else')
+end
+
+local callbacks, bell = prefix .. 'callbacks', prefix .. 'callback-bell'
+local function line_of(host)
+  return prefix .. 'callbacks:' .. host
+end
+
+-- Whether the item may leave or enter a host's line.
+local function line_is_sound(host)
+  return holds(callbacks, 'zset') and holds(bell, 'list') and holds(line_of(host), 'zset')
 end
 
 local now_ms
@@ -79,8 +90,9 @@ local left_ready, left_leases, leased = {}, {}, {}
 -- place of their limit free again, each with the queue that freed it.
 local loosened, kbs_with_room = {}, {}
 
--- A place is stored as `ready:<entry>`, `backlog:<member>`, `due:<member>`, `lease:<member>` or ''.
-local function leave(place, queue, kb, kind)
+-- A place is stored as `ready:<entry>`, `backlog:<member>`, `due:<member>`, `lease:<member>`,
+-- `callback:<host>` or ''.
+local function leave(place, task, queue, kb, kind)
   local old, member = string.match(place, '^(%a+):(.*)$')
   if old == 'ready' then
     local known = look_at(queue)
@@ -105,7 +117,22 @@ local function leave(place, queue, kb, kind)
     call('ZREM', due, member)
   elseif old == 'backlog' then
     call('ZREM', backlog_of(queue), member)
+  elseif old == 'callback' then
+    call('ZREM', line_of(member), task)
+    if call('EXISTS', line_of(member)) == 0 then
+      call('ZREM', callbacks, member)
+    end
   end
+end
+
+-- Whether a host has news to come that had none.
+local news = false
+
+local function enter_line(host, at, task, before)
+  call('ZADD', line_of(host), at, task)
+  call('ZADD', callbacks, 'LT', at, host)
+  news = news or string.sub(before, 1, 9) ~= 'callback:'
+  return 'callback:' .. host
 end
 
 -- Behind others that wait, unless those are at their limits: what could move up has done so.
@@ -120,7 +147,7 @@ local function enter_queue(task, queue, kb, known)
 end
 
 -- Returns the place to be stored.
-local function enter(kind, number, name, task, queue, kb, known)
+local function enter(kind, number, name, task, queue, kb, known, before)
   if kind == 'ready' then
     return enter_queue(task, queue, kb, known)
   elseif kind == 'due' then
@@ -132,6 +159,8 @@ local function enter(kind, number, name, task, queue, kb, known)
     leased[at + 1], leased[at + 2] = server_ms() + number, member
     admit(queue, kb, 1)
     return 'lease:' .. member
+  elseif kind == 'callback' then
+    return enter_line(name, number, task, before)
   end
   return ''
 end
@@ -152,7 +181,9 @@ while argument <= last_of_all do
 
   local stored = pcall_redis('HMGET', hash, 'version', 'commit', 'place', 'last')
   local version, place, last = stored[1] or '0', stored[3] or '', stored[4] or ''
-  if stored.err or not known.sound then
+  local leaves_line = kind ~= 'lease' and string.sub(place, 1, 9) == 'callback:'
+  if stored.err or not known.sound or kind == 'callback' and not line_is_sound(name)
+      or leaves_line and not line_is_sound(string.sub(place, 10)) then
     replies[item] = -2
   elseif version ~= expected then
     if stored[2] == commit then
@@ -173,8 +204,8 @@ while argument <= last_of_all do
         'at', at, 'data', ARGV[i + 1], 'meta', meta, 'prev', last)
     end
     if kind ~= 'keep' then
-      leave(place, queue, kb, kind)
-      place = enter(kind, number, name, task, queue, kb, known)
+      leave(place, task, queue, kb, kind)
+      place = enter(kind, number, name, task, queue, kb, known, place)
     end
     if submission == '' then
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
@@ -215,6 +246,9 @@ for _, queue in pairs(loosened) do
   for _, sibling in ipairs(siblings(queue, priorities)) do
     top_up(sibling)
   end
+end
+if news and call('LLEN', bell) == 0 then
+  call('RPUSH', bell, '1')
 end
 for _, asked in ipairs(told) do
   local position = position_of(asked.hash, asked.queue, priorities)

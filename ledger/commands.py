@@ -7,7 +7,12 @@ moved on to another attempt. Times are milliseconds.
 import msgspec
 
 from ledger.events import ErrorKind, TaskSubmitted
-from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+from ledger.retry_policy import (
+    DEFAULT_CALLBACK_POLICY,
+    DEFAULT_CALLBACKS_LAST_MS,
+    DEFAULT_RETRY_POLICY,
+    RetryPolicy,
+)
 
 
 class SubmitTask(msgspec.Struct, frozen=True, gc=False):
@@ -77,6 +82,34 @@ class RetryTask(msgspec.Struct, frozen=True, gc=False):
     """Queue a failed or canceled task again, with its retries restored."""
 
 
+class DeliverCallback(msgspec.Struct, frozen=True, gc=False):
+    """Keep that the callback_url took the news of the end that `ending` names (`Task.ending`)."""
+
+    ending: int
+    host: str
+    status_code: int
+
+
+class FailCallback(msgspec.Struct, frozen=True, gc=False):
+    """Keep that post number `attempt` of the news of an end came to nothing.
+
+    It is posted again as `policy` says, and not before `retry_after_ms`, which the receiver may
+    have asked for; until `lasts_ms` after the first failure, when it is posted for the last time.
+    `is_final`: the receiver wants to hear no more. `jitter` in [0, 1) is drawn by the caller.
+    """
+
+    ending: int
+    attempt: int
+    host: str
+    error: str
+    status_code: int | None = None
+    is_final: bool = False
+    retry_after_ms: int | None = None
+    jitter: float = 0.0
+    policy: RetryPolicy = DEFAULT_CALLBACK_POLICY
+    lasts_ms: int = DEFAULT_CALLBACKS_LAST_MS
+
+
 Command = (
     SubmitTask
     | ReleaseTask
@@ -87,4 +120,6 @@ Command = (
     | AbandonAttempt
     | CancelTask
     | RetryTask
+    | DeliverCallback
+    | FailCallback
 )

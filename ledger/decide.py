@@ -11,7 +11,9 @@ from ledger.commands import (
     CancelTask,
     Command,
     CompleteTask,
+    DeliverCallback,
     FailAttempt,
+    FailCallback,
     ReleaseTask,
     ReportProgress,
     RetryTask,
@@ -20,6 +22,8 @@ from ledger.commands import (
 )
 from ledger.events import (
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     ErrorKind,
     Event,
     RetryScheduled,
@@ -65,6 +69,10 @@ def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
             return _cancel(command, task)
         case RetryTask():
             return _retry(task)
+        case DeliverCallback():
+            return _deliver(command, task)
+        case FailCallback():
+            return _fail_callback(command, task, now)
         case _:
             assert_never(command)
 
@@ -189,6 +197,33 @@ def _retry(task: Task) -> tuple[Event, ...]:
         RejectionCode.TASK_NOT_RETRYABLE,
         f"the task is {task.status}; only a failed or canceled task can be retried",
     )
+
+
+def _deliver(command: DeliverCallback, task: Task) -> tuple[Event, ...]:
+    if not _awaits_callback(task, command.ending):
+        return NOTHING
+    attempt = task.state.callback_attempts + 1
+    return (CallbackDelivered(attempt, command.host, command.status_code),)
+
+
+def _fail_callback(command: FailCallback, task: Task, now: int) -> tuple[Event, ...]:
+    state = task.state
+    if not _awaits_callback(task, command.ending) or command.attempt <= state.callback_attempts:
+        return NOTHING
+    attempt, retry_at = state.callback_attempts + 1, None
+    first_at = now if state.callback_failed_at is None else state.callback_failed_at
+    last_at = first_at + command.lasts_ms
+    if not command.is_final and now < last_at:
+        delay_ms = command.policy.delay_ms(attempt, command.jitter)
+        retry_at = min(now + max(delay_ms, command.retry_after_ms or 0), last_at)
+    return (CallbackFailed(attempt, command.host, command.error, command.status_code, retry_at),)
+
+
+def _awaits_callback(task: Task, ending: int) -> bool:
+    """Whether the callback_url is still to be told of the end that was reached with version
+    `ending`. Of another one, or of one that it was told of, nobody wants to know any more."""
+    is_told_of = task.finished and task.submission.callback_url is not None
+    return is_told_of and task.ending == ending and not task.state.callback_over
 
 
 def _is_running(task: Task, attempt: int) -> bool:

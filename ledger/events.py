@@ -119,6 +119,28 @@ class TaskRetried(msgspec.Struct, frozen=True, gc=False):
     """Somebody sent a failed or canceled task round again, with its retries restored."""
 
 
+class CallbackDelivered(msgspec.Struct, frozen=True, gc=False):
+    """The task's callback_url was told of its end, and took it: `attempt` is how many posts that
+    took. The task is as it was."""
+
+    attempt: int
+    host: str
+    """With its port. The rest of the URL may be a secret."""
+    status_code: int
+
+
+class CallbackFailed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A post to the task's callback_url came to nothing. The task is as it was."""
+
+    attempt: int
+    host: str
+    error: str
+    status_code: int | None = None
+    """None: there was no answer."""
+    retry_at: int | None = None
+    """When it is posted again; None: it is not."""
+
+
 Event = (
     TaskSubmitted
     | TaskReleased
@@ -130,6 +152,8 @@ Event = (
     | TaskFailed
     | TaskCanceled
     | TaskRetried
+    | CallbackDelivered
+    | CallbackFailed
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}

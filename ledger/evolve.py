@@ -7,6 +7,8 @@ from msgspec.structs import replace
 
 from ledger.events import (
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     Event,
     RetryScheduled,
     TaskCanceled,
@@ -111,6 +113,18 @@ def state_after(state: State, event: Event, at: int) -> State:
             return replace(state, status=status, updated_at=at, completed_at=at, waiting_until=None)
         case TaskRetried():
             return State(status, created_at=state.created_at, updated_at=at, attempt=state.attempt)
+        case CallbackDelivered(attempt):
+            return replace(state, updated_at=at, callback_attempts=attempt, callback_over=True)
+        case CallbackFailed(attempt, retry_at=retry_at):
+            failed_at = state.callback_failed_at
+            return replace(
+                state,
+                updated_at=at,
+                callback_attempts=attempt,
+                callback_failed_at=at if failed_at is None else failed_at,
+                callback_retry_at=retry_at,
+                callback_over=retry_at is None,
+            )
         case TaskSubmitted():
             raise AssertionError("the transition table lets no task be submitted twice")
         case _:

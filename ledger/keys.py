@@ -10,6 +10,9 @@ on Redis Cluster too.
     {ledgerq:p}:backlog:<type>:<priority> zset     tasks behind those, by kb_id and age
     {ledgerq:p}:due                       zset     <id> by the time (ms) it is released at
     {ledgerq:p}:leases                    zset     <id>:<attempt> by the time (ms) it expires at
+    {ledgerq:p}:callbacks                 zset     <host> by the time (ms) a callback to it is due
+    {ledgerq:p}:callbacks:<host>          zset     <id> by the time (ms) its callback is due
+    {ledgerq:p}:callback-bell             list     one element: somebody should come and look
     {ledgerq:p}:counters                  hash     used:<type>:<priority>: there is such a queue;
                                                    turn:…, held: whose turn it is in its backlog;
                                                    recounts: how often `admitted` was put right
@@ -54,6 +57,8 @@ class PartitionKeys:
         self.events = f"{tag}events"
         self.due = f"{tag}due"
         self.leases = f"{tag}leases"
+        self.callbacks = f"{tag}callbacks"
+        self.callback_bell = f"{tag}callback-bell"
         self.counters = f"{tag}counters"
         self.admitted = f"{tag}admitted"
         self.limits = f"{tag}limits"
@@ -67,6 +72,9 @@ class PartitionKeys:
 
     def task(self, task_id: str) -> str:
         return self.task_prefix + task_id
+
+    def callback_line(self, host: str) -> str:
+        return f"{self.callbacks}:{host}"
 
     def of_task(self, task: Task) -> tuple[str, str, str]:
         """Those that hold a task and its queue."""

@@ -4,16 +4,18 @@ Nothing here waits, so every method is atomic. The clock and the idle wait are p
 tests and the simulation own time.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from ledger.codec import Undecodable, decode_system, decode_task, encode
 from ledger.events import Priority, TaskSubmitted
 from ledger.identity import SYSTEM, partition_of
+from ledger.memory_callbacks import CallbackLines
 from ledger.memory_queues import WaitingLines
 from ledger.placement import (
     STAGED_MAX,
+    Callback,
     Due,
     Leased,
     Nowhere,
@@ -26,9 +28,11 @@ from ledger.placement import (
 from ledger.script_format import EVENT_FIELDS, limit_fields
 from ledger.store import (
     Append,
+    CallbacksWaiting,
     Claimed,
     Conflict,
     Delivery,
+    DueCallbacks,
     Entry,
     Extent,
     Full,
@@ -67,6 +71,7 @@ class Partition:
         self.queues = WaitingLines(self.next_entry, staged_max)
         self.due: dict[str, int] = {}
         self.leases: dict[tuple[str, int], int] = {}
+        self.callbacks = CallbackLines()
         self.set_aside: list[tuple[Delivery, str]] = []
         self.limits_version = 0
         self.entries = 0
@@ -167,6 +172,8 @@ class MemoryStore:
             case Leased(attempt):
                 partition.leases.pop((task.id, attempt), None)
                 queues.end_run(queue_of(task), submission.kb_id)
+            case Callback(_, host):
+                partition.callbacks.leave(host, task.id)
             case Nowhere():
                 pass
 
@@ -181,6 +188,8 @@ class MemoryStore:
                 partition.leases[task.id, attempt] = self._now_ms() + lease_ms
                 submission = task.submission
                 partition.queues.admit(submission.task_type, submission.kb_id, 1)
+            case Callback(at_ms, host):
+                partition.callbacks.enter(host, task.id, at_ms)
             case Nowhere():
                 pass
 
@@ -358,6 +367,37 @@ class MemoryStore:
             tuple(lease for at, lease in leases if at <= now)[:count],
             min(upcoming, default=None),
         )
+
+    async def take_callbacks(
+        self,
+        partition: int,
+        count: int,
+        *,
+        host_max: int,
+        in_hand: Mapping[str, int],
+        lease_ms: int,
+        settle_ms: int = 0,
+    ) -> DueCallbacks:
+        lines, now = self.contents[partition].callbacks, self._now_ms()
+        due = now - settle_ms
+        taken = lines.take(count, host_max, in_hand, due, now + lease_ms)
+        upcoming = [at for line in lines.hosts.values() for at in line.values() if at > due]
+        next_in_ms = min(upcoming) + settle_ms - now if upcoming else None
+        return DueCallbacks(tuple(taken), next_in_ms)
+
+    async def callbacks_due(self, partition: int, timeout_ms: int) -> bool:
+        lines = self.contents[partition].callbacks
+        if not lines.news:
+            await self._idle(timeout_ms)
+        news, lines.news = lines.news, False
+        return news
+
+    async def callbacks_waiting(self, partition: int) -> CallbacksWaiting:
+        now = self._now_ms()
+        lines = self.contents[partition].callbacks.hosts.values()
+        waiting = [at for line in lines for at in line.values()]
+        due = [at for at in waiting if at <= now]
+        return CallbacksWaiting(len(waiting), len(due), now - min(due, default=now))
 
     async def last_position(self, partition: int) -> Position:
         events = self.contents[partition].events

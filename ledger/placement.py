@@ -4,8 +4,9 @@ from typing import Final
 
 import msgspec
 
+from ledger.callbacks import host_of
 from ledger.events import Priority
-from ledger.task import Status, Task
+from ledger.task import State, Status, Task
 
 
 class Queue(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +35,14 @@ class Leased(msgspec.Struct, frozen=True, gc=False):
     lease_ms: int
 
 
+class Callback(msgspec.Struct, frozen=True, gc=False):
+    """Finished: `host` is to be told of it, not before `at_ms`."""
+
+    at_ms: int
+    host: str
+    """With its port. Those that wait for one host do so in a line of their own."""
+
+
 class Nowhere(msgspec.Struct, frozen=True, gc=False):
     """Finished: nothing is to be done."""
 
@@ -45,12 +54,19 @@ turns. A kb_id's first task waits behind so many at most, and behind one of each
 
 NOWHERE: Final = Nowhere()
 
-Place = Ready | Due | Leased | Nowhere
+Place = Ready | Due | Leased | Callback | Nowhere
 
 
 def queue_of(task: Task) -> Queue:
     """The queue that the task waits in whenever it is ready."""
     return Queue(task.submission.task_type, task.submission.priority)
+
+
+def callback_at(state: State) -> int:
+    """When the callback_url of a finished task is to be told, in ms: of its end at once."""
+    if state.callback_retry_at is not None:
+        return state.callback_retry_at
+    return state.updated_at if state.completed_at is None else state.completed_at
 
 
 def placement(task: Task) -> Place:
@@ -60,7 +76,10 @@ def placement(task: Task) -> Place:
         case Status.PROCESSING:
             return Leased(state.attempt, state.lease_ms)
         case Status.COMPLETED | Status.FAILED | Status.CANCELED:
-            return NOWHERE
+            url = task.submission.callback_url
+            if url is None or state.callback_over:
+                return NOWHERE
+            return Callback(callback_at(state), host_of(url))
         case Status.QUEUED | Status.RETRYING:
             if state.waiting_until is not None:
                 return Due(state.waiting_until)

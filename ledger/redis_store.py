@@ -14,6 +14,7 @@ from ledger import keys
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.foreign import ForeignEntries
 from ledger.keys import PartitionKeys
+from ledger.redis_callbacks import RedisCallbacks
 from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
 from ledger.redis_connection import Caller, Script, connect, connections_made
@@ -78,7 +79,7 @@ WORKERS = Script("workers")
 WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
 
 
-class RedisStore(RedisQueues, RedisSystem, RedisRecount):
+class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
     """The Store on a server. Made with `open`, ended with `close`. Over a client that is there
     already, make it with the constructor, then `prepare` it."""
 

@@ -63,3 +63,9 @@ def _check_type(policy: RetryPolicy, name: str, kind: Any, expected: str) -> Non
 
 
 DEFAULT_RETRY_POLICY = RetryPolicy()
+
+DEFAULT_CALLBACK_POLICY: Final = RetryPolicy(base_ms=5_000, cap_ms=3_600_000)
+"""Of posts to a callback_url: ten within the first hour and a half, then one an hour or so."""
+
+DEFAULT_CALLBACKS_LAST_MS: Final = 86_400_000
+"""For how long they are tried."""

@@ -10,7 +10,7 @@ from ledger.events import Priority, TaskSubmitted
 from ledger.foreign import ForeignEntry
 from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
-from ledger.placement import Due, Leased, Nowhere, Queue, Ready, placement, queue_of
+from ledger.placement import Callback, Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.store import (
     Append,
     Claimed,
@@ -135,6 +135,8 @@ def _place_arguments(before: Task | None, after: Task, step: Append) -> tuple[st
             return "ready", step.queue_max, "tell" if step.tell_queue_position else ""
         case Due():
             return "due", place.at_ms, ""
+        case Callback():
+            return "callback", place.at_ms, place.host
 
 
 def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:

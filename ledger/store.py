@@ -18,6 +18,8 @@ from ledger.system.state import System
 from ledger.task import Task
 from ledger.workers import WorkerReport, WorkerSeen
 
+CALLBACK_HOSTS_COUNTED: Final = 1_000
+
 _ENTRY_NUMBER_MAX: Final = (1 << 64) - 1
 
 
@@ -198,6 +200,31 @@ class Overdue(msgspec.Struct, frozen=True, gc=False):
     """Until the next of either; None when nothing waits."""
 
 
+class DueCallback(msgspec.Struct, frozen=True, gc=False):
+    """A task whose end a host is to be told of."""
+
+    host: str
+    task_id: str
+
+
+class DueCallbacks(msgspec.Struct, frozen=True):
+    """Callbacks that were handed out."""
+
+    callbacks: tuple[DueCallback, ...]
+    next_in_ms: int | None
+    """Until more is due, as far as is known; None when nothing waits. What is due already, and was
+    left because its host has no room, is not counted."""
+
+
+class CallbacksWaiting(msgspec.Struct, frozen=True):
+    """What became of no post so far: how many wait, how many of them are due, and for how long the
+    oldest of these has been (ms). Those in hand are not due."""
+
+    waiting: int
+    due: int
+    oldest_ms: int
+
+
 Waiting = Mapping[Priority, tuple[int, ...]]
 """How many tasks are ready, by priority; for each partition, in their order."""
 
@@ -373,6 +400,30 @@ class Store(Protocol):
 
     async def overdue(self, partition: int, count: int) -> Overdue:
         """At most `count` tasks to release and `count` leases that ran out."""
+        ...
+
+    async def take_callbacks(
+        self,
+        partition: int,
+        count: int,
+        *,
+        host_max: int,
+        in_hand: Mapping[str, int],
+        lease_ms: int,
+        settle_ms: int = 0,
+    ) -> DueCallbacks:
+        """At most `count` callbacks that have been due for `settle_ms`, which nobody else is given
+        for `lease_ms`. `in_hand` says how many the caller has by host: no host gets more than
+        `host_max` of them, and those of which least is in hand come first."""
+        ...
+
+    async def callbacks_due(self, partition: int, timeout_ms: int) -> bool:
+        """Sleep until a callback may be due that was not: True, for one of those who wait. False
+        when time is up, or earlier."""
+        ...
+
+    async def callbacks_waiting(self, partition: int) -> CallbacksWaiting:
+        """What waits for a post; of CALLBACK_HOSTS_COUNTED hosts, if there are more."""
         ...
 
     async def last_position(self, partition: int) -> Position:

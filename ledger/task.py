@@ -51,6 +51,14 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     error_kind: ErrorKind | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
     """JSON as the handler returned it; empty when there is none."""
+    callback_attempts: int = 0
+    """How often the callback_url was told of this end, or was tried to be."""
+    callback_failed_at: int | None = None
+    """When that came to nothing for the first time."""
+    callback_retry_at: int | None = None
+    """When it is tried again; None before the first time, which is at once."""
+    callback_over: bool = False
+    """It was told, or it is not tried any more."""
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -68,3 +76,9 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     @property
     def finished(self) -> bool:
         return self.state.status in FINISHED
+
+    @property
+    def ending(self) -> int:
+        """The version at which a finished task came to its end: since then, nothing but posts to
+        its callback_url has happened to it."""
+        return self.version - self.state.callback_attempts

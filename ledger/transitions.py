@@ -5,6 +5,8 @@
 
 from ledger.events import (
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     Event,
     RetryScheduled,
     TaskCanceled,
@@ -33,12 +35,22 @@ TRANSITIONS: dict[tuple[Status | None, type[Event]], Status] = {
     (Status.RETRYING, TaskCanceled): Status.CANCELED,
     (Status.FAILED, TaskRetried): Status.QUEUED,
     (Status.CANCELED, TaskRetried): Status.QUEUED,
+    (Status.COMPLETED, CallbackDelivered): Status.COMPLETED,
+    (Status.COMPLETED, CallbackFailed): Status.COMPLETED,
+    (Status.FAILED, CallbackDelivered): Status.FAILED,
+    (Status.FAILED, CallbackFailed): Status.FAILED,
+    (Status.CANCELED, CallbackDelivered): Status.CANCELED,
+    (Status.CANCELED, CallbackFailed): Status.CANCELED,
 }
 
+OF_CALLBACKS: frozenset[type[Event]] = frozenset({CallbackDelivered, CallbackFailed})
+"""They tell what became of the news of a task's end, and leave the task as it is."""
+
 STATUS_AFTER: dict[str, Status] = {
-    kind.__name__: status for (_, kind), status in TRANSITIONS.items()
+    kind.__name__: status for (_, kind), status in TRANSITIONS.items() if kind not in OF_CALLBACKS
 }
-"""By an event's stored name. Whatever a task was before, each kind of event leads to one status."""
+"""By an event's stored name. Whatever a task was before, each kind of event leads to one status;
+those of callbacks lead nowhere, and are not here."""
 
 
 class IllegalTransition(Exception):

@@ -10,15 +10,15 @@ from ledger.events import Priority
 from ledger.identity import SYSTEM, is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.memory_store import MemoryStore
-from ledger.placement import Due, Leased, Nowhere, Ready, placement
+from ledger.placement import Callback, Due, Leased, Nowhere, Ready, placement
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.subscriptions import is_group_name
 from ledger.task import Task
 
 Places = dict[str, list[str]]
-"""By task id: `ready:<type>:<priority>`, `due:<ms>`, `lease:<attempt>`, and `pending:…` beside
-`ready:…` while a claim is not yet started."""
+"""By task id: `ready:<type>:<priority>`, `due:<ms>`, `lease:<attempt>`, `callback:<host>:<ms>`, and
+`pending:…` beside `ready:…` while a claim is not yet started."""
 
 
 def place_of(task: Task) -> list[str]:
@@ -30,6 +30,8 @@ def place_of(task: Task) -> list[str]:
             return [f"due:{at_ms}"]
         case Leased(attempt):
             return [f"lease:{attempt}"]
+        case Callback(at_ms, host):
+            return [f"callback:{host}:{at_ms}"]
         case Nowhere():
             return []
 
@@ -72,6 +74,8 @@ def _in_memory(store: MemoryStore, *, pending: bool) -> list[tuple[str, str]]:
                     found.append((entry.task_id, f"pending:{queue_name(queue)}"))
         found += [(task_id, f"due:{at}") for task_id, at in partition.due.items()]
         found += [(task_id, f"lease:{attempt}") for task_id, attempt in partition.leases]
+        for host, line in partition.callbacks.hosts.items():
+            found += [(task_id, f"callback:{host}:{at}") for task_id, at in line.items()]
     return found
 
 
@@ -81,6 +85,10 @@ async def _on_server(store: RedisStore) -> list[tuple[str, str]]:
         names = PartitionKeys(partition)
         prefix, held = f"{names.prefix}ready:", f"{names.prefix}backlog:"
         for key in await server_keys(store.client):
+            if key.startswith(names.callback_line("")):
+                host = key.removeprefix(names.callback_line(""))
+                line = await client.zrange(key, 0, -1, withscores=True)
+                found += [(id.decode(), f"callback:{host}:{int(at)}") for id, at in line]
             if key.startswith(held):
                 members = await client.zrange(key, 0, -1)
                 queue = key.removeprefix(held)
@@ -123,6 +131,8 @@ def _is_known(key: str) -> bool:
         return False
     names = PartitionKeys(int(tagged[1]))
     if key in (names.events, names.due, names.leases, names.set_aside, *names.queues[1:]):
+        return True
+    if key in (names.callbacks, names.callback_bell) or key.startswith(names.callback_line("")):
         return True
     if key in (names.limits, names.admitted, names.checkpoints) or key == PartitionKeys(0).task(
         SYSTEM

@@ -12,7 +12,9 @@ from ledger.commands import (
     CancelTask,
     Command,
     CompleteTask,
+    DeliverCallback,
     FailAttempt,
+    FailCallback,
     ReleaseTask,
     ReportProgress,
     RetryTask,
@@ -92,8 +94,10 @@ policies = st.builds(
 
 
 @cache
-def commands(attempt: int) -> st.SearchStrategy[Command]:
-    """Any command; those of workers mostly of the attempts around `attempt`."""
+def commands(attempt: int, ending: int = 0) -> st.SearchStrategy[Command]:
+    """Any command; those of workers mostly of the attempts around `attempt`, those of callbacks
+    mostly about the end that was reached with version `ending`."""
+    endings = st.sampled_from([ending, ending, ending, ending + 1])
     attempts = st.sampled_from([attempt, attempt, attempt + 1, max(attempt - 1, 0)])
     return st.one_of(
         st.builds(SubmitTask, submissions),
@@ -116,6 +120,19 @@ def commands(attempt: int) -> st.SearchStrategy[Command]:
         st.builds(AbandonAttempt, attempts, texts),
         st.builds(CancelTask, texts),
         st.just(RetryTask()),
+        st.builds(DeliverCallback, endings, st.just("localhost:80"), st.just(204)),
+        st.builds(
+            FailCallback,
+            endings,
+            st.integers(1, 3),
+            st.just("localhost:80"),
+            texts,
+            st.none() | st.just(503),
+            st.booleans(),
+            st.none() | st.just(120_000),
+            policy=policies,
+            lasts_ms=st.integers(0, 100_000),
+        ),
     )
 
 
@@ -139,7 +156,7 @@ def lives(draw: st.DrawFn, steps_max: int = 10) -> Life:
     history: list[tuple[Event, int]] = [(submission, now)]
     for _ in range(draw(st.integers(0, steps_max))):
         now += draw(st.sampled_from([0, 1, 60_000]))
-        command = draw(commands(task.state.attempt))
+        command = draw(commands(task.state.attempt, task.ending))
         try:
             events = decide(command, task, now)
         except Rejection:

@@ -6,13 +6,16 @@ import msgspec
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ledger.commands import (
     AbandonAttempt,
     CancelTask,
     Command,
     CompleteTask,
+    DeliverCallback,
     FailAttempt,
+    FailCallback,
     ReleaseTask,
     ReportProgress,
     RetryTask,
@@ -22,6 +25,8 @@ from ledger.commands import (
 from ledger.decide import decide
 from ledger.events import (
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     ErrorKind,
     Event,
     RetryScheduled,
@@ -40,7 +45,7 @@ from ledger.transact import apply
 from tests.given import T0, Given, Rejected, a_submission, given, rejected
 from tests.strategies import Life, commands, lives
 
-SUBMITTED = a_submission(max_retries=1, body_sha256="a1")
+SUBMITTED = a_submission(max_retries=1, body_sha256="a1", callback_url="http://h:1/")
 SCHEDULED = a_submission(max_retries=1, body_sha256="a1", schedule_for=T0 + 60_000)
 RESULT = msgspec.Raw(b'{"chunks": 12}')
 STARTED = TaskStarted(1, "w1", 15_000)
@@ -189,6 +194,16 @@ TABLE: Final[dict[str, Row]] = {
         RetryTask(),
         NOT_FOUND, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE, NOT_RETRYABLE,
         TaskRetried(), TaskRetried(),
+    ),
+    "deliver a callback": row(
+        DeliverCallback(4, "h:1", 204),
+        NOT_FOUND, NOTHING, NOTHING, NOTHING, NOTHING,
+        NOTHING, CallbackDelivered(1, "h:1", 204), NOTHING,
+    ),
+    "fail a callback": row(
+        FailCallback(4, 1, "h:1", "it answered 503", 503, jitter=0.5),
+        NOT_FOUND, NOTHING, NOTHING, NOTHING, NOTHING,
+        NOTHING, CallbackFailed(1, "h:1", "it answered 503", 503, NOW + 3_750), NOTHING,
     ),
 }  # fmt: skip
 
@@ -346,3 +361,53 @@ def test_a_command_sent_twice_makes_nothing_happen_the_second_time(
         assert again == NOTHING
     else:
         assert not isinstance(again, tuple) or again == NOTHING
+
+
+ENDED = SITUATIONS["failed"]
+REFUSED = FailCallback(4, 1, "h:1", "it answered 503", 503, policy=POLICY, lasts_ms=10_000)
+
+
+def refused(attempt: int, retry_at: int | None) -> CallbackFailed:
+    return CallbackFailed(attempt, "h:1", "it answered 503", 503, retry_at)
+
+
+def test_a_callback_is_posted_again_with_growing_pauses_and_for_the_last_time_when_time_is_up():
+    once = given(*ENDED).when(REFUSED, at=NOW).then(refused(1, NOW + 2_000))
+    twice = once.when(replace(REFUSED, attempt=2), at=NOW + 2_000).then(refused(2, NOW + 6_000))
+    thrice = twice.when(replace(REFUSED, attempt=3), at=NOW + 6_000).then(refused(3, NOW + 10_000))
+
+    thrice.when(replace(REFUSED, attempt=4), at=NOW + 10_000).then(refused(4, None))
+
+
+def test_a_callback_waits_for_as_long_as_its_receiver_asks_but_not_beyond_the_last_time():
+    busy = replace(REFUSED, retry_after_ms=7_000)
+
+    given(*ENDED).when(busy, at=NOW).then(refused(1, NOW + 7_000))
+    given(*ENDED).when(replace(busy, retry_after_ms=0), at=NOW).then(refused(1, NOW + 2_000))
+    given(*ENDED).when(replace(busy, retry_after_ms=9**15), at=NOW).then(refused(1, NOW + 10_000))
+
+
+def test_a_receiver_that_wants_to_hear_no_more_is_left_alone():
+    over = given(*ENDED).when(replace(REFUSED, is_final=True), at=NOW).then(refused(1, None))
+
+    over.when(DeliverCallback(4, "h:1", 200)).then()
+    over.when(replace(REFUSED, attempt=2)).then()
+
+
+def test_a_failure_that_is_told_twice_counts_once_and_a_delivery_always():
+    once = given(*ENDED).when(REFUSED, at=NOW).then(refused(1, NOW + 2_000))
+
+    once.when(REFUSED).then()
+    once.when(DeliverCallback(4, "h:1", 200)).then(CallbackDelivered(2, "h:1", 200))
+
+
+def test_a_retry_ends_the_callback_and_the_next_end_has_one_of_its_own():
+    again = (
+        given(*ENDED).when(REFUSED, at=NOW).then(refused(1, NOW + 2_000))
+        .when(RetryTask()).then(TaskRetried())
+    )  # fmt: skip
+
+    again.when(DeliverCallback(4, "h:1", 200)).then()
+    canceled = again.when(CancelTask()).then(TaskCanceled())
+    canceled.when(DeliverCallback(4, "h:1", 200)).then()
+    canceled.when(DeliverCallback(7, "h:1", 200)).then(CallbackDelivered(1, "h:1", 200))

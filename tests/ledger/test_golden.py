@@ -16,7 +16,9 @@ from ledger.commands import (
     CancelTask,
     Command,
     CompleteTask,
+    DeliverCallback,
     FailAttempt,
+    FailCallback,
     ReleaseTask,
     ReportProgress,
     RetryTask,
@@ -26,6 +28,8 @@ from ledger.commands import (
 from ledger.events import (
     EVENT_TYPES,
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     ErrorKind,
     Event,
     Priority,
@@ -79,6 +83,8 @@ EVENTS: Final[dict[str, Event]] = {
         TaskFailed("no such file", ErrorKind.PERMANENT),
         TaskCanceled("no longer needed"),
         TaskRetried(),
+        CallbackFailed(1, "localhost:8082", "it answered 503", 503, MS + 18_000),
+        CallbackDelivered(2, "localhost:8082", 204),
     )
 }
 
@@ -109,6 +115,16 @@ LIFE: Final[list[tuple[int, Command, Meta]]] = [
 ]
 """The commands that made `streams/v1/whole_life.json`, and the ms after MS they were sent at."""
 
+BY_NOTIFIER: Final = Meta(actor="notifier")
+FAILED_CALLBACK: Final = FailCallback(
+    15, 1, "localhost:8082", "it answered 503", 503, policy=RetryPolicy(base_ms=5_000, spread=0)
+)
+AFTERLIFE: Final[list[tuple[int, Command, Meta]]] = [
+    (13_000, FAILED_CALLBACK, BY_NOTIFIER),
+    (18_000, DeliverCallback(15, "localhost:8082", 204), BY_NOTIFIER),
+]
+"""Those that made `streams/v2/callback.json`, which follows on it."""
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A stream entry as the server holds it: field names and values, in order."""
@@ -122,7 +138,11 @@ def golden(*path: str) -> bytes:
 
 
 def whole_life() -> list[Entry]:
-    return msgspec.json.decode(golden("streams", "v1", "whole_life.json"), type=list[Entry])
+    return stream("v1", "whole_life.json")
+
+
+def stream(*path: str) -> list[Entry]:
+    return msgspec.json.decode(golden("streams", *path), type=list[Entry])
 
 
 async def raw_entries(store: RedisStore) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -139,7 +159,8 @@ def test_an_event_reads_and_writes_as_it_was_first_stored(name: str):
 
 def test_every_event_type_has_golden_files():
     assert {path.stem for path in GOLDEN.glob("events/*/*.json")} == set(EVENT_TYPES)
-    assert {entry.fields["type"] for entry in whole_life()} == set(EVENT_TYPES)
+    stored = [*whole_life(), *stream("v2", "callback.json")]
+    assert {entry.fields["type"] for entry in stored} == set(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("status", Status)
@@ -156,6 +177,20 @@ def test_a_snapshot_reads_and_writes_as_it_was_first_stored(status: Status):
 
     assert task == tasks[-1]
     assert task.status is status
+    assert encode(task.state) == stored
+
+
+def test_the_snapshot_of_a_task_whose_callback_waits_reads_and_writes_as_it_was_first_stored():
+    stored = golden("snapshots", "v2", "completed.json")
+    history = [*whole_life(), stream("v2", "callback.json")[0]]
+
+    task = fold(
+        TASK_ID,
+        [(decode_event(e.fields["type"], e.fields["data"].encode()), int(e.fields["at"]))
+         for e in history],
+    )  # fmt: skip
+
+    assert task == decode_task(TASK_ID, 16, encode(SUBMITTED), stored)
     assert encode(task.state) == stored
 
 
@@ -215,7 +250,12 @@ async def test_a_stream_is_written_as_it_was_first_stored(store: RedisStore):
         done = await transact(store, TASK_ID, command, meta=meta, known=task, now_ms=MS + at)
         task = done.task
 
-    written, expected = await raw_entries(store), whole_life()
+    for at, command, meta in AFTERLIFE:
+        done = await transact(store, TASK_ID, command, meta=meta, known=task, now_ms=MS + at)
+        task = done.task
+
+    written = await raw_entries(store)
+    expected = [*whole_life(), *stream("v2", "callback.json")]
 
     # Entry ids are the server's, commit ids the process's: only these may differ.
     ids = {b"": ""} | {entry_id: e.id for (entry_id, _), e in zip(written, expected, strict=True)}

@@ -224,7 +224,9 @@ class LegalTransitions(Check):
         before = self._status.get(seen.task_id)
         if (before, type(seen.event)) not in TRANSITIONS:
             self.fail(f"{seen} cannot happen to {before or 'no task'}")
-        self._status[seen.task_id] = STATUS_AFTER[seen.recorded.type]
+        after = STATUS_AFTER.get(seen.recorded.type, before)
+        if after is not None:
+            self._status[seen.task_id] = after
 
 
 class Fenced(Check):

@@ -109,7 +109,9 @@ class Watch:
         actor = decode_meta(recorded.meta).actor
         seen = Seen(recorded, recorded.event(), process, actor, self._loop.time())
         before = self._status.get(task_id)
-        after = self._status[task_id] = STATUS_AFTER[recorded.type]
+        after = STATUS_AFTER.get(recorded.type, before)
+        assert after is not None
+        self._status[task_id] = after
         self.transitions[before, recorded.type] += 1
         self.histories[task_id].append(recorded)
         if after in FINISHED:
