@@ -6,11 +6,9 @@ sizes, depth, hosts) is checked around it. An error names the field and what was
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,6 +28,7 @@ from api.scalars import (
 )
 from api.whole_numbers import decoded
 from api.wire import moment_ms
+from ledger.allow_list import URL_CHARACTERS_MAX, AllowList
 from ledger.codec import encode
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
@@ -39,14 +38,9 @@ ENVELOPE_BYTES_MAX: Final = 64 * 1024
 """Room in a submission's body for all that is neither payload nor metadata."""
 
 PROGRESS_BODY_BYTES_MAX: Final = 64 * 1024
-URL_CHARACTERS_MAX: Final = 2_048
 
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS: Final = b"0" * 300
-
-_URL = re.compile(
-    r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?#][!-\[\]-~]*)?", re.IGNORECASE
-)
 
 
 class SubmissionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -106,7 +100,8 @@ class Intake:
         self._task_types = frozenset(settings.known_task_types)
         self._payload_bytes_max = settings.payload_bytes_max
         self._batch_items_max = settings.batch_items_max
-        self._callback_hosts = frozenset(host.lower() for host in settings.callback_hosts)
+        self._callback_hosts = AllowList(settings.callback_hosts)
+        self._callback_urls = settings.callback_url_of
         self._result_bytes_max = settings.result_bytes_max
         self._refusals = Refusals({**expected_of_submission(settings), "result": "a JSON value"})
         self._progress = BodyReader(ProgressBody, EXPECTED_OF_PROGRESS)
@@ -207,7 +202,10 @@ class Intake:
             metadata = NO_JSON
         else:
             self._check_object("metadata", metadata, index)
-        if sent.callback_url is not None and not self._may_call(sent.callback_url):
+        callback_url = sent.callback_url
+        if callback_url is None:
+            callback_url = self._callback_urls.get(sent.task_type)
+        elif not self._callback_hosts.allows_url(callback_url):
             raise self._refusals.wrong("callback_url", index)
         return TaskSubmitted(
             sent.task_type,
@@ -217,7 +215,7 @@ class Intake:
             sent.max_retries,
             sent.timeout,
             None if sent.schedule_for is None else self._schedule_ms(sent.schedule_for, index),
-            sent.callback_url,
+            callback_url,
             metadata,
             body_sha256,
         )
@@ -245,19 +243,6 @@ class Intake:
         except OverflowError:
             raise self._refusals.wrong("schedule_for", index) from None
 
-    def _may_call(self, url: str) -> bool:
-        """An http(s) URL in plain ASCII, without credentials, whose host is on the list.
-
-        The strict pattern leaves nothing for two URL parsers to read differently.
-        """
-        if not _URL.fullmatch(url):
-            return False
-        try:
-            parts = urlsplit(url)
-            return parts.port != 0 and parts.hostname in self._callback_hosts
-        except ValueError:
-            return False
-
 
 EXPECTED_OF_PROGRESS: Final = {
     "progress": "a whole number from 0 to 100",
@@ -277,7 +262,7 @@ def expected_of_submission(settings: Settings) -> dict[str, str]:
         "timeout": "a whole number of seconds from 1 to 86400",
         "schedule_for": "null, or an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z",
         "callback_url": f"null, or an http(s) URL of at most {URL_CHARACTERS_MAX} characters whose "
-        f"host is one of {hosts}",
+        f"host is one of {hosts}, without credentials or fragment",
         "metadata": "null, or a JSON object",
     }
 

@@ -205,12 +205,25 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
         "Threads of handlers that run on although their tasks were given up, now.",
         meters.threads_abandoned,
     )
+    yield from _of_callbacks(meters)
     yield from _of_blocked_loops(meters)
     yield CounterMetricFamily(
         "ledger_foreign_entries",
         "Entries of the ledger's streams that ledgerq did not write.",
         value=meters.foreign_entries,
     )
+
+
+def _of_callbacks(meters: Meters) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "callbacks_delivered", "Posts that a callback_url took.", value=meters.callbacks_delivered
+    )
+    yield CounterMetricFamily(
+        "callbacks_failed", "Posts that came to nothing.", value=meters.callbacks_failed
+    )
+    seconds = HistogramMetricFamily("callback_duration_seconds", "How long a post took.")
+    _add(seconds, [], meters.callback_seconds, DURATION_BOUNDS_S)
+    yield seconds
 
 
 def _of_blocked_loops(meters: Meters) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from api.scalars import SETTING_MARK
+from ledger.allow_list import Entry, parse_entry
 from ledger.settings import Settings
 
 Schema = dict[str, Any]
@@ -46,10 +47,9 @@ def finished(document: Schema, settings: Settings) -> Schema:
 
 def _of_settings(settings: Settings) -> Mapping[str, Schema]:
     """What the settings add to a schema that is marked with their name."""
-    hosts = "|".join(map(_in_url, settings.callback_hosts))
     return {
         "task_types": {"enum": list(settings.known_task_types)},
-        "callback_hosts": {"pattern": rf"^https?://({hosts})(:{_PORT})?([/?#][!-\[\]-~]*)?$"},
+        "callback_hosts": {"pattern": _callback_pattern(settings.callback_hosts)},
         "wait_seconds_max": {
             "maximum": settings.wait_seconds_max,
             "examples": [settings.wait_seconds_max],
@@ -59,13 +59,32 @@ def _of_settings(settings: Settings) -> Mapping[str, Schema]:
 
 
 _PORT: Final = (
-    "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+    "(80|443|102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-5][0-9]{4}|6[0-4][0-9]{3}"
+    "|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 )
+_BYTE: Final = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
-def _in_url(host: str) -> str:
-    escaped = host.replace(".", r"\.")
-    return rf"\[{escaped}\]" if ":" in host else escaped
+def _callback_pattern(hosts: Sequence[str]) -> str:
+    """What callback_urls look like: all that it matches is taken. Networks whose addresses no
+    simple pattern tells are left out, and checked all the same."""
+    told = (_in_url(parse_entry(host)) for host in hosts)
+    return rf"^https?://({'|'.join(filter(None, told))})([/?][!-\"$-\[\]-~]*)?$"
+
+
+def _in_url(entry: Entry) -> str:
+    network, port = entry.network, rf"(:{_PORT})?" if entry.port is None else f":{entry.port}"
+    if network is None:
+        name = entry.name.replace(".", r"\.")
+        return (rf"{_LABEL}\." if entry.is_suffix else "") + name + port
+    if network.version == 6:
+        whole = network.prefixlen == network.max_prefixlen
+        return rf"\[{network.network_address}\]{port}" if whole else ""
+    if network.prefixlen % 8:
+        return ""
+    known = str(network.network_address).split(".")[: network.prefixlen // 8]
+    return r"\.".join([*known, *[_BYTE] * (4 - len(known))]) + port
 
 
 def _finished(node: Any, of_settings: Mapping[str, Schema]) -> Any:

@@ -4,8 +4,7 @@
 """
 
 import re
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -27,10 +26,10 @@ from api.scalars import (
 )
 from ledger.codec import encode
 from ledger.events import ErrorKind, Priority
+from ledger.moments import EPOCH, moment_text
 from ledger.store import Recorded
 from ledger.task import Status, Task
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 _NULL: Final = msgspec.Raw(b"null")
@@ -177,16 +176,6 @@ def task_json(task: Task, queue_position: int, estimated_completion: int | None 
 def time_text(ms: int | None) -> str | None:
     """Milliseconds since the epoch as RFC 3339 in UTC; None stays None."""
     return None if ms is None else moment_text(ms)
-
-
-@lru_cache(maxsize=4096)
-def moment_text(ms: int) -> str:
-    """Milliseconds since the epoch as RFC 3339 in UTC, e.g. `2026-11-22T09:30:00.123Z`.
-
-    Raises OverflowError outside the years 1 to 9999. Cached: under load many tasks share theirs.
-    """
-    second, fraction = divmod(ms, 1000)
-    return f"{(EPOCH + timedelta(seconds=second)).isoformat()[:19]}.{fraction:03d}Z"
 
 
 def moment_ms(moment: datetime) -> int:

@@ -54,6 +54,9 @@ class Meters(msgspec.Struct, kw_only=True):
     streams_dropped: int = 0
     foreign_entries: int = 0
     threads_abandoned: int = 0
+    callbacks_delivered: int = 0
+    callbacks_failed: int = 0
+    callback_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
     loop_blocks: dict[str, int] = {}
     """By the task type whose handler held up the event loop; "" where that is unknown."""
     loop_blocked_seconds: dict[str, float] = {}
@@ -103,6 +106,15 @@ class Meter:
         self.meters.streams_dropped += dropped
         self.changed = True
 
+    def callback(self, *, delivered: bool, seconds: float) -> None:
+        """A callback was posted, and taken or not."""
+        meters = self.meters
+        meters.callbacks_delivered += delivered
+        meters.callbacks_failed += not delivered
+        meters.callback_seconds.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        meters.callback_seconds.total += seconds
+        self.changed = True
+
     def foreign(self, count: int) -> None:
         """So many foreign entries were met so far."""
         if count != self.meters.foreign_entries:
@@ -150,6 +162,9 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
         _add(total.calls.setdefault(key, empty(DURATION_BOUNDS_S)), histogram)
     _add(total.append_seconds, other.append_seconds)
     _add(total.append_items, other.append_items)
+    _add(total.callback_seconds, other.callback_seconds)
+    total.callbacks_delivered += other.callbacks_delivered
+    total.callbacks_failed += other.callbacks_failed
     total.streams_dropped += other.streams_dropped
     total.stream_clients += 0 if ended else other.stream_clients
     total.threads_abandoned += 0 if ended else other.threads_abandoned

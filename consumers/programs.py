@@ -70,6 +70,13 @@ def projector_program(env: Mapping[str, str]) -> Program:
     return Program("projector", module_argv("consumers.roles", "projector", CHILD_NAME), env)
 
 
+def notifier_program(settings: Settings, env: Mapping[str, str]) -> Program:
+    """The notifier as a child process, which lets its posts come to their ends."""
+    stop_timeout_s = settings.callback_timeout_ms / 1000 + STOP_MARGIN_S
+    argv = module_argv("consumers.roles", "notifier", CHILD_NAME)
+    return Program("notifier", argv, env, 1, stop_timeout_s)
+
+
 async def registered_types(module: str, env: Mapping[str, str]) -> list[str]:
     """The task types that a module of handlers registers, asked of a process of its own.
 

@@ -24,21 +24,27 @@ from consumers.handlers import HandlersError
 from consumers.liveness import Liveness
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter
+from consumers.notifier import Notifier, NotifierOptions
 from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
 from consumers.scheduler import OUTAGE_GRACE_S, Scheduler
 from consumers.service import Service, backoff_s
 from consumers.signals import StopSignals
+from consumers.signatures import Signer, signing_secrets
 from consumers.worker import Worker, WorkerOptions
+from ledger.allow_list import AllowList
 from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
-from ledger.settings import Settings, SettingsError, load, masked
+from ledger.settings import Durability, Settings, SettingsError, load, masked
 from projections.projector import Projector, ProjectorOptions
 
 log = structlog.get_logger("roles")
+
+SETTLE_EVERYSEC_MS: Final = 2_000
+"""By then the server has synced what it was given, where it does so once a second."""
 
 SLOW_START_S: Final = 1.0
 """A server that takes longer to answer is worth a line in the log."""
@@ -221,9 +227,32 @@ def make_projector(settings: Settings) -> Callable[[RedisStore], Role]:
     return lambda store: FollowingRole(Projector(store, options))
 
 
+def make_notifier(settings: Settings, meter: Meter | None = None) -> Callable[[RedisStore], Role]:
+    """Needs keys to sign with beside the ledger. What it gives raises SettingsError when there are
+    none."""
+    allowed = AllowList(settings.callback_hosts)
+    synced_later = settings.durability is Durability.EVERYSEC
+    options = NotifierOptions(
+        concurrency=settings.callback_concurrency,
+        host_concurrency=settings.callback_host_concurrency,
+        timeout_ms=settings.callback_timeout_ms,
+        lease_ms=settings.callback_timeout_ms + 2 * settings.redis_timeout_ms,
+        settle_ms=SETTLE_EVERYSEC_MS if synced_later else 0,
+        policy=settings.callback_policy,
+        lasts_ms=settings.callback_retry_s * 1_000,
+    )
+
+    def make(store: RedisStore) -> Role:
+        signer = Signer(signing_secrets(settings))
+        return Notifier(store, signer, allowed, options, meter=meter)
+
+    return make
+
+
 ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
     "scheduler": make_scheduler,
     "projector": make_projector,
+    "notifier": make_notifier,
 }
 
 
@@ -257,6 +286,8 @@ def main() -> int:
         if role == "worker":
             own = replace(settings, concurrency=settings.concurrency_of(number))
             make = make_worker(own, meter, line.leave)
+        elif role == "notifier":
+            make = make_notifier(settings, meter)
         else:
             make = ROLES[role](settings)
         collect_rarely()

@@ -17,7 +17,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, inspect
 
-from ledger.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+from ledger.allow_list import AllowList, parse_entry
+from ledger.retry_policy import (
+    DEFAULT_CALLBACK_POLICY,
+    DEFAULT_CALLBACKS_LAST_MS,
+    DEFAULT_RETRY_POLICY,
+    RetryPolicy,
+)
 
 ENV_PREFIX = "LEDGERQ_"
 FILE_NAME = "ledgerq.toml"
@@ -91,10 +97,26 @@ TaskType = Annotated[
 ]
 
 
-Host = Annotated[
+CallbackHost = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9._:-]+$", title="host names and addresses, such as hooks.example.org"
+        pattern=r"^[A-Za-z0-9._:*/\[\]-]+$",
+        title="hosts, each perhaps with a port: hooks.example.org, *.example.org, 10.0.0.0/8",
+    ),
+]
+CallbackUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_]{0,62}=https?://[!-+\--~]+$",
+        title="task types with their URLs, such as embedding_generation=http://host/{task_id}",
+    ),
+]
+CallbackSecret = Annotated[
+    str,
+    Meta(
+        pattern=r"^whsec_[A-Za-z0-9+/]{32,88}={0,2}$",
+        title="keys that begin with whsec_ and go on with 24 to 64 bytes in base64",
+        extra={"secret": "yes"},
     ),
 ]
 PositionText = Annotated[
@@ -157,9 +179,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[TaskType, ...], Meta(description="task types beside the built-in ones")
     ] = ()
     callback_hosts: Annotated[
-        tuple[Host, ...],
-        Meta(description="hosts that a callback_url may name; loopback by default"),
-    ] = ("localhost", "127.0.0.1", "::1")
+        tuple[CallbackHost, ...],
+        Meta(
+            description="hosts that callbacks may go to: names, *.suffix, addresses and networks,"
+            " each perhaps with a port. A name may lead to public addresses and to listed ones"
+        ),
+    ] = ("localhost", "127.0.0.0/8", "::1")
+    callback_urls: Annotated[
+        tuple[CallbackUrl, ...],
+        Meta(description="callback_url of tasks that bring none, by type: type=URL"),
+    ] = ()
+    callback_secrets: Annotated[
+        tuple[CallbackSecret, ...],
+        Meta(
+            description="keys that callbacks are signed with, each with every one; without any,"
+            " one is made in data_dir"
+        ),
+    ] = ()
+    callback_timeout_ms: Annotated[
+        int,
+        Meta(ge=100, le=120_000, description="longest that the post of a callback may take"),
+    ] = 15_000
+    callback_concurrency: Annotated[
+        int, Meta(ge=1, le=2_048, description="callbacks that a notifier posts at once")
+    ] = 128
+    callback_host_concurrency: Annotated[
+        int, Meta(ge=1, le=256, description="callbacks that it posts to one host at once")
+    ] = 8
+    callback_retry_base_ms: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=_HOUR_MS,
+            description="pause before a callback is posted again; doubles each time",
+        ),
+    ] = DEFAULT_CALLBACK_POLICY.base_ms
+    callback_retry_cap_ms: Annotated[
+        int, Meta(ge=10, le=24 * _HOUR_MS, description="longest such pause")
+    ] = DEFAULT_CALLBACK_POLICY.cap_ms
+    callback_retry_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=30 * _DAY_S,
+            description="how long after it failed first a callback is posted for the last time",
+        ),
+    ] = DEFAULT_CALLBACKS_LAST_MS // 1_000
     payload_bytes_max: Annotated[
         int, Meta(ge=1_024, le=64 * _MIB, description="largest payload of a task")
     ] = _MIB
@@ -366,6 +431,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return self.grpc_port
         return GRPC_PORT if self.port else 0
 
+    @property
+    def callback_url_of(self) -> Mapping[str, str]:
+        """By task type, the callback_url of tasks that bring none."""
+        pairs = (item.partition("=") for item in self.callback_urls)
+        return {task_type: url for task_type, _, url in pairs}
+
+    @property
+    def callback_policy(self) -> RetryPolicy:
+        """How long to wait before a callback is posted again."""
+        return RetryPolicy(base_ms=self.callback_retry_base_ms, cap_ms=self.callback_retry_cap_ms)
+
     def concurrency_of(self, number: int) -> int:
         """How many tasks at once are worker process `number`'s share; the first is 1."""
         share, rest = divmod(self.concurrency, self.workers)
@@ -406,6 +482,8 @@ class Knob(msgspec.Struct, frozen=True):
     default: Any
     expected: str
     description: str
+    is_secret: bool = False
+    """Its values are shown to nobody."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -475,7 +553,7 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None) ->
                 values[name] = _parse(knob, given, strict=source.origin is Origin.FILE)
             except msgspec.ValidationError:
                 problems.append(
-                    f"{name}: expected {knob.expected}, got {_quoted(given)} ({source})"
+                    f"{name}: expected {knob.expected}, got {_quoted(knob, given)} ({source})"
                 )
     default = Source(Origin.DEFAULT)
     every_source = {name: sources.get(name, default) for name in KNOBS}
@@ -485,7 +563,10 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None) ->
         values.setdefault("url", f"http://127.0.0.1:{values['port'] or KNOBS['port'].default}")
     settings = Settings(**values)
     # Bounds that span two knobs mean little while one of them is not even a value.
-    problems = problems or list(_disagreements(settings, every_source))
+    problems = problems or [
+        *_disagreements(settings, every_source),
+        *_callback_problems(settings, every_source),
+    ]
     if problems and SERVICE_LINK_VARIABLE in env:
         problems.append("Kubernetes sets such variables: give the pod `enableServiceLinks: false`")
     if problems:
@@ -578,6 +659,30 @@ def _disagreements(settings: Settings, sources: Mapping[str, Source]) -> Iterato
         )
 
 
+def _callback_problems(settings: Settings, sources: Mapping[str, Source]) -> Iterator[str]:
+    wrong = False
+    for entry in settings.callback_hosts:
+        try:
+            parse_entry(entry)
+        except ValueError as error:
+            wrong = True
+            yield f"callback_hosts: {error} ({sources['callback_hosts']})"
+    if settings.callback_retry_cap_ms < settings.callback_retry_base_ms:
+        yield (
+            "callback_retry_cap_ms: expected at least callback_retry_base_ms, got"
+            f" {settings.callback_retry_cap_ms} ({sources['callback_retry_cap_ms']})"
+        )
+    if wrong:
+        return
+    allowed = AllowList(settings.callback_hosts)
+    for task_type, url in settings.callback_url_of.items():
+        if not allowed.allows_url(url):
+            yield (
+                f"callback_urls: expected URLs whose hosts callback_hosts names, got {url!r} for"
+                f" {task_type} ({sources['callback_urls']})"
+            )
+
+
 def _unknown(source: Source, name: str) -> str:
     match source.origin:
         case Origin.FLAG:
@@ -591,14 +696,17 @@ def _unknown(source: Source, name: str) -> str:
     return f"{where} {given}: no such setting; the closest is {closest}"
 
 
-def _quoted(given: Any) -> str:
+def _quoted(knob: Knob, given: Any) -> str:
+    if knob.is_secret:
+        return "something else"
     text = masked(repr(given))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def masked(text: str) -> str:
-    """`text` without the passwords that a URL can carry."""
-    return re.sub(r"password=[^&]*", "password=***", re.sub(r":/*.*@", "://***@", text))
+    """`text` without the passwords that a URL can carry, and without keys."""
+    keyless = re.sub(r"whsec_[A-Za-z0-9+/=]+", "whsec_***", text)
+    return re.sub(r"password=[^&]*", "password=***", re.sub(r":/*.*@", "://***@", keyless))
 
 
 def _flag(name: str) -> str:
@@ -618,7 +726,12 @@ def _knob(field: msgspec.structs.FieldInfo) -> Knob:
         default=field.default,
         expected=_expected(described),
         description=_notes(described)["description"],
+        is_secret=_is_secret(described.type),
     )
+
+
+def _is_secret(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.VarTupleType) and "secret" in _notes(kind.item_type)
 
 
 def _notes(described: Any) -> dict[str, str]:

@@ -22,7 +22,11 @@ from ledger.redis_store import RedisStore
 from tests.servers import REDIS_BINARY, empty, run_server, valkey_binary
 
 pytest.register_assert_rewrite(
-    "tests.given", "tests.places", "tests.contracts.store", "tests.api.conformance"
+    "tests.given",
+    "tests.places",
+    "tests.contracts.callbacks",
+    "tests.contracts.store",
+    "tests.api.conformance",
 )
 
 from tests.places import unknown_keys  # noqa: E402 - its asserts are rewritten by the line above

@@ -66,6 +66,12 @@ _add(
     "ledgerq projector --redis redis://localhost:6379/0 --read-model-dir /var/lib/ledgerq",
 )
 _add(
+    RUN,
+    "notifier",
+    "Tell callback_urls of the ends of tasks, signed, again and again until they take it.",
+    "ledgerq notifier --redis redis://localhost:6379/0 --callback-hosts 'hooks.example.org'",
+)
+_add(
     TASKS,
     "submit",
     "Hand over a task, or a file of them.",

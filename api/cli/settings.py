@@ -14,7 +14,7 @@ def settings(*, json: AsJson = False) -> None:
             [
                 {
                     "name": knob.name,
-                    "value": getattr(loaded.settings, knob.name) if "://" not in value else value,
+                    "value": getattr(loaded.settings, knob.name) if "***" not in value else value,
                     "source": str(source),
                     "variable": knob.env,
                     "description": knob.description,

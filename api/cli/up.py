@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from api.cli.announce import becomes_healthy, print_lost_tail, print_ready
 from api.cli.failures import CliError
 from api.cli.flags import (
+    CallbackHosts,
     Concurrency,
     DataDir,
     DrainTimeout,
@@ -44,6 +45,7 @@ from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
 from consumers.programs import (
     child_env,
     drain_s,
+    notifier_program,
     projector_program,
     registered_types,
     scheduler_program,
@@ -66,6 +68,7 @@ def up(
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     handlers: Handlers = None,
+    callback_hosts: CallbackHosts = None,
     task_types: TaskTypes = None,
     workers: Workers = None,
     concurrency: Concurrency = None,
@@ -201,4 +204,5 @@ class Supervisor:
             Program("api", api_argv, self._env, 1, drain_s(settings), (descriptor,)),
             scheduler_program(self._env),
             projector_program(self._env),
+            notifier_program(settings, self._env),
         ]

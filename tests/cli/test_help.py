@@ -14,6 +14,7 @@ COMMANDS = (
     "worker",
     "scheduler",
     "projector",
+    "notifier",
     "submit",
     "status",
     "list",

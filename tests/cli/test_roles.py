@@ -40,7 +40,7 @@ def test_the_roles_work_together_and_end_in_peace(tmp_path: Path, empty_url: str
     assert done["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "scheduler", "projector"])
+@pytest.mark.parametrize("name", ["api", "worker", "scheduler", "projector", "notifier"])
 def test_a_role_needs_to_know_a_server(tmp_path: Path, name: str):
     port = ("--port", "0") if name == "api" else ()
 

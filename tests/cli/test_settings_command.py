@@ -41,11 +41,11 @@ def test_plain_lines_are_for_programs(ledgerq: Call):
 def test_a_password_is_not_shown(
     ledgerq: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ):
-    monkeypatch.setenv("LEDGERQ_REDIS_URL", "redis://user:secret@host/0")
+    monkeypatch.setenv("LEDGERQ_REDIS_URL", "redis://user:swordfish@host/0")
 
     ran = ledgerq(*words)
 
-    assert "secret" not in ran.out
+    assert "swordfish" not in ran.out
     assert "host/0" in ran.out
 
 
@@ -58,3 +58,24 @@ def test_every_mistake_is_told(ledgerq: Call, monkeypatch: pytest.MonkeyPatch):
     assert ran.code == 1
     assert "port: expected a whole number from 0 to 65535, got 'many'" in ran.err
     assert "LEDGERQ_WORKES: no such setting; the closest is LEDGERQ_WORKERS" in ran.err
+
+
+@pytest.mark.parametrize("words", [("settings",), ("settings", "--json")])
+def test_keys_are_not_shown(ledgerq: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]):
+    key = "c3dvcmRmaXNoIHN3b3JkZmlzaCBzd29yZGZpc2g="
+    monkeypatch.setenv("LEDGERQ_CALLBACK_SECRETS", f"whsec_{key}")
+
+    ran = ledgerq(*words)
+
+    assert key not in ran.out
+    assert "whsec_***" in ran.out
+
+
+def test_what_was_meant_to_be_a_key_is_not_shown(ledgerq: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LEDGERQ_CALLBACK_SECRETS", "swordfish")
+
+    ran = ledgerq("settings")
+
+    assert ran.code == 1
+    assert "callback_secrets: expected a list of keys that begin with whsec_" in ran.err
+    assert "swordfish" not in ran.err

@@ -132,6 +132,7 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
             "api": 1,
             "scheduler": 1,
             "projector": 1,
+            "notifier": 1,
             "worker": 2,
             "valkey": 1,
         }

@@ -7,6 +7,7 @@ import pytest
 
 from ledger.memory_store import MemoryStore
 from ledger.task import Task
+from tests.contracts.callbacks import CallbacksContract
 from tests.contracts.store import OpenStore, StoreContract
 
 
@@ -18,7 +19,7 @@ async def no_wait(_timeout_ms: int) -> None:
     await asyncio.sleep(0)
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, CallbacksContract):
     @pytest.fixture
     def open_store(self) -> OpenStore:
         async def open_store(partitions: int) -> MemoryStore:

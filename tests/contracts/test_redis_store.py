@@ -30,6 +30,7 @@ from ledger.script_format import PRIORITIES
 from ledger.store import Extent, Position
 from ledger.task import Task
 from ledger.transact import transact_known
+from tests.contracts.callbacks import CallbacksContract
 from tests.contracts.store import (
     LONG_MS,
     NORMAL,
@@ -110,7 +111,7 @@ def raw(store: RedisStore) -> Any:
     return store.client
 
 
-class TestRedisStore(StoreContract):
+class TestRedisStore(StoreContract, CallbacksContract):
     @pytest.fixture
     def open_store(self, backend: Backend) -> OpenStore:
         return backend.open

@@ -1,0 +1,215 @@
+"""Posts to callback_urls: every bound on what the other side can do to us is here.
+
+The address that is connected to is the one that was checked: names are looked up here, and what is
+not allowed is taken out before aiohttp connects to what is left. Redirects are not followed, no
+proxy is asked, certificates are verified, and of an answer's body no more is read than it takes to
+use the connection again.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Final
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from ledger.allow_list import AllowList
+
+BODY_BYTES_MAX: Final = 4_096
+"""Of an answer; a connection with more to come is closed."""
+
+CONNECT_TIMEOUT_S: Final = 5.0
+LOOKUPS_AT_ONCE: Final = 32
+"""Names that are looked up at once, each in a thread; one name in one thread, however many wait."""
+
+ERROR_CHARACTERS_MAX: Final = 300
+RETRY_AFTER_S_MAX: Final = 86_400
+GONE: Final = 410
+
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host, for a port. Raises OSError."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a post. `status_code` None: there was no answer, and `error` says why."""
+
+    status_code: int | None
+    error: str = ""
+    retry_after_ms: int | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the other side wants to hear no more."""
+        return self.status_code == GONE
+
+
+class Refused(OSError):
+    """A name that leads to no address that callbacks may go to."""
+
+
+class Poster:
+    """A client for many hosts, made in a running loop. How many posts are made at once is up to
+    its caller."""
+
+    def __init__(
+        self, allowed: AllowList, *, timeout_s: float, lookup: Lookup | None = None
+    ) -> None:
+        self._allowed = allowed
+        self._resolver = CheckingResolver(allowed, lookup)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False, limit=0),
+            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=BODY_BYTES_MAX,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._resolver.close()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post `body`. Never raises for what the other side does."""
+        # The list may have changed since the task was submitted; and addresses are not looked up.
+        if not self._allowed.allows_url(url):
+            return Answer(None, "its host is not on the list: see the setting callback_hosts")
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                await _read_some(response)
+                return _answer(response)
+        except TimeoutError:
+            return Answer(None, "there was no answer in time")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(None, _reason(error))
+
+
+class CheckingResolver(AbstractResolver):
+    """Looks names up, and leaves out the addresses that they may not lead to."""
+
+    def __init__(self, allowed: AllowList, lookup: Lookup | None = None) -> None:
+        self._allowed = allowed
+        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "callback-lookup")
+        self._lookup = lookup or self._look_up
+        self._running: dict[tuple[str, int], asyncio.Task[Sequence[str]]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._shared(host, port)
+        allowed = [
+            address
+            for address in found
+            if self._allowed.allows_address(host, ip_address(address), port)
+        ]
+        if not allowed:
+            raise Refused(
+                f"{host} leads to {', '.join(found) or 'no address'}, which is neither public nor "
+                "on the list: add the address, or its network, to the setting callback_hosts"
+            )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in allowed
+        ]
+
+    async def close(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        # A thread whose look-up hangs goes when the system gives up on it.
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _shared(self, host: str, port: int) -> Sequence[str]:
+        """One look-up for all who wait for it; it goes on when they do not any more."""
+        running = self._running.get((host, port))
+        if running is None:
+            running = asyncio.ensure_future(self._lookup(host, port))
+            self._running[host, port] = running
+            running.add_done_callback(lambda done: self._ended(host, port, done))
+        return await asyncio.shield(running)
+
+    def _ended(self, host: str, port: int, done: "asyncio.Task[Sequence[str]]") -> None:
+        del self._running[host, port]
+        if not done.cancelled():
+            done.exception()  # nobody may be left to ask
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        infos = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        addresses = (str(info[4][0]) for info in infos)
+        return list(dict.fromkeys(address for address in addresses if "%" not in address))
+
+
+async def _read_some(response: aiohttp.ClientResponse) -> None:
+    left = BODY_BYTES_MAX
+    while left > 0:
+        part = await response.content.read(left)
+        if not part:
+            return
+        left -= len(part)
+    response.close()
+
+
+def _answer(response: aiohttp.ClientResponse) -> Answer:
+    status = response.status
+    if 200 <= status < 300:
+        return Answer(status)
+    error = f"it answered {status}"
+    if 300 <= status < 400:
+        error = f"it answered {status}; redirects are not followed"
+    return Answer(status, error, retry_after_ms(response.headers.get("Retry-After"), _now()))
+
+
+def retry_after_ms(text: str | None, now: datetime) -> int | None:
+    """For how long a Retry-After asks to wait, in seconds or until a date, within bounds; None for
+    what is neither."""
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdecimal():
+        seconds = float(text) if len(text) < 10 else RETRY_AFTER_S_MAX
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
+    return round(1000 * min(max(seconds, 0), RETRY_AFTER_S_MAX))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _reason(error: Exception) -> str:
+    """An error's own words. They hold what an answer's head may hold, hence the bound; never what
+    its body does."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, Refused):
+        return str(cause)[:ERROR_CHARACTERS_MAX]
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror[:ERROR_CHARACTERS_MAX]
+    kind = type(error).__name__
+    return f"{kind}: {error}"[:ERROR_CHARACTERS_MAX]
