@@ -191,6 +191,7 @@ def test_the_snapshot_of_a_task_whose_callback_waits_reads_and_writes_as_it_was_
     )  # fmt: skip
 
     assert task == decode_task(TASK_ID, 16, encode(SUBMITTED), stored)
+    assert task is not None
     assert encode(task.state) == stored
 
 
