@@ -12,10 +12,11 @@ from typing import Any, Final
 import structlog
 
 from consumers.known_tasks import KnownTasks
+from consumers.remembered import Remembered
 from consumers.service import Service
 from consumers.subscribed_event import SubscribedEvent, Wanted
 from consumers.subscribed_partition import SubscribedPartition, Terms
-from consumers.subscription_errors import GroupRemoved, LedgerWentBack, SubscriptionHalted
+from consumers.subscription_errors import GroupRemoved, SubscriptionHalted
 from ledger.foreign import ForeignEntries
 from ledger.rejections import Rejection
 from ledger.store import Store
@@ -49,6 +50,10 @@ class Membership:
         self._wanted = Wanted(group.filters)
         self._known = KnownTasks(store)
         self._foreign = ForeignEntries()
+        self._remembered = {
+            p: Remembered(store, subscriptions, p, terms.name, group.epoch)
+            for p in range(store.partitions)
+        }
         self._beat_s = min(BEAT_S, terms.lease_ms / 4_000)
         self._service = Service(f"subscription {terms.name}", self._beat)
         self._held: dict[int, SubscribedPartition] = {}
@@ -114,7 +119,9 @@ class Membership:
         name = self._terms.name
         group = await self._subscriptions.group(name)
         if group is None or group.id != self._group.id:
-            await self._check_epoch()
+            # Where the whole ledger is another one, there is more to say than that it is gone.
+            for partition, remembered in self._remembered.items():
+                await remembered.check(self._group.starts[partition])
             raise GroupRemoved(f"the subscription {name} was removed")
         members = await self._subscriptions.beat(name, self._member, self._terms.lease_ms)
         await asyncio.gather(*(one.keep() for one in self._held.values()))
@@ -126,14 +133,6 @@ class Membership:
             await self._hand_over(partition)
         await self._claim(due - len(self._held), rank)
         return self._beat_s
-
-    async def _check_epoch(self) -> None:
-        """Where the server is another one, there is more to say than that the group is gone."""
-        epoch = await self._store.epoch()
-        if epoch != self._group.epoch:
-            raise LedgerWentBack(
-                f"subscription {self._terms.name}: this is another ledger now (epoch {epoch})"
-            )
 
     def _let_go_of_lost(self) -> None:
         for partition, one in list(self._held.items()):
@@ -187,6 +186,7 @@ class Membership:
             self._wanted,
             self._known,
             self._foreign,
+            self._remembered[partition],
             self.woken.set,
         )
         log.info("partition_taken", group=self._terms.name, partition=partition)

@@ -14,12 +14,11 @@ import msgspec
 import structlog
 
 from consumers.known_tasks import KnownTasks
+from consumers.remembered import Remembered
 from consumers.service import backoff_s
 from consumers.subscribed_event import SubscribedEvent, Wanted
 from consumers.subscription_errors import (
     AckRefused,
-    EventsGone,
-    LedgerWentBack,
     SubscriptionHalted,
 )
 from ledger.acks import Acks
@@ -30,7 +29,6 @@ from ledger.script_format import read_events
 from ledger.store import Entry, Position, Recorded, Store
 from ledger.subscriptions import Checkpoint, Held, Subscriptions, order_of
 from projections.catch_up import READ_BYTES, next_count
-from projections.read_model import digest
 
 log = structlog.get_logger("subscription")
 
@@ -41,15 +39,12 @@ READ_WAIT_MS: Final = 2_000
 TRIMMED_AGE_MS: Final = 60_000
 """Nothing younger is ever trimmed: a read of what is younger misses nothing."""
 
-SEEK_HINT: Final = "`ledgerq subscriptions seek {} --to ...` says where to go on"
-
 
 class Terms(msgspec.Struct, frozen=True):
     """What a member reads for, and its bounds."""
 
     name: str
     tag: str
-    epoch: str
     lease_ms: int
     unacked_max: int
 
@@ -67,6 +62,7 @@ class SubscribedPartition:
         wanted: Wanted,
         known: KnownTasks,
         foreign: ForeignEntries,
+        remembered: Remembered,
         wake: Callable[[], None],
     ) -> None:
         """`wake` is called when there may be something to take."""
@@ -78,16 +74,12 @@ class SubscribedPartition:
         self._wanted = wanted
         self._known = known
         self._foreign = foreign
+        self._remembered = remembered
         self._wake = wake
         self._acks = Acks(held.checkpoint)
         self._saved = held.checkpoint
         self._read = held.checkpoint
         """How far it is read; its digest is that of the last event, if need be an earlier one's."""
-        self._last: tuple[Position, str] | None = None
-        """The last event that was read, and its digest."""
-        if held.checkpoint.digest:
-            self._last = Position(partition, held.checkpoint.entry), held.checkpoint.digest
-        self._made = store.connections_made
         self._count = READ_COUNT_FIRST
         self._buffer: deque[SubscribedEvent] = deque()
         self._buffered_bytes = 0
@@ -109,8 +101,8 @@ class SubscribedPartition:
         while True:
             try:
                 if not begun:
-                    await self._check_ledger()
-                    await self._check_nothing_is_missing()
+                    await self._remembered.check(self._read)
+                    await self._remembered.check_nothing_is_missing(self._read)
                     begun = True
                 await self._room.wait()
                 await self._read_on()
@@ -128,12 +120,11 @@ class SubscribedPartition:
         count = max(1, min(self._count, self._terms.unacked_max - self._acks.open))
         position = Position(self.partition, self._read.entry)
         entries = await self._store.entries_after(position, count, READ_WAIT_MS)
-        if self._store.connections_made != self._made:
-            await self._check_ledger()
+        await self._remembered.check_if_need_be(self._read)
         if entries:
             oldest_ms, _ = order_of(entries[0][0].decode())
             if oldest_ms < self._store.now_ms() - TRIMMED_AGE_MS:
-                await self._check_nothing_is_missing()
+                await self._remembered.check_nothing_is_missing(self._read)
             self._count = next_count(entries, self._count)
             await self._take(entries)
 
@@ -179,48 +170,9 @@ class SubscribedPartition:
 
     def _met(self, event: Recorded) -> None:
         """The last event so far."""
-        told = digest(event).hex()
-        self._last = event.position, told
+        told = self._remembered.met(event)
         if event.position.entry == self._read.entry:
             self._read = Checkpoint(self._read.entry, told, self._read.passed)
-
-    # -- checks -------------------------------------------------------------------------------
-
-    async def _check_ledger(self) -> None:
-        """Another connection may lead to another server, without all that the last one had."""
-        made = self._store.connections_made
-        epoch = await self._store.epoch()
-        if epoch != self._terms.epoch:
-            raise LedgerWentBack(self._says(f"this is another ledger now (epoch {epoch})"))
-        ends = await self._subscriptions.ends(self.partition)
-        if self._read.order > order_of(ends.last):
-            raise LedgerWentBack(
-                self._says(f"the ledger ends at {ends.last}, before {self._read.entry}")
-            )
-        if self._last is not None:
-            position, told = self._last
-            event = await self._store.event_at(position)
-            trimmed = event is None and position.order < order_of(ends.first)
-            if not trimmed and (event is None or digest(event).hex() != told):
-                raise LedgerWentBack(
-                    self._says(f"the event at {position} is gone, or is another one now")
-                )
-        self._made = made
-
-    async def _check_nothing_is_missing(self) -> None:
-        ends = await self._subscriptions.ends(self.partition)
-        if ends.lost_after(self._read):
-            raise EventsGone(
-                self._says(
-                    f"events after {self._read.entry} were taken away, the oldest one left is at"
-                    f" {ends.first}"
-                )
-            )
-
-    def _says(self, what: str) -> str:
-        name = self._terms.name
-        hint = SEEK_HINT.format(name)
-        return f"subscription {name}, partition {self.partition}: {what}; {hint}"
 
     async def _halt(self, halted: SubscriptionHalted) -> None:
         log.error("subscription_halted", group=self._terms.name, reason=str(halted))

@@ -260,7 +260,7 @@ async def _join(store: RedisStore, options: Options) -> Membership:
             f" {_told(options.filters)}: ask for the same, or take another name; `ledgerq"
             f" subscriptions remove {name}` forgets the group"
         )
-    terms = Terms(name, group.tag(name), group.epoch, options.lease_ms, options.unacked_max)
+    terms = Terms(name, group.tag(name), options.lease_ms, options.unacked_max)
     membership = Membership(store, subscriptions, group, _member_id(), terms)
     membership.start()
     return membership

@@ -333,7 +333,8 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
         return await self._caller.command("HGET", keys.LEDGER, "secret")
 
     async def epoch(self) -> str:
-        return (await self._caller.command("HGET", keys.LEDGER, "epoch")).decode()
+        epoch: bytes | None = await self._caller.command("HGET", keys.LEDGER, "epoch")
+        return "" if epoch is None else epoch.decode()
 
     # -- leases and workers -------------------------------------------------------------------
 

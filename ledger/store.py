@@ -449,5 +449,6 @@ class Store(Protocol):
         ...
 
     async def epoch(self) -> str:
-        """What tells this ledger from any other: chosen by chance when it was made."""
+        """What tells this ledger from any other: chosen by chance when it was made. Empty when the
+        server has come to hold none."""
         ...

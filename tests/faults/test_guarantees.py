@@ -11,6 +11,7 @@ PROMISES = (
     "Each change happens once",
     "Submitting twice makes one task",
     "Work is done at least once, and counts once",
+    "Who follows the ledger misses nothing",
     "Time-outs and cancels stop the handler",
     "Order",
     "Bounds",

@@ -1,0 +1,79 @@
+"""What a member remembers of a partition, to notice that the ledger is not what it was.
+
+It is kept for as long as the member lives, not only while it holds the partition: a server that
+lost its newest events has lost the newest checkpoints and leases with them.
+"""
+
+from typing import Final
+
+from consumers.subscription_errors import EventsGone, LedgerWentBack
+from ledger.store import Position, Recorded, Store
+from ledger.subscriptions import Checkpoint, Subscriptions, order_of
+from projections.read_model import digest
+
+SEEK_HINT: Final = "`ledgerq subscriptions seek {} --to ...` says where to go on"
+
+
+class Remembered:
+    """The last event that was read, and of which ledger."""
+
+    def __init__(
+        self, store: Store, subscriptions: Subscriptions, partition: int, name: str, epoch: str
+    ) -> None:
+        """`name`: the group's. `epoch`: of the ledger that it was made on."""
+        self._store = store
+        self._subscriptions = subscriptions
+        self._partition = partition
+        self._name = name
+        self._epoch = epoch
+        self._made = -1
+        self._last: tuple[Position, str] | None = None
+
+    def met(self, event: Recorded) -> str:
+        """It was read; its digest."""
+        told = digest(event).hex()
+        self._last = event.position, told
+        return told
+
+    async def check_if_need_be(self, read: Checkpoint) -> None:
+        """Another connection may lead to another server, without all that the last one had."""
+        if self._store.connections_made != self._made:
+            await self.check(read)
+
+    async def check(self, read: Checkpoint) -> None:
+        """Is it the same ledger, does it reach as far as was read, and is the last event still what
+        it was? Raises LedgerWentBack, Rejection."""
+        made = self._store.connections_made
+        epoch = await self._store.epoch()
+        if epoch != self._epoch:
+            raise LedgerWentBack(
+                self._says(f"this is another ledger now (epoch {epoch or 'none'})")
+            )
+        ends = await self._subscriptions.ends(self._partition)
+        if read.order > order_of(ends.last):
+            told = f"the ledger ends at {ends.last}, before {read.entry}"
+            raise LedgerWentBack(self._says(told))
+        if read.digest:
+            await self._check_event(Position(self._partition, read.entry), read.digest, ends.first)
+        if self._last is not None:
+            await self._check_event(*self._last, ends.first)
+        self._made = made
+
+    async def _check_event(self, position: Position, told: str, first: str) -> None:
+        event = await self._store.event_at(position)
+        if event is None and position.order < order_of(first):
+            return  # trimmed
+        if event is None or digest(event).hex() != told:
+            text = f"the event at {position} is gone, or is another one now"
+            raise LedgerWentBack(self._says(text))
+
+    async def check_nothing_is_missing(self, read: Checkpoint) -> None:
+        """Raises EventsGone, Rejection."""
+        ends = await self._subscriptions.ends(self._partition)
+        if ends.lost_after(read):
+            told = f"events after {read.entry} were taken away, the oldest one left is at"
+            raise EventsGone(self._says(f"{told} {ends.first}"))
+
+    def _says(self, what: str) -> str:
+        hint = SEEK_HINT.format(self._name)
+        return f"subscription {self._name}, partition {self._partition}: {what}; {hint}"
