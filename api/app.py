@@ -31,6 +31,7 @@ from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
+from api.upload import Uploads
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter, Meters
 from consumers.service import Outage
@@ -75,8 +76,10 @@ class App:
         self.submissions = Submissions(store, settings, self._memory)
         self.queries = Queries(store, settings, self.live, self._estimates)
         self.lists = TaskLists(store, self.read_model, self._estimates, settings)
+        self.uploads = Uploads(store, self.intake, self.submissions, settings, self.meter)
         self.table = routes(
             Commands(store, self.intake, self.submissions),
+            self.uploads,
             self.queries,
             self.lists,
             DeadLetters(store, self.read_model, settings),
@@ -100,9 +103,10 @@ class App:
     def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         return self._gate(scope, receive, send)
 
-    def share_metrics(self) -> None:
-        """Let the other processes of this node tell what this one measures, and the other way
-        round; until `close`."""
+    def start(self) -> None:
+        """Begin what runs beside the requests until `close`: let the other processes of this node
+        tell what this one measures, and the other way round; clear away broken uploads."""
+        self.uploads.start()
         self._meter_file = MeterFile(self.meter, self._metrics_folder)
         self._meter_file.start()
 
@@ -123,6 +127,7 @@ class App:
         await self.stop_waiting()
         await self.read_model.models.close()
         await self._memory.close()
+        await self.uploads.close()
         if self._meter_file is not None:
             await self._meter_file.close()
 

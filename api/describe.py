@@ -73,6 +73,7 @@ class Operation(msgspec.Struct, frozen=True):
     query: type[msgspec.Struct] | None
     headers: tuple[HeaderInfo, ...]
     body: Any
+    body_media_type: str
     body_may_be_absent: bool
 
 
@@ -85,6 +86,7 @@ def operation(
     query: type[msgspec.Struct] | None = None,
     headers: tuple[HeaderInfo, ...] = (),
     body: Any = None,
+    body_media_type: str = "application/json",
     body_may_be_absent: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Describe the endpoint below. `id` is its name in generated clients, such as `submitTask`."""
@@ -101,6 +103,7 @@ def operation(
             query,
             headers,
             body,
+            body_media_type,
             body_may_be_absent,
         )
         setattr(endpoint, _DESCRIPTION, described)

@@ -5,11 +5,12 @@ endpoints are coroutines that take this instead.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 BODY_TIMEOUT_S: Final = 30.0
 """A body that does not arrive in this time is given up: a stalled client must not hold memory."""
 
+BODY_RATE_MIN: Final = 16 * 1024
+"""Bytes a second: a body that is read piece by piece may take this much longer for its size."""
+
+LINGER_S: Final = 2.0
+LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A caller that is refused in the middle of its body is heard on for so long: closing at once would
+make its system throw the answer away."""
+
 QUERY_BYTES_MAX: Final = 8_192
 TEXT_HEADER_MAX: Final = 255
 REQUEST_ID_MAX: Final = 128
@@ -30,6 +39,8 @@ UNROUTED: Final = "other"
 """The route of a path that leads nowhere."""
 
 JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+
+CLOSE: Final[Header] = (b"connection", b"close")
 
 ABORT: Final = "ledgerq.abort"
 """Where the server puts, in the ASGI scope, how to cut the connection."""
@@ -51,6 +62,7 @@ class Exchange:
     """A request, read piece by piece, and its one answer."""
 
     __slots__ = (
+        "_body_left",
         "_receive",
         "_send",
         "head_sent_s",
@@ -73,6 +85,8 @@ class Exchange:
         """The template of the path."""
         self.head_sent_s: float | None = None
         """When an answer in parts began, by `time.perf_counter`."""
+        self._body_left = False
+        """Whether the body was meant to be read piece by piece, and is not at its end."""
 
     @property
     def started(self) -> bool:
@@ -103,13 +117,17 @@ class Exchange:
                 "send the body as JSON in UTF-8, with the header Content-Type: application/json",
                 {"field": "Content-Type", "expected": "application/json"},
             )
+        self.no_coding()
+        return await self.body(bytes_max)
+
+    def no_coding(self) -> None:
+        """Raises ApiError (415) when the body is compressed, or anything else than it is."""
         if b"content-encoding" in self.headers:
             raise ApiError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE,
                 "send the body as it is, without Content-Encoding",
                 {"field": "Content-Encoding", "expected": "none"},
             )
-        return await self.body(bytes_max)
 
     async def body(self, bytes_max: int) -> bytes:
         """The body. Raises ApiError: 413 above `bytes_max`, 408 when it stalls."""
@@ -125,6 +143,43 @@ class Exchange:
         if len(body) > bytes_max:
             raise _too_large(bytes_max)
         return body
+
+    def stream_body(self, bytes_max: int) -> AsyncIterator[bytes]:
+        """The body as it arrives; the caller can send on as far as it is read. Whatever is answered
+        before its end ends the connection.
+
+        Raises ApiError: 413 above `bytes_max`, at once where that is announced; 408 when it comes
+        too slowly. Raises ClientGone.
+        """
+        self._body_left = True
+        declared = self.headers.get(b"content-length")
+        if declared is not None and int(declared) > bytes_max:
+            raise _too_large(bytes_max)
+        return self._pieces(bytes_max)
+
+    async def _pieces(self, bytes_max: int) -> AsyncIterator[bytes]:
+        size, waited_s = 0, 0.0
+        clock = asyncio.get_running_loop().time
+        while self._body_left:
+            # What we take to write it down is no fault of the caller's.
+            began_s = clock()
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S + size / BODY_RATE_MIN - waited_s):
+                    message = await self._receive()
+            except TimeoutError:
+                raise _too_slow(
+                    f"the body came at less than {BODY_RATE_MIN} bytes/s for {BODY_TIMEOUT_S:g} s"
+                ) from None
+            waited_s += clock() - began_s
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self._body_left = message["more_body"]
+            piece: bytes = message["body"]
+            size += len(piece)
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            if piece:
+                yield piece
 
     async def no_body(self) -> None:
         """For requests that say all in their path; an empty object may be sent along."""
@@ -149,11 +204,7 @@ class Exchange:
                     if not message["more_body"]:
                         return b"".join(chunks)
         except TimeoutError:
-            raise ApiError(
-                ErrorCode.REQUEST_TIMEOUT,
-                f"the body did not arrive within {BODY_TIMEOUT_S:g} s",
-                headers=[(b"connection", b"close")],
-            ) from None
+            raise _too_slow(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
         raise _too_large(bytes_max)
 
     def parameters(self, *known: str) -> dict[str, str]:
@@ -210,8 +261,27 @@ class Exchange:
             (b"x-request-id", self.request_id.encode()),
             *headers,
         ]
+        if self._body_left and CLOSE not in start:
+            start.append(CLOSE)
         await self._send({"type": "http.response.start", "status": status, "headers": start})
+        if self._body_left:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._linger()
+            body = b""
         await self._send({"type": "http.response.body", "body": body})
+
+    async def _linger(self) -> None:
+        """Throw away what the caller still sends, within bounds, while it has time to see that it
+        was answered."""
+        self.head_sent_s = time.perf_counter()
+        size = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while size < LINGER_BYTES_MAX:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message["more_body"]:
+                        return
+                    size += len(message["body"])
 
     async def respond_empty(self, status: int, headers: Sequence[Header]) -> None:
         """An answer without a body (204)."""
@@ -291,6 +361,10 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
 def new_request_id() -> str:
     """A name for a request whose caller gave it none."""
     return f"{_request_prefix}-{next(_request_numbers):x}"
+
+
+def _too_slow(message: str) -> ApiError:
+    return ApiError(ErrorCode.REQUEST_TIMEOUT, message, headers=[CLOSE])
 
 
 def _too_large(bytes_max: int) -> ApiError:

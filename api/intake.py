@@ -43,6 +43,21 @@ _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS: Final = b"0" * 300
 
 
+ScheduleTime = Annotated[datetime, msgspec.Meta(tz=True)]
+ABOUT_SCHEDULE: Final = msgspec.Meta(
+    description="Not taken before this time.", examples=["2030-01-31T09:30:00Z"]
+)
+CallbackUrl = Annotated[
+    str,
+    msgspec.Meta(max_length=URL_CHARACTERS_MAX, extra_json_schema=of_setting("callback_hosts")),
+]
+ABOUT_CALLBACK: Final = msgspec.Meta(
+    description="Called when the task has finished; its host must be on the allow-list. "
+    "`{task_id}` in it is filled in.",
+    examples=["http://localhost:8082/api/v1/tasks/{task_id}/callback"],
+)
+
+
 class SubmissionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a caller hands over: the body of a submission, and one item of a batch."""
 
@@ -52,24 +67,8 @@ class SubmissionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc
     priority: Priority = Priority.NORMAL
     max_retries: MaxRetries = 3
     timeout: TimeoutSeconds = 300
-    schedule_for: Annotated[
-        Annotated[datetime, msgspec.Meta(tz=True)] | None,
-        msgspec.Meta(description="Not taken before this time.", examples=["2030-01-31T09:30:00Z"]),
-    ] = None
-    callback_url: Annotated[
-        Annotated[
-            str,
-            msgspec.Meta(
-                max_length=URL_CHARACTERS_MAX, extra_json_schema=of_setting("callback_hosts")
-            ),
-        ]
-        | None,
-        msgspec.Meta(
-            description="Called when the task has finished; its host must be on the allow-list. "
-            "`{task_id}` in it is filled in.",
-            examples=["http://localhost:8082/api/v1/tasks/{task_id}/callback"],
-        ),
-    ] = None
+    schedule_for: Annotated[ScheduleTime | None, ABOUT_SCHEDULE] = None
+    callback_url: Annotated[CallbackUrl | None, ABOUT_CALLBACK] = None
     metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -200,6 +200,17 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "event_stream_dropped", "Clients that were too slow.", value=meters.streams_dropped
     )
+    yield _gauge("uploads_running", "Uploads in work, now.", meters.uploads_running)
+    for name, told, value in (
+        ("upload_files", "Files that were uploaded.", meters.upload_files),
+        ("upload_bytes", "Their bytes.", meters.upload_bytes),
+        (
+            "upload_orphans_removed",
+            "Objects that broken uploads left behind, and that were removed.",
+            meters.orphans_removed,
+        ),
+    ):
+        yield CounterMetricFamily(name, told, value=value)
     yield _gauge(
         "worker_threads_abandoned",
         "Threads of handlers that run on although their tasks were given up, now.",

@@ -157,7 +157,7 @@ def _operation(endpoint: Described, parts: Parts, all_of_them: list[Described]) 
         schema = parts.shape(operation.body)
         described["requestBody"] = {
             "required": not operation.body_may_be_absent,
-            "content": {JSON: {"schema": schema}},
+            "content": {operation.body_media_type: {"schema": schema}},
         }
     described["responses"] = _responses(endpoint, parts)
     _add_links(described["responses"], endpoint, all_of_them)

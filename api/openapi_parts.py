@@ -55,6 +55,7 @@ def _of_settings(settings: Settings) -> Mapping[str, Schema]:
             "examples": [settings.wait_seconds_max],
         },
         "batch_items_max": {"maxItems": settings.batch_items_max},
+        "upload_files_max": {"maxItems": settings.upload_files_max},
     }
 
 

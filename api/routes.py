@@ -22,11 +22,13 @@ from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
+from api.upload import Uploads
 from ledger.settings import Settings
 
 
 def routes(
     commands: Commands,
+    uploads: Uploads,
     queries: Queries,
     lists: TaskLists,
     dead_letters: DeadLetters,
@@ -53,6 +55,7 @@ def routes(
     pages.table = [
         Route("/api/v1/tasks", Resource({"POST": commands.submit, "GET": lists.tasks})),
         Route("/api/v1/tasks/batch", Resource({"POST": commands.submit_batch})),
+        Route("/api/v1/upload", Resource({"POST": uploads.upload})),
         Route(task, Resource({"GET": queries.task, "DELETE": commands.cancel})),
         Route(f"{task}/events", Resource({"GET": queries.events})),
         Route(f"{task}/explain", Resource({"GET": explain.task})),

@@ -109,7 +109,7 @@ async def _serve(
     on_started: Callable[[str, int], None] | None,
 ) -> None:
     app = create_app(store, settings)
-    app.share_metrics()
+    app.start()
     grpc.open(app)
 
     async def stop_waiting() -> None:
@@ -146,7 +146,7 @@ async def _serve_while_opening(
             server.end()
             return
         app = create_app(opening.result(), settings)
-        app.share_metrics()
+        app.start()
         entrance.open(app)
         grpc.open(app)
         if on_started is not None:

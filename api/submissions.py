@@ -14,12 +14,12 @@ from api.errors import ApiError, of_rejection
 from api.overload import MemoryGuard
 from ledger.codec import Meta
 from ledger.commands import SubmitTask
-from ledger.events import TaskSubmitted
+from ledger.events import Priority, TaskSubmitted
 from ledger.identity import derived_id
 from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Settings
 from ledger.store import Store
-from ledger.transact import Committed, transact
+from ledger.transact import Committed, queue_full, transact
 
 BATCHES_MAX: Final = 8
 """Batches in work at once in one process: more would fill the line that single writes wait in."""
@@ -46,6 +46,15 @@ class Submissions:
         """
         await self._memory.check(1, body_bytes)
         return await self._submit(task_id, submission, meta)
+
+    async def refuse_early(self, task_type: str = "", priority: Priority = Priority.NORMAL) -> None:
+        """Raises Rejection where a submission would be refused now, for want of memory or, when its
+        type is known, of room in its queue: before a caller sends much."""
+        await self._memory.check(0, 0)
+        if task_type:
+            waiting = await self._store.waiting(task_type)
+            if min(waiting[priority]) >= self._queue_max:
+                raise queue_full(task_type, priority, self._queue_max)
 
     @contextlib.contextmanager
     def place_for_batch(self) -> Generator[None]:
@@ -126,7 +135,7 @@ class Submissions:
             committed += (o for o in outcomes if isinstance(o, Committed))
             faults = [o for o in outcomes if isinstance(o, BaseException)]
             if faults:
-                raise _cut_off(faults[0], committed, len(ids))
+                raise cut_off(faults[0], committed, len(ids))
         return committed
 
 
@@ -151,7 +160,7 @@ def _derived_ids(key: str, submissions: Sequence[TaskSubmitted]) -> list[str]:
     return ids
 
 
-def _cut_off(fault: BaseException, committed: Sequence[Committed], count: int) -> BaseException:
+def cut_off(fault: BaseException, committed: Sequence[Committed], count: int) -> BaseException:
     """The error of a batch that was written in part."""
     if not isinstance(fault, Rejection | ApiError):
         return fault

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.classification import PermanentError, RetryLater
 from consumers.context import Context
+from consumers.files import NoSuchFile, open_file, stream_file
 from consumers.handlers import handler
 from ledger.retry_policy import RetryPolicy
 
@@ -28,6 +29,7 @@ __all__ = [
     "GroupMismatch",
     "GroupRemoved",
     "LedgerWentBack",
+    "NoSuchFile",
     "PermanentError",
     "RetryLater",
     "RetryPolicy",
@@ -36,6 +38,8 @@ __all__ = [
     "SubscriptionError",
     "SubscriptionHalted",
     "handler",
+    "open_file",
+    "stream_file",
     "subscribe",
 ]
 

@@ -78,6 +78,7 @@ class MeterFile:
             await asyncio.wait([self._flushing])
         self._meter.meters.stream_clients = 0
         self._meter.meters.threads_abandoned = 0
+        self._meter.meters.uploads_running = 0
         self._meter.changed = True
         self.flush()
         if self._lock is not None:

@@ -52,6 +52,10 @@ class Meters(msgspec.Struct, kw_only=True):
     append_items: Histogram = msgspec.field(default_factory=lambda: empty(BATCH_BOUNDS))
     stream_clients: int = 0
     streams_dropped: int = 0
+    uploads_running: int = 0
+    upload_files: int = 0
+    upload_bytes: int = 0
+    orphans_removed: int = 0
     foreign_entries: int = 0
     threads_abandoned: int = 0
     callbacks_delivered: int = 0
@@ -115,6 +119,18 @@ class Meter:
         meters.callback_seconds.total += seconds
         self.changed = True
 
+    def uploads(self, *, running: int = 0, files: int = 0, size: int = 0) -> None:
+        """Uploads began (or ended, below 0); files were stored, so many bytes in all."""
+        self.meters.uploads_running += running
+        self.meters.upload_files += files
+        self.meters.upload_bytes += size
+        self.changed = True
+
+    def orphans_removed(self, count: int) -> None:
+        """Objects were removed that belong to no task."""
+        self.meters.orphans_removed += count
+        self.changed = True
+
     def foreign(self, count: int) -> None:
         """So many foreign entries were met so far."""
         if count != self.meters.foreign_entries:
@@ -167,6 +183,10 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     total.callbacks_failed += other.callbacks_failed
     total.streams_dropped += other.streams_dropped
     total.stream_clients += 0 if ended else other.stream_clients
+    total.uploads_running += 0 if ended else other.uploads_running
+    total.upload_files += other.upload_files
+    total.upload_bytes += other.upload_bytes
+    total.orphans_removed += other.orphans_removed
     total.threads_abandoned += 0 if ended else other.threads_abandoned
     for task_type, blocks in other.loop_blocks.items():
         _add_to(total.loop_blocks, task_type, blocks)

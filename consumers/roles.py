@@ -25,6 +25,7 @@ from consumers.liveness import Liveness
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter
 from consumers.notifier import Notifier, NotifierOptions
+from consumers.orphans import Orphans, oldest_upload
 from consumers.pool import UNUSABLE, end_with_parent
 from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
@@ -34,6 +35,7 @@ from consumers.signals import StopSignals
 from consumers.signatures import Signer, signing_secrets
 from consumers.worker import Worker, WorkerOptions
 from ledger.allow_list import AllowList
+from ledger.objects import open_objects
 from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
@@ -180,21 +182,42 @@ def make_worker(
     )
 
 
-def make_scheduler(settings: Settings) -> Callable[[RedisStore], Role]:
-    """Needs no more than the ledger."""
+class SchedulingRole:
+    """A scheduler, and the sweep for broken uploads beside it, which a stop does not wait for."""
+
+    def __init__(self, scheduler: Scheduler, orphans: Orphans) -> None:
+        self._service = scheduler.service
+        self._orphans = orphans.service
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            sweeping = group.create_task(self._orphans.run())
+            await self._service.run()
+            sweeping.cancel()
+
+    def stop(self) -> None:
+        self._service.stop()
+
+
+def make_scheduler(settings: Settings, meter: Meter | None = None) -> Callable[[RedisStore], Role]:
+    """Needs the ledger, and the object store."""
+    objects = open_objects(settings)
 
     def make(store: RedisStore) -> Role:
         subscriptions = RedisSubscriptions(
             store.client, store.partitions, settings.redis_timeout_ms
         )
-        return Scheduler(
+        scheduler = Scheduler(
             store,
             sweep_interval_ms=settings.sweep_interval_ms,
             outage_grace_s=max(OUTAGE_GRACE_S, 3 * settings.beat_ms / 1000),
             beat_s=settings.beat_ms / 1000,
             retry=settings.retry_policy,
             followers=FollowersWatch(subscriptions, settings.subscription_hold_s * 1_000),
-        ).service
+        )
+        older_than = oldest_upload(settings)
+        orphans = Orphans(store, objects, meter or Meter(), older_than=older_than)
+        return SchedulingRole(scheduler, orphans)
 
     return make
 
@@ -217,7 +240,7 @@ class FollowingRole:
         self._projector.interrupt()
 
 
-def make_projector(settings: Settings) -> Callable[[RedisStore], Role]:
+def make_projector(settings: Settings, _: Meter | None = None) -> Callable[[RedisStore], Role]:
     """Needs a folder of its own beside the ledger."""
     options = ProjectorOptions(
         settings.read_model_folder,
@@ -249,7 +272,7 @@ def make_notifier(settings: Settings, meter: Meter | None = None) -> Callable[[R
     return make
 
 
-ROLES: Final[Mapping[str, Callable[[Settings], Callable[[RedisStore], Role]]]] = {
+ROLES: Final[Mapping[str, Callable[[Settings, Meter], Callable[[RedisStore], Role]]]] = {
     "scheduler": make_scheduler,
     "projector": make_projector,
     "notifier": make_notifier,
@@ -286,10 +309,8 @@ def main() -> int:
         if role == "worker":
             own = replace(settings, concurrency=settings.concurrency_of(number))
             make = make_worker(own, meter, line.leave)
-        elif role == "notifier":
-            make = make_notifier(settings, meter)
         else:
-            make = ROLES[role](settings)
+            make = ROLES[role](settings, meter)
         collect_rarely()
         uvloop.run(run_role(settings, make, meter=meter, line=line))
 

@@ -80,6 +80,13 @@ RedisUrl = Annotated[
     ),
 ]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://.", title="a URL such as http://127.0.0.1:8084")]
+ObjectStoreUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?|file:///[^?#]+)$",
+        title="a URL such as s3://bucket/prefix or file:///srv/objects",
+    ),
+]
 ModuleName = Annotated[
     str,
     Meta(
@@ -258,6 +265,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             " of more than 200 bytes, each of which is kept twice",
         ),
     ] = 1_024
+
+    object_store_url: Annotated[
+        ObjectStoreUrl | None,
+        Meta(
+            description="where uploaded files lie; without it, in objects in data_dir. The endpoint"
+            " and credentials of S3 come from AWS_* variables",
+            extra={"flag": "--object-store"},
+        ),
+    ] = None
+    uploads_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="most uploads at once in one API process")
+    ] = 100
+    upload_file_bytes_max: Annotated[
+        int, Meta(ge=1, le=5 * 1_024 * _MIB, description="largest file of an upload")
+    ] = 100 * _MIB
+    upload_files_max: Annotated[
+        int, Meta(ge=1, le=1_000, description="most files in one upload")
+    ] = 100
+    upload_body_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=1_024 * 1_024 * _MIB, description="largest body of an upload")
+    ] = 1_024 * _MIB
+    upload_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_DAY_S,
+            description="longest that an upload may take; what one left behind is removed when"
+            " twice this time and an hour have passed",
+        ),
+    ] = 3_600
 
     append_batch_items_max: Annotated[
         int, Meta(ge=1, le=1_000, description="most appends sent in one script call")

@@ -9,7 +9,7 @@ import msgspec
 from ledger.codec import Meta
 from ledger.commands import Command, SubmitTask
 from ledger.decide import decide
-from ledger.events import Event
+from ledger.events import Event, Priority
 from ledger.evolve import evolve, initial
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Append, Conflict, Full, Limited, Position, Store, Written
@@ -88,11 +88,7 @@ async def transact(
                     raise _other_version(version)
                 task = await store.load(task_id)
             case Full():
-                raise Rejection(
-                    RejectionCode.QUEUE_FULL,
-                    f"the queue {after.submission.task_type}:{after.submission.priority.value} "
-                    f"holds {queue_max} tasks already; try again later",
-                )
+                raise queue_full(after.submission.task_type, after.submission.priority, queue_max)
             case Limited():
                 raise Rejection(
                     RejectionCode.TASK_NOT_WAITING,
@@ -132,6 +128,14 @@ async def transact_known(
         if isinstance(outcome, Written):
             found[index] = step.after
     return found
+
+
+def queue_full(task_type: str, priority: Priority, queue_max: int) -> Rejection:
+    """Why a task is not taken whose queue is full."""
+    return Rejection(
+        RejectionCode.QUEUE_FULL,
+        f"the queue {task_type}:{priority.value} holds {queue_max} tasks already; try again later",
+    )
 
 
 def _check_version(version: int, expected: Collection[int]) -> None:

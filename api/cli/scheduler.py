@@ -4,6 +4,7 @@ import uvloop
 
 from api.cli.flags import DataDir, Format, Level, RedisUrl, load_settings
 from consumers import logs
+from consumers.meters import Meter
 from consumers.roles import make_scheduler, run_role
 
 
@@ -17,4 +18,5 @@ def scheduler(
     """Waits for its server when that is not there yet. Any number of schedulers may run."""
     settings = load_settings(**locals()).settings
     logs.configure(settings, "scheduler")
-    uvloop.run(run_role(settings, make_scheduler(settings)))
+    meter = Meter()
+    uvloop.run(run_role(settings, make_scheduler(settings, meter), meter=meter))

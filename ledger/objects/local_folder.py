@@ -1,0 +1,108 @@
+"""Objects in a folder of this machine, each a file at the path that its key is."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from ledger.objects.store import Listed, ObjectStoreError
+from ledger.objects.wrapped import Wrapped
+
+Result = TypeVar("Result")
+
+THREADS_MAX: Final = 16
+"""Syncs at once: those that run together share the disk's work."""
+
+READ_BYTES: Final = 256 * 1024
+
+
+class LocalFolder:
+    """The store in a folder, which is made with the first object.
+
+    obstore reads and lists it. It would copy a file that is on this disk already, and syncs
+    nothing; so objects are moved into place and synced here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "objects")
+        self._known: set[Path] = set()
+        """Folders that are there for good."""
+
+    async def put(self, key: str, source: Path, content_type: str) -> None:
+        await self._in_thread(lambda: self._place(source, self.path(key)))
+
+    async def delete(self, key: str) -> None:
+        await self._in_thread(lambda: self.path(key).unlink(missing_ok=True))
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        async for piece in self._wrapped().stream(key):
+            yield piece
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        return self._wrapped().pieces(key)
+
+    async def listed(self, prefix: str) -> AsyncIterator[list[Listed]]:
+        if await self._in_thread((self._folder / prefix).is_dir):
+            async for page in self._wrapped().listed(prefix):
+                yield page
+
+    def path(self, key: str) -> Path:
+        return self._folder / key
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    def _wrapped(self) -> Wrapped:
+        from obstore.store import LocalStore
+
+        return Wrapped(LocalStore(self._folder))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            # The thread goes on: what it does must be done before anything is said to be undone.
+            await asyncio.wait([working])
+            raise
+        except OSError as error:
+            raise ObjectStoreError(f"{self._folder}: {error.strerror}") from error
+
+    def _place(self, source: Path, path: Path) -> None:
+        self._make_folder(path.parent)
+        try:
+            source.rename(path)
+        except FileNotFoundError:
+            self._known.clear()  # somebody took the folder away
+            self._make_folder(path.parent)
+            source.rename(path)
+        try:
+            # In place first: the journal takes the name along with the bytes.
+            _sync(path)
+            _sync(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._known:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder, *folder.parents):
+            _sync(each.parent)
+            if each == self._folder:
+                break
+        self._known.add(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,64 @@
+"""What obstore does, as `ObjectStore` says it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import obstore
+from obstore.exceptions import BaseError
+
+from ledger.objects.store import Listed, ObjectStoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Obstore
+
+PIECE_BYTES: Final = 256 * 1024
+"""Of an object that is read: at least so much at a time, but for the last."""
+
+PAGE_OBJECTS: Final = 500
+
+
+class Wrapped:
+    """An obstore store."""
+
+    def __init__(self, store: "Obstore") -> None:
+        self.store = store
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with told(key), contextlib.suppress(FileNotFoundError):
+            await obstore.delete_async(self.store, key)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """An object's bytes. Raises FileNotFoundError."""
+        with told(key):
+            found = await obstore.get_async(self.store, key)
+            async for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                yield bytes(piece)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """As `stream`, for whoever is not on an event loop."""
+        with told(key):
+            found = obstore.get(self.store, key)
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                yield bytes(piece)
+
+    async def listed(self, prefix: str) -> AsyncIterator[list[Listed]]:
+        """The objects below a prefix, a page at a time."""
+        with told(prefix):
+            # Its type names Arrow's, which are not installed.
+            pages = cast("Any", obstore).list(self.store, prefix, chunk_size=PAGE_OBJECTS)
+            async for page in pages:
+                yield [Listed(o["path"], o["size"], o["last_modified"]) for o in page]
+
+
+@contextlib.contextmanager
+def told(key: str) -> Generator[None]:
+    """Errors as those of `ObjectStore`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no object {key}") from None
+    except (BaseError, OSError) as error:
+        # The first line: obstore goes on with the insides of the request.
+        raise ObjectStoreError(f"{key}: {str(error).partition(chr(10))[0][:300]}") from error

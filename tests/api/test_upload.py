@@ -1,0 +1,157 @@
+"""POST /api/v1/upload: what comes of files and fields that are as they should be."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ledger.objects import objects_folder
+from ledger.redis_store import RedisStore
+from ledger.settings import Settings
+from tests.api.requests import state_of
+from tests.api.uploading import KB, field, file, files_in, payload_of, upload
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=str(tmp_path))
+
+
+async def test_a_file_becomes_an_object_and_a_task(api: httpx2.AsyncClient, settings: Settings):
+    content = bytes(range(256)) * 4_096
+
+    answer = await upload(api, KB, file(content, "report.pdf"))
+
+    assert answer.status_code == 201, answer.text
+    (stored,) = files_in(settings)
+    assert stored.read_bytes() == content
+    told = answer.json()
+    (found,) = told["files"]
+    assert told["task_ids"] == [told["task_id"]] == [found["task_id"]]
+    assert (told["status"], told["message"]) == ("uploaded", "1 file uploaded")
+    assert await payload_of(api, told["task_id"]) == {
+        "file_path": str(stored.relative_to(objects_folder(settings) or "")),
+        "filename": "report.pdf",
+        "size": len(content),
+        "content_type": "application/octet-stream",
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+async def test_the_task_is_one_of_document_processing_unless_told_otherwise(
+    api: httpx2.AsyncClient,
+):
+    plain = (await upload(api, KB, file())).json()
+    fields = {
+        "task_type": "batch_processing",
+        "priority": "high",
+        "max_retries": "7",
+        "timeout": "60",
+        "schedule_for": "2100-01-01T00:00:00Z",
+        "callback_url": "http://localhost:1/{task_id}",
+        "metadata": '{"from": "me"}',
+    }
+
+    told = (await upload(api, KB, file(), *(field(*each) for each in fields.items()))).json()
+
+    task = (await api.get(f"/api/v1/tasks/{plain['task_id']}")).json()
+    assert (task["task_type"], task["priority"]) == ("document_processing", "normal")
+    task = (await api.get(f"/api/v1/tasks/{told['task_id']}")).json()
+    assert (task["task_type"], task["priority"]) == ("batch_processing", "high")
+    assert (task["max_retries"], task["timeout"]) == (7, 60)
+    assert task["metadata"] == {"from": "me"}
+    assert task["schedule_for"] == "2100-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("sent", ['{"language": "en", "n": 1e2}', "{}", " { } ", '{"a":{}}'])
+async def test_the_payload_is_kept_and_what_the_file_is_joins_it(
+    api: httpx2.AsyncClient, sent: str
+):
+    answer = await upload(api, KB, field("payload", sent), file())
+
+    payload = await payload_of(api, answer.json()["task_id"])
+
+    assert {name: payload[name] for name in json.loads(sent)} == json.loads(sent)
+    assert payload["filename"] == "a.txt"
+
+
+async def test_each_file_gets_a_task_in_the_files_order(
+    api: httpx2.AsyncClient, settings: Settings
+):
+    answer = await upload(api, file(b"1", "1.txt"), KB, file(b"22", "2.txt", "other"))
+
+    told = answer.json()
+    assert [each["filename"] for each in told["files"]] == ["1.txt", "2.txt"]
+    assert [each["task_id"] for each in told["files"]] == told["task_ids"]
+    assert [(await payload_of(api, i))["size"] for i in told["task_ids"]] == [1, 2]
+    assert len(files_in(settings)) == 2
+
+
+async def test_fields_may_come_after_the_files(api: httpx2.AsyncClient):
+    answer = await upload(api, file(), field("payload", '{"a": 1}'), KB)
+
+    assert answer.status_code == 201
+    assert (await payload_of(api, answer.json()["task_id"]))["a"] == 1
+
+
+async def test_a_file_that_nobody_chose_in_a_browser_is_none(api: httpx2.AsyncClient):
+    answer = await upload(api, KB, file(b"", "", "second"), file())
+
+    assert len(answer.json()["files"]) == 1
+
+
+async def test_the_same_upload_under_a_key_gives_the_same_task(
+    api: httpx2.AsyncClient, settings: Settings
+):
+    parts = KB, file(b"once"), file(b"twice")
+    first = await upload(api, *parts, idempotency_key="k")
+
+    # Fields in another order, as a client is free to send them.
+    again = await upload(api, *parts[1:], KB, idempotency_key="k")
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == first.json()
+    assert len(files_in(settings)) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (KB, file(b"other")),
+        (KB, file(b"once", "b.txt")),
+        (KB, file(b"once"), file(b"more")),
+        (KB, file(b"once"), field("priority", "low")),
+    ],
+)
+async def test_another_upload_under_the_key_is_a_conflict(
+    api: httpx2.AsyncClient,
+    store: RedisStore,
+    settings: Settings,
+    other: tuple[tuple[str, bytes], ...],
+):
+    await upload(api, KB, file(b"once"), idempotency_key="k")
+    before = await state_of(store)
+
+    answer = await upload(api, *other, idempotency_key="k")
+
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "IDEMPOTENCY_CONFLICT"
+    assert await state_of(store) == before
+    (stored,) = files_in(settings)
+    assert stored.read_bytes() == b"once"
+
+
+async def test_the_same_upload_at_the_same_time_leaves_one_object(
+    api: httpx2.AsyncClient, settings: Settings
+):
+    answers = await asyncio.gather(
+        *(upload(api, KB, file(b"once"), idempotency_key="k") for _ in range(5))
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 201]
+    (stored,) = files_in(settings)
+    assert {a.json()["files"][0]["file_path"].rpartition("/")[2] for a in answers} == {stored.name}
