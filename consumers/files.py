@@ -10,13 +10,16 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Generator
 from functools import lru_cache
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from consumers.classification import PermanentError
-from ledger.objects import ObjectStore, is_upload_key, open_objects
-from ledger.settings import KNOBS, load
 
-SETTINGS: Final = ("object_store_url", "data_dir")
+# What else is needed is imported with the first file: a process is started for many a handler, and
+# few of them open one.
+if TYPE_CHECKING:
+    from ledger.objects import ObjectStore
+
+VARIABLES: Final = ("LEDGERQ_OBJECT_STORE_URL", "LEDGERQ_DATA_DIR")
 
 
 class NoSuchFile(PermanentError):
@@ -106,6 +109,8 @@ async def stream_file(file_path: str) -> AsyncIterator[bytes]:
 
 def _checked(file_path: str) -> str:
     """A payload is its submitter's: what it says may lead to uploaded files and nowhere else."""
+    from ledger.objects import is_upload_key
+
     if not is_upload_key(file_path):
         raise NoSuchFile(f"{file_path[:200]!r} is not the file_path of an upload")
     return file_path
@@ -119,10 +124,13 @@ def _missing_told(key: str) -> Generator[None]:
         raise NoSuchFile(f"there is no uploaded file {key}") from None
 
 
-def _objects() -> ObjectStore:
-    return _opened(*(os.environ.get(KNOBS[name].env) for name in SETTINGS))
+def _objects() -> "ObjectStore":
+    return _opened(*map(os.environ.get, VARIABLES))
 
 
 @lru_cache(maxsize=4)
-def _opened(*_: str | None) -> ObjectStore:
+def _opened(*_: str | None) -> "ObjectStore":
+    from ledger.objects import open_objects
+    from ledger.settings import load
+
     return open_objects(load({}, os.environ, None).settings)
