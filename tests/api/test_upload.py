@@ -51,11 +51,14 @@ async def test_the_task_is_one_of_document_processing_unless_told_otherwise(
         "max_retries": "7",
         "timeout": "60",
         "schedule_for": "2100-01-01T00:00:00Z",
-        "callback_url": "http://localhost:1/{task_id}",
+        "callback_url": "http://localhost:8082/tasks/{task_id}/callback",
         "metadata": '{"from": "me"}',
     }
 
-    told = (await upload(api, KB, file(), *(field(*each) for each in fields.items()))).json()
+    answer = await upload(api, KB, file(), *(field(*each) for each in fields.items()))
+
+    assert answer.status_code == 201, answer.text
+    told = answer.json()
 
     task = (await api.get(f"/api/v1/tasks/{plain['task_id']}")).json()
     assert (task["task_type"], task["priority"]) == ("document_processing", "normal")
