@@ -9,30 +9,21 @@ docs/subscriptions.md is the guide.
 
 import asyncio
 import contextlib
-import os
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from pathlib import Path
-from typing import Final, Self
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Generic, Self, TypeVar
 
-import msgspec
 import structlog
 
+from consumers.joining import Options, join, open_ledger
 from consumers.membership import Membership
-from consumers.programs import server_url
-from consumers.service import backoff_s
 from consumers.subscribed_event import SubscribedEvent
-from consumers.subscribed_partition import Terms
-from consumers.subscription_errors import AckRefused, GroupMismatch
-from consumers.subscription_start import Start, checkpoints
+from consumers.subscription_errors import AckRefused
+from consumers.subscription_start import Start
 from ledger.events import EVENT_TYPES
 from ledger.identity import SYSTEM, is_task_id
-from ledger.redis_store import RedisStore, StoreOptions, ledger_facts
-from ledger.redis_subscriptions import RedisSubscriptions
-from ledger.rejections import Rejection
-from ledger.settings import Settings, find_file, load, masked
+from ledger.redis_store import RedisStore
 from ledger.store import Position
-from ledger.subscriptions import GROUP_EXPECTED, Filters, Group, is_group_name
+from ledger.subscriptions import GROUP_EXPECTED, Filters, is_group_name
 from ledger.system.events import SYSTEM_EVENT_TYPES
 
 log = structlog.get_logger("subscription")
@@ -45,6 +36,9 @@ BATCH_EVENTS_MAX: Final = 100
 STALLED_S: Final = 10.0
 """So long without anything to give out, while events wait for their acknowledgement, is worth a
 line in the log."""
+
+
+Given = TypeVar("Given")
 
 
 def subscribe(
@@ -116,18 +110,6 @@ def _check(filters: Filters) -> None:
             raise ValueError(f"task_ids: expected lower-case UUIDs, got {task_id[:80]!r}")
 
 
-class Options(msgspec.Struct, frozen=True):
-    """What a member asks for."""
-
-    name: str
-    start: Start
-    filters: Filters
-    redis_url: str | None
-    data_dir: str | None
-    lease_ms: int
-    unacked_max: int
-
-
 class Subscription:
     """A member of a group. Iterate over it; or enter it first (`async with`), so that what it holds
     is given back the moment that it is left.
@@ -146,13 +128,15 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         """Raises as iterating."""
+        if self._membership is not None:
+            raise RuntimeError("this subscription is entered already; make another member of it")
         async with contextlib.AsyncExitStack() as stack:
             store = self._given_store
             if store is None:
-                store = await _open(self._options)
+                store = await open_ledger(self._options)
                 stack.push_async_callback(store.close)
-            membership = await _join(store, self._options)
-            stack.push_async_callback(membership.leave)
+            membership = await join(store, self._options)
+            stack.push_async_callback(_leave, membership)
             self._stack = stack.pop_all()
         self._membership = membership
         return self
@@ -161,19 +145,19 @@ class Subscription:
         self._membership = None
         await self._stack.aclose()
 
-    def __aiter__(self) -> AsyncIterator[SubscribedEvent]:
-        return self._events()
+    def __aiter__(self) -> "Following[SubscribedEvent]":
+        return Following(self, lambda membership: _next(membership, self._options.name))
 
-    async def batches(
-        self, events_max: int = BATCH_EVENTS_MAX
-    ) -> AsyncGenerator[Sequence[SubscribedEvent]]:
+    def batches(self, events_max: int = BATCH_EVENTS_MAX) -> "Following[Sequence[SubscribedEvent]]":
         """Lists of events instead of single ones: what is there, at least one, at most so many."""
-        async with self._entered() as membership:
-            while True:
-                batch = [await _next(membership, self._options.name)]
-                while len(batch) < events_max and (event := membership.take()) is not None:
-                    batch.append(event)
-                yield batch
+
+        async def batch(membership: Membership) -> Sequence[SubscribedEvent]:
+            events = [await _next(membership, self._options.name)]
+            while len(events) < events_max and (event := membership.take()) is not None:
+                events.append(event)
+            return events
+
+        return Following(self, batch)
 
     async def ack(self, *positions: Position) -> None:
         """Everything that this member was given is done, up to and with these positions, of which
@@ -199,23 +183,68 @@ class Subscription:
             raise AckRefused(position)
         await held.ack_up_to(position)
 
-    async def _events(self) -> AsyncGenerator[SubscribedEvent]:
-        async with self._entered() as membership:
-            while True:
-                yield await _next(membership, self._options.name)
-
-    def _joined(self) -> Membership:
-        if self._membership is None:
-            raise RuntimeError("the subscription was left")
+    @property
+    def membership(self) -> Membership | None:
+        """Once it is entered, and until it is left."""
         return self._membership
 
-    @contextlib.asynccontextmanager
-    async def _entered(self) -> AsyncGenerator[Membership]:
-        if self._membership is not None:
-            yield self._membership
+
+class Following(Generic[Given]):
+    """Iterates over a subscription. Enters it, if that was not done, and then leaves it: when the
+    loop is left, or the program ends."""
+
+    def __init__(
+        self, subscription: Subscription, take: Callable[[Membership], Awaitable[Given]]
+    ) -> None:
+        self._subscription = subscription
+        self._take = take
+        self._holding: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Given:
+        if self._subscription.membership is None:
+            await self._subscription.__aenter__()
+            holding = _hold(self._subscription)
+            self._holding = asyncio.get_running_loop().create_task(holding, name="subscription")
+            await asyncio.sleep(0)  # it has begun, and is not merely forgotten when it is cancelled
+        membership = self._subscription.membership
+        if membership is None:
+            raise RuntimeError("the subscription was left")
+        return await self._take(membership)
+
+    async def aclose(self) -> None:
+        """Leave the subscription, if this entered it."""
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.wait([self._holding])
+
+    def __del__(self) -> None:
+        # No async generator: Python ends those that a loop left a moment later, which is too late
+        # where the loop was the last thing that a program did.
+        if self._holding is None or self._holding.done():
             return
-        async with self:
-            yield self._joined()
+        loop = self._holding.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._holding.cancel)
+
+
+async def _hold(subscription: Subscription) -> None:
+    """Leave the subscription when this is cancelled, as all tasks are at a program's end."""
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await subscription.__aexit__()
+
+
+async def _leave(membership: Membership) -> None:
+    """Also when whoever leaves is cancelled meanwhile."""
+    try:
+        await membership.leave()
+    except asyncio.CancelledError:
+        await membership.leave()
+        raise
 
 
 async def _next(membership: Membership, name: str) -> SubscribedEvent:
@@ -234,82 +263,3 @@ async def _next(membership: Membership, name: str) -> SubscribedEvent:
             if membership.waits_for_acks:
                 hint = "acknowledge events, or raise unacked_max"
                 log.warning("subscription_waits_for_acks", group=name, hint=hint)
-
-
-# -- joining --------------------------------------------------------------------------------------
-
-
-async def _join(store: RedisStore, options: Options) -> Membership:
-    timeout_ms = StoreOptions().timeout_ms
-    subscriptions = RedisSubscriptions(store.client, store.partitions, timeout_ms)
-    name, failures = options.name, 0
-    while True:
-        try:
-            group = await subscriptions.group(name)
-            if group is None:
-                group = await subscriptions.register(name, await _new_group(store, options))
-            break
-        except Rejection as rejection:
-            if not rejection.retryable:
-                raise
-            failures += 1
-            await asyncio.sleep(backoff_s(failures))
-    if group.filters != options.filters:
-        raise GroupMismatch(
-            f"the subscription {name} wants {_told(group.filters)}, this member"
-            f" {_told(options.filters)}: ask for the same, or take another name; `ledgerq"
-            f" subscriptions remove {name}` forgets the group"
-        )
-    terms = Terms(name, group.tag(name), options.lease_ms, options.unacked_max)
-    membership = Membership(store, subscriptions, group, _member_id(), terms)
-    membership.start()
-    return membership
-
-
-async def _new_group(store: RedisStore, options: Options) -> Group:
-    timeout_ms = StoreOptions().timeout_ms
-    subscriptions = RedisSubscriptions(store.client, store.partitions, timeout_ms)
-    starts = await checkpoints(store, subscriptions, options.start)
-    epoch = await store.epoch()
-    return Group(os.urandom(4).hex(), epoch, store.now_ms(), options.filters, starts)
-
-
-def _told(filters: Filters) -> str:
-    told = msgspec.to_builtins(filters)
-    named = (f"{name} {', '.join(values)}" for name, values in told.items())
-    return " and ".join(named) or "all events"
-
-
-def _member_id() -> str:
-    return f"{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"
-
-
-async def _open(options: Options) -> RedisStore:
-    """The ledger that the options or the settings name, once it is there: waits for it."""
-    flags = {"redis_url": options.redis_url, "data_dir": options.data_dir}
-    settings = load(flags, os.environ, find_file(os.environ, Path.cwd())).settings
-    url, failures, said = server_url(settings), 0, False
-    while True:
-        try:
-            store = await _open_existing(settings, url)
-        except Rejection as rejection:
-            reason, store = rejection.message, None
-        else:
-            reason = "no service was started on it yet"
-        if store is not None:
-            return store
-        if not said:
-            said = True
-            log.warning("subscription_waits_for_ledger", url=masked(url), reason=reason)
-        failures += 1
-        await asyncio.sleep(backoff_s(failures))
-
-
-async def _open_existing(settings: Settings, url: str) -> RedisStore | None:
-    facts = await ledger_facts(url, settings.redis_timeout_ms)
-    if "partitions" not in facts:
-        return None
-    options = StoreOptions(
-        partitions=int(facts["partitions"]), timeout_ms=settings.redis_timeout_ms
-    )
-    return await RedisStore.open(url, options)

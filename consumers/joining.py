@@ -1,0 +1,114 @@
+"""How a member comes to a group: the ledger is found, and the group made or checked."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from consumers.membership import Membership
+from consumers.programs import server_url
+from consumers.service import backoff_s
+from consumers.subscribed_partition import Terms
+from consumers.subscription_errors import GroupMismatch
+from consumers.subscription_start import Start, checkpoints
+from ledger.redis_store import RedisStore, StoreOptions, ledger_facts
+from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.rejections import Rejection
+from ledger.settings import Settings, find_file, load, masked
+from ledger.subscriptions import Filters, Group
+
+log = structlog.get_logger("subscription")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a member asks for."""
+
+    name: str
+    start: Start
+    filters: Filters
+    redis_url: str | None
+    data_dir: str | None
+    lease_ms: int
+    unacked_max: int
+
+
+async def join(store: RedisStore, options: Options) -> Membership:
+    """A member of the group, which is made where it does not exist. Waits for a ledger that is out
+    of reach. Raises GroupMismatch, TooManyGroups, ValueError."""
+    subscriptions = RedisSubscriptions(store.client, store.partitions, StoreOptions().timeout_ms)
+    name, failures = options.name, 0
+    while True:
+        try:
+            group = await subscriptions.group(name)
+            if group is None:
+                group = await subscriptions.register(
+                    name, await _new_group(store, subscriptions, options)
+                )
+            break
+        except Rejection as rejection:
+            if not rejection.retryable:
+                raise
+            failures += 1
+            await asyncio.sleep(backoff_s(failures))
+    if group.filters != options.filters:
+        raise GroupMismatch(
+            f"the subscription {name} wants {_told(group.filters)}, this member"
+            f" {_told(options.filters)}: ask for the same, or take another name; `ledgerq"
+            f" subscriptions remove {name}` forgets the group"
+        )
+    terms = Terms(name, group.tag(name), options.lease_ms, options.unacked_max)
+    membership = Membership(store, subscriptions, group, _member_id(), terms)
+    membership.start()
+    return membership
+
+
+async def _new_group(
+    store: RedisStore, subscriptions: RedisSubscriptions, options: Options
+) -> Group:
+    starts = await checkpoints(store, subscriptions, options.start)
+    epoch = await store.epoch()
+    return Group(os.urandom(4).hex(), epoch, store.now_ms(), options.filters, starts)
+
+
+def _told(filters: Filters) -> str:
+    told = msgspec.to_builtins(filters)
+    named = (f"{name} {', '.join(values)}" for name, values in told.items())
+    return " and ".join(named) or "all events"
+
+
+def _member_id() -> str:
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"
+
+
+async def open_ledger(options: Options) -> RedisStore:
+    """The ledger that the options or the settings name, once it is there: waits for it."""
+    flags = {"redis_url": options.redis_url, "data_dir": options.data_dir}
+    settings = load(flags, os.environ, find_file(os.environ, Path.cwd())).settings
+    url, failures, said = server_url(settings), 0, False
+    while True:
+        try:
+            store = await _open_existing(settings, url)
+        except Rejection as rejection:
+            reason, store = rejection.message, None
+        else:
+            reason = "no service was started on it yet"
+        if store is not None:
+            return store
+        if not said:
+            said = True
+            log.warning("subscription_waits_for_ledger", url=masked(url), reason=reason)
+        failures += 1
+        await asyncio.sleep(backoff_s(failures))
+
+
+async def _open_existing(settings: Settings, url: str) -> RedisStore | None:
+    facts = await ledger_facts(url, settings.redis_timeout_ms)
+    if "partitions" not in facts:
+        return None
+    options = StoreOptions(
+        partitions=int(facts["partitions"]), timeout_ms=settings.redis_timeout_ms
+    )
+    return await RedisStore.open(url, options)
