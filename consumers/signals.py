@@ -6,9 +6,9 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-PARENT_DEATH_S: Final = 1.0
+PARENT_DEATH_S: Final = 5.0
 """The kernel tells that the parent died (see `ledger/embedded/exec_tied.py`) once for each of its
-threads, all within this time."""
+threads, all within this time, though the machine be busy."""
 
 
 class StopSignals:

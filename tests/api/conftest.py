@@ -16,6 +16,12 @@ from tests.api.conformance import conformance
 from tests.api.reading import Projection
 
 
+@pytest.fixture(autouse=True)
+def _time_for_estimates(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+    """A request does without one that takes long, as it may on a busy machine."""
+    monkeypatch.setattr("api.estimates.FIRST_WAIT_S", 20)
+
+
 @pytest.fixture
 def settings() -> Settings:
     """The defaults; a test file that needs others overrides this."""

@@ -23,7 +23,7 @@ SEED: Final = os.environ.get("SCHEMATHESIS_SEED", "3")
 EXAMPLES_MAX: Final = os.environ.get("SCHEMATHESIS_EXAMPLES", "8")
 """Random requests for each endpoint; what bounds the time."""
 
-SECONDS_MAX: Final = 120 if "SCHEMATHESIS_EXAMPLES" not in os.environ else 3_000
+SECONDS_MAX: Final = 300 if "SCHEMATHESIS_EXAMPLES" not in os.environ else 3_000
 CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
 HOOKS: Final = Path(__file__).with_name("schemathesis_hooks.py")
 
@@ -31,7 +31,8 @@ HOOKS: Final = Path(__file__).with_name("schemathesis_hooks.py")
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """No request may wait for long."""
-    return Settings(port=0, wait_seconds_max=1, read_model_dir=str(tmp_path / "read-model"))
+    folder = str(tmp_path / "read-model")
+    return Settings(port=0, wait_seconds_max=1, read_wait_ms=200, read_model_dir=folder)
 
 
 @pytest.fixture

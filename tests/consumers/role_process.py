@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ledger.settings import Settings, to_env
+from tests.servers import tied
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_S = 20
+PATIENCE_S = 30
 
 
 class RoleProcess:
@@ -25,7 +26,7 @@ class RoleProcess:
         self, *arguments: str, cwd: Path, env: Mapping[str, str], stdout: int = subprocess.DEVNULL
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *arguments],
+            tied([sys.executable, *arguments]),
             cwd=cwd,
             env={**env, "PYTHONPATH": str(ROOT)},
             stdout=stdout,

@@ -102,7 +102,7 @@ async def test_an_entry_that_cannot_be_served_is_set_aside(
     store: RedisStore, logged: Logged, leave: Any
 ) -> None:
     reason = await leave(store)
-    async with working(store, handles("work", well), concurrency=1, pending_idle_ms=20):
+    async with working(store, handles("work", well), concurrency=1):
         await until(store, await submit(store), Status.COMPLETED)
 
     ((_, kept),) = await command(store, "XRANGE", KEYS.set_aside, "-", "+")

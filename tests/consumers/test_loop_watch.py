@@ -54,11 +54,13 @@ async def test_a_handler_that_blocks_the_loop_is_named_with_the_line_where_it_do
         await until(store, task_id, Status.COMPLETED)
         await logged.comes("event_loop_moves_again")
 
-    [blocked] = logged.of("event_loop_blocked")
+    # On a busy machine other things may hold up the loop too, however shortly.
+    by_handler = [each for each in logged.of("event_loop_blocked") if "hold_every" in each["at"]]
+    [blocked] = by_handler
     assert (blocked["task_id"], blocked["task_type"]) == (task_id, "work")
     assert blocked["at"].startswith(f"{__file__}:")
     assert blocked["at"].endswith("in hold_everything_up: time.sleep(0.5)")
-    assert meter.meters.loop_blocks == {"work": 1}
+    assert meter.meters.loop_blocks["work"] >= 1
     assert 0.1 < meter.meters.loop_blocked_seconds["work"] < PATIENCE_S
 
 
@@ -81,9 +83,9 @@ async def test_a_loop_that_no_handler_holds_up_is_told_too(logged: Logged) -> No
 
 async def test_a_loop_that_moves_is_not_told(store: RedisStore, logged: Logged) -> None:
     async def wait(context: Context, _: Any) -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
 
-    options = replace(QUICK, loop_blocked_ms=100)
+    options = replace(QUICK, loop_blocked_ms=500)
     async with running(Worker(store, {"work": handles("work", wait)}, options)):
         await until(store, await submit(store), Status.COMPLETED)
 
@@ -92,9 +94,9 @@ async def test_a_loop_that_moves_is_not_told(store: RedisStore, logged: Logged) 
 
 async def test_a_process_that_was_stopped_is_not_blamed_on_a_handler(logged: Logged) -> None:
     """SIGSTOP stops this process too, so another one says SIGCONT."""
-    watching = asyncio.create_task(LoopWatch(0.1, lambda _: None, lambda _, __: None).run())
+    watching = asyncio.create_task(LoopWatch(0.5, lambda _: None, lambda _, __: None).run())
     await asyncio.sleep(0)
-    waker = await asyncio.create_subprocess_shell(f"sleep 0.5; kill -CONT {os.getpid()}")
+    waker = await asyncio.create_subprocess_shell(f"sleep 1.5; kill -CONT {os.getpid()}")
     os.kill(os.getpid(), signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE_S):
         await waker.wait()

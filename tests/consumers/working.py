@@ -29,7 +29,7 @@ from ledger.task import Status, Task
 from ledger.transact import transact
 from tests.given import a_submission
 
-PATIENCE_S = 15
+PATIENCE_S = 30
 """How long a test waits for a signal before it fails; no test passes by waiting so long."""
 
 AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)

@@ -37,11 +37,13 @@ TASKS = 2_000
 CLIENTS = 20
 BATCH = 10
 """Tasks in one request to the API."""
-PATIENCE_S = 40
+PATIENCE_S = 90
 KILLS_AT = (TASKS // 4, TASKS // 2)
 """Each kill comes when so many tasks are done, or were acknowledged."""
 
 PATIENT = StoreOptions(timeout_ms=15_000)
+
+pytestmark = pytest.mark.timeout(150)
 
 WORKER_SETTINGS = {
     "LEDGERQ_HANDLERS": "tests.faults.quick_handlers",

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ledger.transitions import TRANSITIONS
+from tests.servers import tied
 from tests.simulation.network import Fault
 from tests.simulation.world import simulate
 
@@ -18,7 +19,7 @@ BUDGET_S = 600
 
 def run(*arguments: str, hash_seed: str = "random") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "tests.simulation", *arguments],
+        tied([sys.executable, "-m", "tests.simulation", *arguments]),
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
