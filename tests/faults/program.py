@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Self
 
 ROOT = Path(__file__).parents[2]
-END_TIMEOUT_S = 15
+END_TIMEOUT_S = 30
 
 
 class Program:

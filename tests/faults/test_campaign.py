@@ -52,7 +52,7 @@ def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[
     monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 50)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_short_runs_are_in_order(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Side by side: most of a run is waiting, for faults to end and for leases to run out."""
     plans = [plan(seed, seconds=2.0, tasks=100, faults=2) for seed in SHORT_SEEDS]

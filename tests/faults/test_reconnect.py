@@ -38,7 +38,7 @@ PATIENT = StoreOptions(timeout_ms=15_000)
 """The test's own store, past the proxy: it waits for the server longer than any outage here."""
 
 ROLES = {"worker w1", "scheduler", "projector", "api"}
-PATIENCE_S = 20
+PATIENCE_S = 40
 
 WRITES_REFUSED = {
     "READONLY": b"READONLY You can't write against a read only replica.",

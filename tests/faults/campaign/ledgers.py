@@ -16,7 +16,7 @@ from tests.faults.replicas import Pair, replicated
 from tests.servers import Server
 
 SMALL_DISK_BYTES = 24 << 20
-END_TIMEOUT_S = 20
+END_TIMEOUT_S = 40
 POSTPONED_S = 2.2
 """With `everysec`, what was acknowledged may be held back so long before the kernel is given it,
 while a sync runs in the background; a tenth or two of it until the server looks at its clock."""

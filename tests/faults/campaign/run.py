@@ -42,7 +42,7 @@ SETTINGS: Final = {
 }
 PATIENT: Final = StoreOptions(timeout_ms=15_000)
 DONE_TIMEOUT_S: Final = 60.0
-START_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 60.0
 LAG_S: Final = 1.0
 """A replica may be so far behind when its primary is lost, and an acknowledgement so long on its
 way to the client's log."""
