@@ -5,9 +5,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import pytest
@@ -17,11 +18,14 @@ from consumers import Context
 from consumers.scheduler import Scheduler
 from consumers.service import Service as Role
 from consumers.worker import Worker
-from ledger.codec import encode
+from ledger.codec import Meta, encode
 from ledger.commands import SubmitTask
 from ledger.events import Priority
 from ledger.redis_store import RedisStore
 from ledger.store import Position, Recorded
+from ledger.system.commands import PauseQueue, ResumeQueue, SetLimit
+from ledger.system.events import LimitScope
+from ledger.system.transact import transact_system
 from ledger.transact import transact
 from projections.check import check
 from tests.checks import read_all
@@ -45,6 +49,7 @@ from tests.given import a_submission
 from tests.projections.watching import projecting
 
 SHORT_SEEDS = (1, 2)
+META = Meta("operator")
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +93,8 @@ BROKEN = {
     checkers.snapshots_are_folds: broken.Drifting,
     checkers.results_are_of_runs: broken.Forging,
     checkers.no_overlap: broken.Deaf,
+    checkers.limits_hold: broken.Unlimited,
+    checkers.pauses_hold: broken.Restless,
     checkers.projections_equal_a_rebuild: broken.Squinting,
     checkers.all_as_planned: broken.Crashing,
 }
@@ -126,8 +133,8 @@ def test_only_what_may_be_lost_is_excused() -> None:
 
 def overlapping(*faults: Injected) -> list[str]:
     """What is said of an attempt that ran on for 9 s beside the next one, which began at 1 s."""
-    earlier = Run("a", "task", 1, 11, began=0.0, last=10.0, ended=True)
-    later = Run("b", "task", 2, 12, began=1.0, last=3.0, ended=True)
+    earlier = Run("a", "task", 1, "worker-1", began=0.0, last=10.0, ended=True)
+    later = Run("b", "task", 2, "pool", began=1.0, last=3.0, ended=True)
     evidence = Evidence(
         acknowledged={},
         sent={},
@@ -136,7 +143,6 @@ def overlapping(*faults: Injected) -> list[str]:
         events=(),
         snapshots={},
         faults=faults,
-        pids={11: "worker-1", 12: "worker-2"},
         overlap_s=3.0,
     )
     return list(checkers.no_overlap(evidence))
@@ -165,7 +171,7 @@ def test_an_overlap_is_excused_by_what_kept_its_worker_from_hearing(
         [(VALKEY, 9.99, 9.995)],
         [("worker-1", 4.1, 10.0)],
         [("worker-1", 0.5, 6.9)],
-        [("worker-2", 0.5, 10.0)],
+        [("pool", 0.5, 10.0)],
         [("worker-1", 0.5, 2.0), (VALKEY, 5.1, 10.0)],
     ],
     ids=["none", "at its end", "too late", "over too early", "another worker's", "with a gap"],
@@ -209,8 +215,8 @@ def of_one(event: Recorded, sent: dict[str, Sent]) -> Evidence:
 
 
 def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
-    began = encode_step(Step("began", "run", "task", 1, 11, 1.0)) + b"\n"
-    ended = encode_step(Step("ended", "run", "task", 1, 11, 2.0)) + b"\n"
+    began = encode_step(Step("began", "run", "task", 1, "worker-1", 1.0)) + b"\n"
+    ended = encode_step(Step("ended", "run", "task", 1, "worker-1", 2.0)) + b"\n"
     log = tmp_path / "11.log"
 
     log.write_bytes(began + ended[:-1])
@@ -244,36 +250,53 @@ async def test_a_sound_store_is_found_in_order(ledger_url: str, tmp_path: Path) 
 
 
 async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidence:
-    """Three tasks on a store of this kind, worked on and projected; the evidence is gathered
-    through a sound one."""
+    """Three tasks on a store of this kind, worked on and projected, beside two that are limited and
+    one that is paused; the evidence is gathered through a sound one."""
     sound, store = await RedisStore.open(url), await kind.open(url)
     journal = Journal(folder)
     oddities: list[str] = []
 
-    async def work(context: Context, _: Any) -> str:
+    async def work(context: Context, payload: dict[str, int]) -> str:
         with journal.run(context) as run:
-            for _ in range(10):
+            for _ in range(payload["ticks"]):
                 await asyncio.sleep(0.1)  # it is about time: leases run out meanwhile
                 run.note("works")
             return run.name
 
     options = msgspec.structs.replace(QUICK, lease_ms=300)
-    handler = handles("work", work)
-    worker = Worker(store, {handler.task_type: handler}, options, worker_id="w")
+    handlers = {kind: handles(kind, work) for kind in ("work", "brief", "later")}
+    worker = Worker(store, handlers, options, worker_id="w")
     scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=0, retry=AT_ONCE).service
     acknowledged: dict[str, float] = {}
     sent: dict[str, Sent] = {}
+
+    async def submit(kind: str, kb_id: str, ticks: int) -> str:
+        task_id, payload = str(uuid7()), b'{"ticks":%d}' % ticks
+        sent[task_id] = Sent(kb_id, kind, Priority.HIGH, payload)
+        submission = a_submission(
+            task_type=kind, kb_id=kb_id, payload=payload, priority=Priority.HIGH
+        )
+        await transact(store, task_id, SubmitTask(submission))
+        acknowledged[task_id] = 0.0
+        return task_id
+
+    limited = await transact_system(sound, SetLimit(LimitScope.KB, "limited", 1), META)
+    await store.spread_limits(limited.system)
+    await transact_system(sound, PauseQueue("later"), META)
+    for _ in range(2):
+        await submit("brief", "limited", 0)
+    later = await submit("later", "kb", 0)
     async with _watched(worker, oddities), _watched(scheduler, oddities):
-        for number in range(3):
-            task_id, payload = str(uuid7()), b'{"number":%d}' % number
-            sent[task_id] = Sent("kb", "work", Priority.HIGH, payload)
-            submission = a_submission(task_type="work", payload=payload, priority=Priority.HIGH)
-            await transact(store, task_id, SubmitTask(submission))
-            acknowledged[task_id] = 0.0
+        for _ in range(3):
+            await submit("work", "kb", 10)
+        await _until_ended(sound, {later})
+        await transact_system(sound, ResumeQueue("later"), META)
         await _until_ended(sound)
     differences = await _differences(kind, store, sound, folder)
     events = await read_all(sound, 0)
-    snapshots = {event.task_id: await sound.load(event.task_id) for event in events}
+    clock_s = sound.now_ms() / 1000 - time.monotonic()
+    ids = {event.task_id for event in events if not event.of_system}
+    snapshots = {task_id: await sound.load(task_id) for task_id in ids}
     journal.close()
     await store.close()
     await sound.close()
@@ -285,6 +308,8 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
         events=events,
         snapshots=snapshots,
         overlap_s=0.3,
+        learned_s=0.0,
+        clock_s=clock_s,
         rebuild_differences=differences,
         oddities=oddities,
     )
@@ -304,16 +329,16 @@ async def _watched(role: Worker | Role, oddities: list[str]) -> AsyncGenerator[N
             oddities.append(f"a role ended by itself: {running.exception()}")
 
 
-async def _until_ended(store: RedisStore) -> None:
-    """Until every task that is there has ended."""
+async def _until_ended(store: RedisStore, but: Collection[str] = ()) -> None:
+    """Until every task that is there has ended, but for some."""
     known, ended = set[str](), set[str]()
     position = Position(0, "0-0")
     async with asyncio.timeout(PATIENCE_S):
         while True:
             events = await store.events_after(position, 1_000, wait_ms=200)
-            known |= {event.task_id for event in events}
+            known |= {event.task_id for event in events if not event.of_system}
             ended |= {event.task_id for event in events if event.type in FINALS}
-            if known == ended:
+            if known - ended <= set(but):
                 return
             position = events[-1].position if events else position
 

@@ -11,6 +11,7 @@ from ledger.keys import PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.store import Append, Entry, Outcome, Overdue, Position, Written
+from ledger.system.state import INITIAL, System
 
 KEYS = PartitionKeys(0)
 
@@ -115,6 +116,23 @@ class Deaf(RedisStore):
         self, partition: int, leases: Sequence[tuple[str, int]], lease_ms: int
     ) -> list[tuple[str, int]]:
         return []
+
+
+class Unlimited(RedisStore):
+    """Lets no partition know of a limit."""
+
+    async def spread_limits(self, system: System, before: System | None = None) -> None:
+        return
+
+
+class Restless(RedisStore):
+    """Lets no worker know of a pause."""
+
+    async def system_version(self) -> int:
+        return 0
+
+    async def load_system(self) -> System:
+        return INITIAL
 
 
 class Squinting(RedisStore):

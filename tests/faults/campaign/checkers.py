@@ -5,10 +5,18 @@ from typing import Final
 
 import msgspec
 
-from ledger.events import TaskCanceled, TaskCompleted, TaskFailed, TaskStarted, TaskSubmitted
+from ledger.events import (
+    AttemptFailed,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskStarted,
+    TaskSubmitted,
+)
 from ledger.evolve import evolve, initial
 from ledger.identity import SYSTEM
 from ledger.store import Recorded
+from ledger.system.events import LimitSet, QueuePaused, QueueResumed
 from ledger.task import Status, Task
 from ledger.transitions import IllegalTransition, next_status
 from tests.faults.campaign.evidence import Evidence, Run, Sent, by_task
@@ -120,20 +128,79 @@ def no_overlap(evidence: Evidence) -> Iterator[str]:
             later = [r.began for r in of_task if r.attempt > earlier.attempt]
             if any(r is not earlier and r.attempt == earlier.attempt for r in of_task):
                 yield f"attempt {earlier.attempt} of {task_id} was run twice"
-            if later and earlier.last > _excused_until(evidence, earlier, min(later)) + bound_s:
+            excused_until = _excused_until(evidence, earlier.role, min(later, default=0.0))
+            if later and earlier.last > excused_until + bound_s:
                 beside_s = earlier.last - min(later)
                 yield f"attempt {earlier.attempt} of {task_id} ran on for {beside_s:.1f} s"
 
 
-def _excused_until(evidence: Evidence, run: Run, later_began: float) -> float:
-    """When the last fault was over that kept the run's worker from hearing of the later attempt:
-    one that began before it had to have heard, as far as those before it excuse."""
-    targets = {evidence.pids.get(run.pid, ""), VALKEY}
-    until = later_began
+def _excused_until(evidence: Evidence, role: str, since: float) -> float:
+    """When the last fault was over that kept a worker from hearing of what happened at `since`: one
+    that began before it had to have heard, as far as those before it excuse."""
+    targets, until = {role, VALKEY}, since
     for fault in sorted(evidence.faults, key=lambda fault: fault.began):
         if fault.target in targets and fault.began <= until + evidence.overlap_s:
             until = max(until, fault.over)
     return until
+
+
+def limits_hold(evidence: Evidence) -> Iterator[str]:
+    """No more run at once than a limit lets. (Those of these runs are set before anything runs,
+    and raised at most.)"""
+    limits: dict[str, int] = {}
+    names: dict[str, tuple[str, str]] = {}
+    running: dict[str, tuple[str, str]] = {}
+    for recorded in evidence.events:
+        if recorded.of_system:
+            match recorded.system_event():
+                case LimitSet(scope, name, limit):
+                    limits[f"{scope}:{name}"] = limit
+                case _:
+                    pass
+            continue
+        match recorded.event():
+            case TaskSubmitted() as event:
+                names[recorded.task_id] = (f"type:{event.task_type}", f"kb:{event.kb_id}")
+            case TaskStarted():
+                running[recorded.task_id] = names.get(recorded.task_id, ("", ""))
+                for name in running[recorded.task_id]:
+                    count = sum(name in of_task for of_task in running.values())
+                    if count > limits.get(name, count):
+                        yield f"{count} of {name} run at {recorded.position}, of {limits[name]}"
+            case AttemptFailed() | TaskCompleted() | TaskFailed() | TaskCanceled():
+                running.pop(recorded.task_id, None)
+            case _:
+                pass
+
+
+def pauses_hold(evidence: Evidence) -> Iterator[str]:
+    """Once its worker can have learned of it, nothing of a paused type is started."""
+    paused: dict[str, float] = {}
+    types: dict[str, str] = {}
+    roles = {(run.task_id, run.attempt): run.role for run in evidence.runs}
+    for recorded in evidence.events:
+        if recorded.of_system:
+            match recorded.system_event():
+                case QueuePaused(task_type):
+                    paused[task_type] = recorded.at / 1000 - evidence.clock_s
+                case QueueResumed(task_type):
+                    paused.pop(task_type, None)
+                case _:
+                    pass
+            continue
+        match recorded.event():
+            case TaskSubmitted() as event:
+                types[recorded.task_id] = event.task_type
+            case TaskStarted() as event:
+                since = paused.get(types.get(recorded.task_id, ""))
+                role = roles.get((recorded.task_id, event.attempt))
+                started = recorded.at / 1000 - evidence.clock_s
+                if since is None or role is None:
+                    continue
+                if started > _excused_until(evidence, role, since) + evidence.learned_s:
+                    yield f"{recorded.task_id} was started {started - since:.1f} s after a pause"
+            case _:
+                pass
 
 
 def projections_equal_a_rebuild(evidence: Evidence) -> Iterator[str]:
@@ -155,6 +222,8 @@ CHECKERS: Final[tuple[Callable[[Evidence], Iterator[str]], ...]] = (
     snapshots_are_folds,
     results_are_of_runs,
     no_overlap,
+    limits_hold,
+    pauses_hold,
     projections_equal_a_rebuild,
     all_as_planned,
 )

@@ -15,19 +15,22 @@ OVERLAP_S: Final = 3.0
 """A worker that can reach the ledger again learns so soon that an attempt is not its own any more:
 a lease of 2 s, and a second until a dead connection is given up."""
 
+LEARNED_S: Final = 2.0
+"""A worker asks with each heartbeat, and starts what it has claimed by then; on a busy machine."""
 
 Span = tuple[float, float]
 """From when to when, in s of the machine."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """One line of a handler's log. `what` is began, works or ended; `at` in s of the machine."""
+    """One line of a handler's log. `what` is began, works or ended; `role` whose worker it is in;
+    `at` in s of the machine."""
 
     what: str
     run: str
     task_id: str
     attempt: int
-    pid: int
+    role: str
     at: float
 
 
@@ -41,7 +44,7 @@ class Run(msgspec.Struct):
     name: str
     task_id: str
     attempt: int
-    pid: int
+    role: str
     began: float
     last: float
     ended: bool = False
@@ -79,8 +82,10 @@ class Evidence(msgspec.Struct, kw_only=True):
     """The whole ledger, oldest first."""
     snapshots: Mapping[str, Task | None]
     faults: Sequence[Injected] = ()
-    pids: Mapping[int, str] = {}
-    """Which role each process had."""
+    clock_s: float = 0.0
+    """What the ledger's clock is ahead of the machine's."""
+    learned_s: float = LEARNED_S
+    """How long after a pause a worker that can reach the ledger may start a task of that type."""
     overlap_s: float = OVERLAP_S
     losable: Sequence[Span] = ()
     """What was acknowledged in one of these may be lost: it reached neither the replica nor, with
@@ -109,7 +114,7 @@ def read_runs(folder: Path) -> list[Run]:
             run = runs.get(step.run)
             if run is None:
                 run = runs[step.run] = Run(
-                    step.run, step.task_id, step.attempt, step.pid, step.at, step.at
+                    step.run, step.task_id, step.attempt, step.role, step.at, step.at
                 )
             run.last = step.at
             run.ended = step.what == "ended"

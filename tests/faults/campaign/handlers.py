@@ -10,7 +10,7 @@ from consumers import Context, PermanentError, handler
 from tests.faults.campaign.journal import Journal
 
 TICK_S = 0.1
-_journal = Journal(Path(os.environ["FAULTS_LOG_DIR"]))
+_journal = Journal(Path(os.environ["FAULTS_LOG_DIR"]), os.environ["FAULTS_ROLE"])
 
 
 @handler("embedding_generation")
@@ -34,4 +34,14 @@ def in_thread(context: Context, _: dict[str, Any]) -> str:
     """Work for a moment in a thread."""
     with _journal.run(context) as run:
         time.sleep(0.01)
+        return run.name
+
+
+@handler("document_processing", executor="process")
+def in_process(context: Context, payload: dict[str, Any]) -> str:
+    """Work for a while in a process, which is killed for a cancel and when its time is up."""
+    with _journal.run(context) as run:
+        for _ in range(payload["ticks"]):
+            time.sleep(TICK_S)
+            run.note("works")
         return run.name

@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-ROLES: Final = ("api", "worker-1", "worker-2", "scheduler", "projector")
+POOL: Final = "pool"
+ROLES: Final = ("api", "worker-1", POOL, "scheduler", "projector")
 VALKEY: Final = "valkey"
 
 
@@ -15,6 +16,8 @@ class Kind(StrEnum):
 
     KILL = "kill -9"
     STOP = "SIGSTOP, SIGCONT"
+    KILL_CHILD = "kill -9 in a pool"
+    STOP_CHILD = "SIGSTOP, SIGCONT in a pool"
     CUT = "connections cut"
     REFUSE = "connections refused"
     SILENCE = "half-open connections"
@@ -29,6 +32,7 @@ class Kind(StrEnum):
 
 
 OF_PROCESSES: Final = (Kind.KILL, Kind.STOP)
+OF_CHILDREN: Final = (Kind.KILL_CHILD, Kind.STOP_CHILD)
 OF_LINES: Final = (Kind.CUT, Kind.REFUSE, Kind.SILENCE, Kind.DELAY, Kind.THROTTLE)
 OF_VALKEY: Final = (Kind.KILL, Kind.STOP, Kind.FORGET)
 OF_REPLICAS: Final = frozenset((Kind.FAIL_OVER, Kind.LOSSY_FAIL_OVER))
@@ -95,7 +99,8 @@ def _fault(draw: random.Random, seconds: float, *, valkey: bool) -> Fault:
     if target == VALKEY:
         kind = draw.choice(OF_VALKEY)
     else:
-        kind = draw.choice((*OF_PROCESSES, *OF_PROCESSES, *OF_LINES))
+        of_children = OF_CHILDREN if target == POOL else ()
+        kind = draw.choice((*OF_PROCESSES, *OF_PROCESSES, *of_children, *of_children, *OF_LINES))
     at_s = draw.uniform(0.5, seconds)
     # Some outlast a lease, which is 2 s; some do not.
     return Fault(kind, target, at_s, draw.choice((0.3, 1.0, 3.0, 4.5)))

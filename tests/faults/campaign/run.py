@@ -23,10 +23,22 @@ from tests.faults.campaign.checkers import FINALS
 from tests.faults.campaign.clients import Clients
 from tests.faults.campaign.evidence import Evidence, Injected, Span, is_within, read_runs
 from tests.faults.campaign.ledgers import OneLedger, small_disk, two_ledgers
-from tests.faults.campaign.plan import ROLES, VALKEY, Fault, Kind, Plan
+from tests.faults.campaign.operators import Operator
+from tests.faults.campaign.plan import (
+    OF_CHILDREN,
+    OF_PROCESSES,
+    POOL,
+    ROLES,
+    VALKEY,
+    Fault,
+    Kind,
+    Plan,
+)
 from tests.faults.program import ROOT, Program
 from tests.faults.proxy import Proxy, run_tcp_proxy
 from tests.faults.replicas import Pair, command, free_port, info
+
+POOL_PROCESSES: Final = 2
 
 SETTINGS: Final = {
     "LEDGERQ_HANDLERS": "tests.faults.campaign.handlers",
@@ -37,6 +49,7 @@ SETTINGS: Final = {
     "LEDGERQ_RETRY_CAP_MS": "500",
     "LEDGERQ_REDIS_TIMEOUT_MS": "1000",
     "LEDGERQ_CONCURRENCY": "20",
+    "LEDGERQ_DRAIN_TIMEOUT_MS": "5000",
     "LEDGERQ_LOG_LEVEL": "info",
     "LEDGERQ_LOG_FORMAT": "json",
 }
@@ -68,7 +81,6 @@ class Service:
         self.ledger = ledger
         self.proxies: dict[str, Proxy] = {}
         self.roles: dict[str, Program] = {}
-        self.pids: dict[int, str] = {}
         self.injected: list[Injected] = []
         self.oddities: list[str] = []
         self.losable: list[Span] = []
@@ -90,29 +102,33 @@ class Service:
         for role in ROLES:
             proxy = await stack.enter_async_context(run_tcp_proxy(self.ledger_url))
             self.proxies[role] = proxy
-            program = Program(self.folder / f"{role}.log", self._env(proxy), *self._arguments(role))
+            program = Program(
+                self.folder / f"{role}.log", self._env(role, proxy), *self._arguments(role)
+            )
             self.roles[role] = program
             stack.push_async_callback(self._end, program)
             await self._start_role(role)
         await self._until_ready()
 
-    def _env(self, proxy: Proxy) -> dict[str, str]:
+    def _env(self, role: str, proxy: Proxy) -> dict[str, str]:
         return {
             **SETTINGS,
             "LEDGERQ_REDIS_URL": proxy.url,
             "LEDGERQ_READ_MODEL_DIR": str(self.model_folder),
             "LEDGERQ_DATA_DIR": str(self.folder / "node"),
             "FAULTS_LOG_DIR": str(self.folder / "handlers"),
+            "FAULTS_ROLE": role,
         }
 
     def _arguments(self, role: str) -> tuple[str, ...]:
         if role == "api":
             return ("api.cli", "api", "--port", str(self.port), "--grpc-port", "0")
+        if role == POOL:
+            return ("api.cli", "worker", "--processes", str(POOL_PROCESSES))
         return ("consumers.roles", role.partition("-")[0], role)
 
     async def _start_role(self, role: str) -> None:
         await self.roles[role].start()
-        self.pids[self.roles[role].pid] = role
 
     async def _until_ready(self) -> None:
         async with asyncio.timeout(START_TIMEOUT_S), httpx2.AsyncClient(base_url=self.url) as http:
@@ -137,8 +153,10 @@ class Service:
             began = time.monotonic()
             if fault.target == VALKEY:
                 await self._fault_of_valkey(fault)
-            elif fault.kind in (Kind.KILL, Kind.STOP):
+            elif fault.kind in OF_PROCESSES:
                 await self._fault_of_process(fault)
+            elif fault.kind in OF_CHILDREN:
+                await self._fault_of_child(fault)
             else:
                 await _fault_of_line(self.proxies[fault.target], fault)
             over = time.monotonic()
@@ -155,6 +173,20 @@ class Service:
             program.send(signal.SIGSTOP)
             await asyncio.sleep(fault.lasts_s)
             program.send(signal.SIGCONT)
+
+    async def _fault_of_child(self, fault: Fault) -> None:
+        """Of a process of the pool: which one is up to the machine; its supervisor goes on."""
+        children = _children_of(self.roles[fault.target].pid)
+        if not children:
+            return
+        child = children[int(fault.at_s * 1_000) % len(children)]
+        with contextlib.suppress(ProcessLookupError):
+            if fault.kind is Kind.KILL_CHILD:
+                os.kill(child, signal.SIGKILL)
+                return
+            os.kill(child, signal.SIGSTOP)
+            await asyncio.sleep(fault.lasts_s)
+            os.kill(child, signal.SIGCONT)
 
     def _notice_end(self, role: str) -> None:
         code = self.roles[role].exit_code
@@ -258,6 +290,14 @@ class Service:
                 self.oddities.append(f"{role} ended with {program.exit_code} after SIGTERM")
 
 
+def _children_of(pid: int) -> list[int]:
+    """As the kernel tells it; none where it does not."""
+    try:
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except OSError:
+        return []
+
+
 async def _fault_of_line(proxy: Proxy, fault: Fault) -> None:
     match fault.kind:
         case Kind.CUT:
@@ -288,10 +328,15 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         service = Service(folder, ledger)
         await service.start(stack)
         clients = Clients(plan, service.url, folder / "acknowledged.jsonl")
+        operator = Operator(plan, service.url)
+        await operator.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(clients.run())
+            group.create_task(operator.run())
             for fault in plan.faults:
                 group.create_task(service.inject(fault))
+        # Once more: a fail-over may have lost it.
+        await operator.resume()
         evidence = await _gather(service, clients)
     return Outcome(evidence, clients.refused, time.monotonic() - began)
 
@@ -330,6 +375,7 @@ async def _gather(service: Service, clients: Clients) -> Evidence:
         events = [event for p in range(store.partitions) for event in await read_all(store, p)]
         ids = {event.task_id for event in events} - {SYSTEM}
         snapshots = {task_id: await store.load(task_id) for task_id in ids}
+        clock_s = store.now_ms() / 1000 - time.monotonic()
         left = [await store.client.zcard(key) for key in _places(store)]
     finally:
         await store.close()
@@ -343,7 +389,7 @@ async def _gather(service: Service, clients: Clients) -> Evidence:
         events=events,
         snapshots=snapshots,
         faults=service.injected,
-        pids=service.pids,
+        clock_s=clock_s,
         losable=service.losable,
         rebuild_differences=differences,
         oddities=service.oddities,
