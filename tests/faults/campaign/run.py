@@ -185,8 +185,11 @@ class Service:
                 os.kill(child, signal.SIGKILL)
                 return
             os.kill(child, signal.SIGSTOP)
-            await asyncio.sleep(fault.lasts_s)
-            os.kill(child, signal.SIGCONT)
+            try:
+                await asyncio.sleep(fault.lasts_s)
+            finally:
+                # Nobody else would let it go on, not even to its end.
+                os.kill(child, signal.SIGCONT)
 
     def _notice_end(self, role: str) -> None:
         code = self.roles[role].exit_code
