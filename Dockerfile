@@ -19,7 +19,7 @@ WORKDIR /var/lib/ledgerq
 ENV LEDGERQ_DATA_DIR=/var/lib/ledgerq/data \
     LEDGERQ_LOG_FORMAT=json
 
-EXPOSE 8084
+EXPOSE 8084 9084
 # SIGTERM (what `docker stop` sends) drains a worker before it ends.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ledgerq"]

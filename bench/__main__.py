@@ -24,6 +24,7 @@ from bench import (
     peers,
     rebuild,
     recovery,
+    remote,
     rest,
     soak,
     submit,
@@ -36,6 +37,7 @@ from bench.servers import run_server
 BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] = {
     "submit": submit.run,
     "drain": drain.run,
+    "grpc": remote.run,
     "fairness": fairness.run,
     "rest": rest.run,
     "latency": latency.run,

@@ -43,6 +43,9 @@ class Options(msgspec.Struct, frozen=True):
     redis_url: str = ""
     count: int = 0
     concurrency: int = 100
+    at_once: int = 1
+    target: str = ""
+    """Where the gRPC service listens."""
     read_model_dir: str | None = None
 
 
@@ -89,6 +92,31 @@ async def api(options: Options) -> None:
 
     settings = Settings(redis_url=options.redis_url, port=0, read_model_dir=options.read_model_dir)
     await _serve_until_end(lambda stop: serve(settings, stop=stop, on_started=_listening))
+
+
+async def grpc_api(options: Options) -> None:
+    """The same, for those who speak gRPC."""
+    from api.server import serve
+
+    def listening(port: int) -> None:
+        _tell(Ready(f"127.0.0.1:{port}"))
+
+    settings = Settings(redis_url=options.redis_url, port=0, read_model_dir=options.read_model_dir)
+    async with BenchServer(options.redis_url).store() as store:
+        await _serve_until_end(
+            lambda stop: serve(settings, store, stop=stop, on_grpc_started=listening)
+        )
+
+
+async def remote_worker(options: Options) -> None:
+    """A worker that speaks gRPC, until it has ended `count` tasks: `concurrency` loops that each
+    take and end `at_once` tasks at a time."""
+    from bench.remote import work
+
+    await _begin()
+    began, ended = await work(options.target, options.count, options.concurrency, options.at_once)
+    _tell(Worked(began, ended))
+    await _line()
 
 
 async def projector(options: Options) -> None:
@@ -211,6 +239,8 @@ ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "projector": projector,
     "rebuilder": rebuilder,
     "api": api,
+    "grpc_api": grpc_api,
+    "remote_worker": remote_worker,
     "bare": bare,
     "pinger": pinger,
 }

@@ -75,9 +75,9 @@ class RemoteQueue:
         self._beats = Service("pauses", self._beat, outage=outage, backoff_cap_s=beat_s)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nobody waits."""
-        return not self._asking
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._asking)
 
     async def run(self) -> None:
         """Claim for those who ask, until `stop`. What cannot be handed out is handed back."""

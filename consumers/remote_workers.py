@@ -43,6 +43,9 @@ CONNECTIONS_MAX: Final = 32
 """Of the process's connections, so many may be in blocking reads for workers elsewhere: one for
 each partition and set of task types that is asked for."""
 
+WRITTEN_APART_MIN: Final = 16
+"""So many starts of one call are written by themselves; fewer go with those of other calls."""
+
 GIVE_BACK_PAUSE_S: Final = 0.5
 
 GONE_BEFORE_ANSWER: Final = "the worker was gone before it was given the task"
@@ -100,6 +103,11 @@ class RemoteWorkers:
         except Rejection as rejection:
             log.info("workers_not_retired", reason=rejection.message)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for tasks."""
+        return sum(queue.waiting for queue, _ in self._queues.values())
+
     # -- take ---------------------------------------------------------------------------------
 
     async def take(
@@ -151,7 +159,7 @@ class RemoteWorkers:
             return found[0]
         most = max(1, CONNECTIONS_MAX // self._store.partitions)
         if len(self._queues) >= most:
-            idle = next((types for types, (q, _) in self._queues.items() if q.is_idle), None)
+            idle = next((types for types, (q, _) in self._queues.items() if not q.waiting), None)
             if idle is None:
                 raise Rejection(
                     RejectionCode.SERVICE_UNAVAILABLE,
@@ -180,36 +188,42 @@ class RemoteWorkers:
     async def _start_all(
         self, queue: RemoteQueue, worker: RemoteWorker, claimed: Sequence[Claimed], meta: Meta
     ) -> list[Task]:
-        """Those that could be started; the others are handed back, or not to be had."""
+        """Those that could be started; the others are handed back, or not to be had. Raises
+        Rejection when none was, and the ledger is out of reach."""
         lease_ms = self._options.lease_ms
         wishes: list[tuple[Task, Command]] = [
             (claim.task, StartTask(claim.task.state.attempt + 1, worker.id, lease_ms))
             for claim in claimed
             if claim.task is not None
         ]
-        try:
-            known = await transact_known(self._store, wishes, meta)
-        except Rejection:
-            # Whether they were started is unknown.
-            queue.hand_back([claim.delivery for claim in claimed])
-            for task, _ in wishes:
-                self._spawn(self._give_back(worker.id, task.id, task.state.attempt + 1))
-            raise
+        known: list[Task | None] = [None] * len(wishes)
+        if len(wishes) >= WRITTEN_APART_MIN:
+            try:
+                known = await transact_known(self._store, wishes, meta)
+            except Rejection as rejection:
+                for claim, (task, _) in zip(claimed, wishes, strict=True):
+                    self._start_unknown(queue, worker, claim, task)
+                raise rejection from None
         started = await asyncio.gather(
             *(
-                self._started(queue, claim, wish, task, meta)
+                self._started(queue, worker, claim, wish, task, meta)
                 for claim, wish, task in zip(claimed, wishes, known, strict=True)
-            )
+            ),
+            return_exceptions=True,
         )
         now_ms = self._store.now_ms()
-        tasks = [task for task in started if task is not None]
+        tasks = [task for task in started if isinstance(task, Task)]
         for task in tasks:
             worker.hold(task, now_ms)
+        errors = [error for error in started if isinstance(error, BaseException)]
+        if errors and not tasks:
+            raise errors[0]
         return tasks
 
     async def _started(
         self,
         queue: RemoteQueue,
+        worker: RemoteWorker,
         claim: Claimed,
         wish: tuple[Task, Command],
         known: Task | None,
@@ -223,11 +237,18 @@ class RemoteWorkers:
         except Rejection as rejection:
             log.info("start_not_written", task_id=task.id, reason=rejection.message)
             if rejection.retryable:
-                queue.hand_back([claim.delivery])
-            else:
-                # Canceled, or started by another worker, since it was claimed.
-                await queue.drop(claim.delivery)
+                self._start_unknown(queue, worker, claim, task)
+                raise
+            # Canceled, or started by another worker, since it was claimed.
+            await queue.drop(claim.delivery)
             return None
+
+    def _start_unknown(
+        self, queue: RemoteQueue, worker: RemoteWorker, claim: Claimed, task: Task
+    ) -> None:
+        """The ledger did not say whether it was started."""
+        queue.hand_back([claim.delivery])
+        self._spawn(self._give_back(worker.id, task.id, task.state.attempt + 1))
 
     async def _give_back(self, worker_id: str, task_id: str, attempt: int) -> None:
         """End an attempt that nobody works on, so that no retry is counted; if the ledger is away

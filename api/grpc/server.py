@@ -92,6 +92,11 @@ class GrpcServer:
         tell = self._tell(health_pb2.HealthCheckResponse.SERVING)
         self._telling = asyncio.get_running_loop().create_task(tell)
 
+    @property
+    def waiting(self) -> int:
+        """How many workers wait for tasks."""
+        return 0 if self._workers is None else self._workers.waiting
+
     async def stop_waiting(self) -> None:
         """Take no new calls, and let those that wait go with what there is."""
         self._frame.close("the server is stopping; try again")

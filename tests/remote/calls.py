@@ -41,6 +41,12 @@ class Remote:
         self.trailing = dict(await call.trailing_metadata())
         return answer
 
+    async def send(self, method: str, sent: bytes) -> bytes:
+        """Call with bytes, whatever they are."""
+        path = f"/ledgerq.v1.TaskService/{method}"
+        call: Any = self.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return await call(sent, timeout=TIMEOUT_S)
+
     async def submit(self, **fields: Any) -> Any:
         """A new task."""
         return (await self.call("SubmitTask", submission(**fields))).task

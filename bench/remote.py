@@ -1,0 +1,98 @@
+"""A worker that speaks gRPC, beside one of our own: both drain a full queue of no-op tasks.
+
+Client and server are processes of their own. Taking and ending many tasks with one call is what
+makes the difference: a call costs Python far more than a task.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+
+from api.grpc import task_service_pb2 as pb
+from api.grpc.task_service_pb2_grpc import TaskServiceStub
+from bench.children import child
+from bench.drain import drains_per_s
+from bench.measure import Goal, Measured, alternate, row
+from bench.roles import Options
+from bench.scale import Scale
+from bench.servers import BenchServer, run_server
+from bench.submit import CALLERS
+from bench.workload import TASK_TYPE, submit
+
+GOAL: Final = Goal(ratio_min=0.2)
+IN_FLIGHT: Final = 200
+FLOOR: Final = f"a worker process of ours, {IN_FLIGHT} in flight"
+WAIT_MS: Final = 1_000
+
+
+async def work(target: str, count: int, loops: int, at_once: int) -> tuple[float, float]:
+    """Take and end `count` tasks; when it began and ended (s, of the loop's clock)."""
+    loop = asyncio.get_running_loop()
+    async with grpc.aio.insecure_channel(target) as channel:
+        worker = _Worker(TaskServiceStub(channel), count)
+        began = loop.time()
+        await asyncio.gather(*(worker.run(at_once) for _ in range(loops)))
+        # Not when the loops ended, which may wait for more.
+        return began, worker.ended
+
+
+class _Worker:
+    def __init__(self, stub: Any, count: int) -> None:
+        self._stub = stub
+        self._left = count
+        self.ended = 0.0
+
+    async def run(self, at_once: int) -> None:
+        while self._left > 0:
+            asked = pb.GetPendingTasksRequest(
+                worker_id="bench", task_types=[TASK_TYPE], max_tasks=at_once, wait_ms=WAIT_MS
+            )
+            tasks = (await self._stub.GetPendingTasks(asked)).tasks
+            self._left -= len(tasks)
+            updates = [
+                pb.StatusUpdate(task_id=t.id, attempt=t.attempt, completed=_NOTHING) for t in tasks
+            ]
+            if at_once == 1 and updates:
+                report = pb.UpdateStatusRequest(worker_id="bench", update=updates[0])
+                await self._stub.UpdateStatus(report)
+            elif updates:
+                reports = pb.UpdateStatusBatchRequest(worker_id="bench", updates=updates)
+                answer = await self._stub.UpdateStatusBatch(reports)
+                assert not any(result.HasField("error") for result in answer.results)
+            if updates:
+                self.ended = asyncio.get_running_loop().time()
+
+
+_NOTHING: Final = pb.Completed(result=b"null")
+
+
+async def remote_per_s(
+    server: BenchServer, count: int, target: str, loops: int, at_once: int
+) -> float:
+    """Tasks per second of a worker elsewhere, from a queue that holds them all."""
+    await server.empty()
+    async with server.store() as store:
+        await submit(store, count, CALLERS)
+    options = Options(server.url, count, loops, target=target, at_once=at_once)
+    async with child("remote_worker", options) as worker:
+        worker.begin()
+        worked = await worker.worked()
+    return count / (worked.ended - worked.began)
+
+
+async def run(scale: Scale) -> Sequence[Measured]:
+    """Many tasks a call, and one a call."""
+    rows: list[Measured] = []
+    async with run_server("memory") as server, child("grpc_api", Options(server.url)) as api:
+        floor = functools.partial(drains_per_s, server, scale.lives, IN_FLIGHT)
+        for title, loops, at_once, goal in (
+            ("gRPC worker, 100 tasks a call", 4, 100, GOAL),
+            ("gRPC worker, one task a call", 50, 1, None),
+        ):
+            figure = functools.partial(remote_per_s, server, scale.lives, api.url, loops, at_once)
+            pairs = await alternate(scale.rounds, floor, figure)
+            rows.append(row(title, "tasks/s", pairs, floor_name=FLOOR, goal=goal))
+    return rows

@@ -1,0 +1,95 @@
+"""The server as such: health, reflection, metrics, its beginning."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from api.app import App
+from api.errors import ANSWERS, ApiError, ErrorCode
+from api.grpc.server import SERVICE, GrpcServer
+from api.grpc.statuses import STATUSES, error_message, error_metadata
+from ledger.settings import Settings
+from tests.remote.calls import Remote, refused, submission
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_health_is_told_and_watched_until_the_server_stops(
+    server: tuple[GrpcServer, int], remote: Remote
+):
+    health: Any = health_pb2_grpc
+    stub = health.HealthStub(remote.channel)
+    asked = health_pb2.HealthCheckRequest(service=SERVICE)
+
+    now = await stub.Check(asked)
+    watch = stub.Watch(asked)
+    first = await watch.read()
+    stopping = asyncio.create_task(server[0].stop())
+    last = await watch.read()
+    await stopping
+
+    assert (now.status, first.status, last.status) == (SERVING, SERVING, NOT_SERVING)
+
+
+async def test_the_service_describes_itself(remote: Remote):
+    reflection: Any = reflection_pb2_grpc
+    stub = reflection.ServerReflectionStub(remote.channel)
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+    ]
+
+    services, file = [answer async for answer in stub.ServerReflectionInfo(iter(asked))]
+
+    assert SERVICE in {service.name for service in services.list_services_response.service}
+    assert b"GetPendingTasks" in file.file_descriptor_response.file_descriptor_proto[0]
+
+
+async def test_calls_are_measured(app: App, remote: Remote):
+    await remote.submit()
+    await refused(remote.get("nonsense"))
+
+    meters = app.meter.meters
+    assert sum(meters.calls["SubmitTask OK"].counts) == 1
+    assert sum(meters.calls["GetTask NOT_FOUND"].counts) == 1
+
+
+async def test_before_the_ledger_is_open_calls_are_unavailable(settings: Settings):
+    server = GrpcServer(settings)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            error = await refused(Remote(channel).call("SubmitTask", submission()))
+    finally:
+        await server.stop()
+
+    assert (error.status, error.code) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+
+
+async def test_a_port_in_use_is_a_clear_error(server: tuple[GrpcServer, int], settings: Settings):
+    other = GrpcServer(msgspec.structs.replace(settings, grpc_port=server[1]))
+    try:
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server[1]} for gRPC"):
+            await other.start()
+    finally:
+        await other.stop()
+
+
+def test_every_error_of_rest_has_a_status():
+    assert STATUSES.keys() == ANSWERS.keys()
+
+
+def test_what_is_told_of_an_error_is_ascii_and_bounded():
+    details = {"field": "käse", "task_ids": ["x" * 36] * 1_000}
+    error = ApiError(ErrorCode.INVALID_REQUEST, "m" * 10_000, details)
+
+    metadata = dict(error_metadata(error))
+
+    assert metadata["error-details"] == '{"field":"k\\u00e4se"}'
+    assert len(error_message(error)) == 500
