@@ -27,7 +27,7 @@ async def test_a_task_is_submitted_and_its_payload_kept_byte_for_byte(remote: Re
 async def test_every_field_of_a_submission_arrives(remote: Remote, store: RedisStore):
     later = datetime(2040, 1, 31, 9, 30, tzinfo=UTC)
     fields: dict[str, Any] = {"max_retries": 0, "timeout": 7, "priority": pb.PRIORITY_CRITICAL}
-    url = "http://localhost:1/done"
+    url = "http://localhost:8082/done"
     request = submission(**fields, callback_url=url)
     request.task.schedule_for.FromDatetime(later)
 
