@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Router
 
+from api.audience import Audience
 from api.bulk_retry import BulkRetries
 from api.commands import Commands
 from api.database_health import DatabaseHealth
@@ -29,6 +30,7 @@ from api.routes import routes
 from api.submissions import Submissions
 from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
+from api.task_feed import TaskFeed
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
 from api.upload import Uploads
@@ -57,7 +59,9 @@ class App:
         store.on_append = self.meter.append
         store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
-        self.streams = EventStreams(store, self.live, self.meter)
+        self._audience = Audience(store, self.live)
+        self.streams = EventStreams(self._audience, self.meter)
+        self.feed = TaskFeed(store, self._audience, self.meter, settings.websocket_origins)
         self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
         lag, look = Lag(store), self.read_model.models.look
@@ -92,6 +96,7 @@ class App:
             Explain(store, self._estimates),
             self.streams,
             SubscriptionLists(subscriptions, settings),
+            self.feed,
             self._health,
             Metrics(store, subscriptions, self._measured, lag, look, files, settings),
             settings,
@@ -117,7 +122,7 @@ class App:
     async def stop_waiting(self) -> None:
         """Answer whoever waits with what there is: a stopping server must not wait for them."""
         self._health.stopping = True
-        await self.streams.stop()
+        await self._audience.stop()
         await self.live.close()
         await self._estimates.close()
         await self.read_model.models.stop_waiting()

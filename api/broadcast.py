@@ -1,7 +1,8 @@
 """The ledger told live to many: what each missed is read apart, then all hear one reader.
 
-A `Broadcast` is what one partition's shared reader finds, each event made ready once. A `Follower`
-brings one listener there from wherever it stood, without gap or duplicate.
+A `Broadcast` is what one partition's shared reader finds, each event made ready once and handed to
+those who want it. A `Follower` brings one listener there from wherever it stood, without gap or
+duplicate. `Broadcasts` are those of all partitions, for every feed of this process.
 """
 
 import asyncio
@@ -9,8 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from api.live import Feed, LedgerWentBack
+from api.event_filter import EventFilter
+from api.followers import Followers
+from api.live import Feed, LedgerWentBack, Live
+from api.recent import Recent
 from api.task_facts import Occurrence, TaskFacts
+from api.task_states import States, TaskStates
 from consumers.service import backoff_s
 from ledger.rejections import Rejection
 from ledger.store import Position, Recorded, Store
@@ -32,54 +37,68 @@ AT_ONCE_MS: Final = 1
 
 
 class Overrun(Exception):
-    """Events came faster than they could be made ready."""
+    """Events came faster than they could be made ready, or the listener wants others now."""
 
 
 class Sink(Protocol):
     """Where a follower's events go."""
 
+    wants_states: bool
+    """Whether it must be known what an event made of its task (`Occurrence.state`)."""
+
+    @property
+    def wanted(self) -> EventFilter:
+        """Which events; `Follower.wants_others` tells when that has changed."""
+        ...
+
     async def room(self) -> None:
         """Return when there is room for some that can wait."""
         ...
 
-    def take(self, occurrences: Sequence[Occurrence]) -> None:
-        """The next events of a partition, oldest first."""
+    def take(self, occurrence: Occurrence) -> None:
+        """The next wanted event of a partition."""
         ...
 
 
 class Broadcast:
-    """One partition, for everybody in this process who listens to all that happens in it."""
+    """One partition, for everybody in this process who listens to what happens in it."""
 
-    def __init__(self, feed: Feed, facts: TaskFacts) -> None:
+    def __init__(self, feed: Feed, facts: TaskFacts, states: TaskStates, recent: Recent) -> None:
+        self.recent = recent
+        self.told_up_to = Position(0, "0-0")
+        self.told_order = (0, 0)
         self._feed = feed
         self._facts = facts
-        self._followers: set[Follower] = set()
+        self._states = states
+        self._known = States()
+        self._followers: Followers[Follower] = Followers()
         self._joining = asyncio.Lock()
         self._listening = False
         self._error: Exception | None = None
-        self._told_up_to = Position(0, "0-0")
         self._waiting: deque[Sequence[Recorded]] = deque()
         self._waiting_count = 0
         self._teller: asyncio.Task[None] | None = None
 
-    async def join(self, follower: "Follower") -> Position:
-        """Tell `follower` everything after the position returned, or that this ended.
+    async def join(self, follower: "Follower") -> tuple[int, int]:
+        """Tell `follower` everything that it wants after the place returned, or that this ended.
 
         Raises as the shared reader when it cannot begin.
         """
         async with self._joining:
             if not self._listening:
                 await self._listen()
-            self._followers.add(follower)
+            self._followers.add(follower, follower.wanted)
             self._tell_soon()
-            return self._told_up_to
+            return self.told_order
 
     def leave(self, follower: "Follower") -> None:
         """Tell it no longer."""
         self._followers.discard(follower)
-        if self._listening and not self._followers:
+        if self._followers:
+            return
+        if self._listening:
             self._feed.leave(self)
-            self._stop()
+        self._stop()
 
     def heard(self, events: Sequence[Recorded]) -> None:
         self._waiting.append(events)
@@ -92,7 +111,7 @@ class Broadcast:
 
     def failed(self, error: Exception) -> None:
         self._error = error
-        followers, self._followers = self._followers, set()
+        followers, self._followers = self._followers, Followers()
         self._stop()
         for follower in followers:
             follower.ended(error)
@@ -100,19 +119,22 @@ class Broadcast:
     async def _listen(self) -> None:
         self._error = None
         try:
-            self._told_up_to = await self._feed.join(self)
+            began_at = await self._feed.join(self)
         except BaseException:
             self._feed.leave(self)
             self._stop()
             raise
         if self._error is not None:
             raise self._error
+        self.told_up_to, self.told_order = began_at, began_at.order
         self._listening = True
 
     def _stop(self) -> None:
         self._listening = False
         self._waiting.clear()
         self._waiting_count = 0
+        self._known.clear()
+        self.recent.clear()
         if self._teller is not None:
             self._teller.cancel()
             self._teller = None
@@ -126,15 +148,56 @@ class Broadcast:
             while self._waiting:
                 events = self._waiting.popleft()
                 occurrences = await self._facts.occurrences(events)
+                # Others may begin to listen meanwhile, and want what nobody did before.
+                while bare := [one for one in occurrences if self._is_bare(one)]:
+                    await self._states.fill(bare, self._known)
                 self._waiting_count -= len(events)
-                self._told_up_to = occurrences[-1].position
-                for follower in tuple(self._followers):
-                    follower.heard(occurrences)
+                self._hand_out(occurrences)
             self._teller = None
         except Exception as error:
             self._teller = None
             self._feed.leave(self)
             self.failed(error)
+
+    def _is_bare(self, occurrence: Occurrence) -> bool:
+        """Whether its state is wanted and not there yet."""
+        return not occurrence.has_state and any(
+            follower.wants_states for follower in self._followers.of(occurrence)
+        )
+
+    def _hand_out(self, occurrences: Sequence[Occurrence]) -> None:
+        self.recent.add(self.told_order, occurrences)
+        for occurrence in occurrences:
+            # Whoever asks where it stands is told all before this one.
+            self.told_up_to, self.told_order = occurrence.position, occurrence.order
+            for follower in self._followers.of(occurrence):
+                follower.heard(occurrence)
+
+    def want_others(self, follower: "Follower") -> None:
+        """The follower wants other events from now on."""
+        if follower in self._followers:
+            self._followers.add(follower, follower.wanted)
+
+
+class Broadcasts:
+    """Those of all partitions."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._facts = TaskFacts(store)
+        self._states = TaskStates(store)
+        self._reads = asyncio.Semaphore(CATCH_UP_READS_MAX)
+        self._of = [
+            Broadcast(feed, self._facts, self._states, Recent(len(live.feeds)))
+            for feed in live.feeds
+        ]
+
+    def follower(self, position: Position, sink: Sink) -> "Follower":
+        """One that brings `sink` what it wants after `position`, once it runs."""
+        broadcast = self._of[position.partition]
+        return Follower(
+            self._store, broadcast, self._facts, self._states, self._reads, position, sink
+        )
 
 
 class Follower:
@@ -145,6 +208,7 @@ class Follower:
         store: Store,
         broadcast: Broadcast,
         facts: TaskFacts,
+        states: TaskStates,
         reads: asyncio.Semaphore,
         position: Position,
         sink: Sink,
@@ -152,13 +216,33 @@ class Follower:
         self._store = store
         self._broadcast = broadcast
         self._facts = facts
+        self._states = states
+        self._known = States()
         self._reads = reads
         self._position = position
         self._order = position.order
         self._sink = sink
         self._count = CATCH_UP_EVENTS_FIRST
-        self._held: list[Occurrence] | None = None
+        self._held: deque[Occurrence] = deque()
+        self._at_end = False
+        self._is_live = False
         self._end: asyncio.Future[None] | None = None
+
+    @property
+    def position(self) -> Position:
+        """Up to where the listener was told everything that it wants."""
+        broadcast = self._broadcast
+        if self._is_live and broadcast.told_order > self._order:
+            return broadcast.told_up_to
+        return self._position
+
+    @property
+    def wanted(self) -> EventFilter:
+        return self._sink.wanted
+
+    @property
+    def wants_states(self) -> bool:
+        return self._sink.wants_states
 
     async def run(self) -> None:
         """Pass events on for ever; while the ledger is out of reach, try again and again.
@@ -166,77 +250,127 @@ class Follower:
         Raises LedgerWentBack, and what is no outage.
         """
         failures = 0
-        while True:
-            try:
-                if failures:
-                    await self._check_end()
-                await self._read_to_the_end()
-                failures = 0
-                await self._listen()
-            except Overrun:
-                continue
-            except Rejection as rejection:
-                if not rejection.retryable:
-                    raise
-                failures += 1
-                await asyncio.sleep(backoff_s(failures))
+        try:
+            while True:
+                try:
+                    if failures:
+                        await self._check_end()
+                    await self._read_to_the_end()
+                    failures = 0
+                    await self._listen()
+                except Overrun:
+                    continue
+                except Rejection as rejection:
+                    if not rejection.retryable:
+                        raise
+                    failures += 1
+                    await asyncio.sleep(backoff_s(failures))
+        finally:
+            self._broadcast.leave(self)
 
-    def heard(self, occurrences: Sequence[Occurrence]) -> None:
+    def wants_others(self) -> None:
+        """The sink wants other events from now on."""
+        if self._is_live:
+            self._broadcast.want_others(self)
+        elif self._end is not None:
+            # What is held is what was wanted: read on from before it.
+            self._broadcast.leave(self)
+            self.ended(Overrun())
+
+    def heard(self, occurrence: Occurrence) -> None:
         """From the broadcast."""
-        if self._held is None:
-            self._pass_on(occurrences)
+        if self._is_live:
+            self._pass_on(occurrence)
             return
-        self._held += occurrences
+        self._held.append(occurrence)
         if len(self._held) > WAITING_EVENTS_MAX:
             self._broadcast.leave(self)
             self.ended(Overrun())
 
     def ended(self, error: Exception) -> None:
         """The broadcast tells no more."""
+        self._settle()
         if self._end is not None and not self._end.done():
             self._end.set_exception(error)
+
+    def _settle(self) -> None:
+        """From now on the broadcast goes its own way."""
+        self._position = self.position
+        self._order = self._position.order
+        self._is_live = False
 
     async def _listen(self) -> None:
         """Join the broadcast, read what it told before, and pass on what it tells. Raises what ends
         that."""
-        self._held, self._end = [], asyncio.get_running_loop().create_future()
+        self._held.clear()
+        self._end = asyncio.get_running_loop().create_future()
         try:
-            told_up_to = (await self._broadcast.join(self)).order
+            told_up_to = await self._broadcast.join(self)
             while self._order < told_up_to and not self._end.done():
                 if not await self._read_on():
                     break  # what stood there was taken away
+            while self._held and not self._end.done():
+                await self._pass_on_the_past([self._held.popleft()])
             if not self._end.done():
-                held, self._held = self._held, None
-                self._pass_on(held)
+                self._known.clear()
+                self._is_live = True
             await self._end
         finally:
+            if self._is_live:
+                self._settle()
             self._broadcast.leave(self)
             if self._end.done() and not self._end.cancelled():
                 self._end.exception()
+            self._end = None
 
     async def _read_to_the_end(self) -> None:
-        while True:
-            asked = self._count
-            if await self._read_on() < asked:
-                return
+        self._at_end = False
+        while not self._at_end:
+            await self._read_on()
 
     async def _read_on(self) -> int:
         """Read the next events apart from the others; how many there were."""
         await self._sink.room()
-        async with self._reads:
-            events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
-            occurrences = await self._facts.occurrences(events)
+        occurrences = self._broadcast.recent.after(self._order, CATCH_UP_EVENTS_MAX)
+        if not occurrences:
+            async with self._reads:
+                occurrences = await self._read()
+        await self._pass_on_the_past(occurrences)
+        return len(occurrences)
+
+    async def _read(self) -> Sequence[Occurrence]:
+        order = self._order
+        events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
+        self._at_end = len(events) < self._count
+        occurrences = await self._facts.occurrences(events)
         if events:
             size = sum(len(event.data) for event in events) // len(events)
             self._count = max(1, min(CATCH_UP_EVENTS_MAX, CATCH_UP_BYTES // max(size, 1)))
-            self._pass_on(occurrences)
-        return len(events)
+            self._broadcast.recent.add(order, occurrences)
+        return occurrences
 
-    def _pass_on(self, occurrences: Sequence[Occurrence]) -> None:
-        fresh = [one for one in occurrences if one.order > self._order]
-        if fresh:
-            self._position, self._order = fresh[-1].position, fresh[-1].order
-            self._sink.take(fresh)
+    async def _pass_on_the_past(self, occurrences: Sequence[Occurrence]) -> None:
+        """No faster than the listener takes them."""
+        await self._fill(occurrences)
+        for occurrence in occurrences:
+            await self._sink.room()
+            # It may want more than when the others were filled.
+            await self._fill([occurrence])
+            self._pass_on(occurrence)
+
+    async def _fill(self, occurrences: Sequence[Occurrence]) -> None:
+        if self._sink.wants_states:
+            while bare := [one for one in occurrences if self._is_bare(one)]:
+                await self._states.fill(bare, self._known)
+
+    def _is_bare(self, occurrence: Occurrence) -> bool:
+        return not occurrence.has_state and self._sink.wanted.matches(occurrence)
+
+    def _pass_on(self, occurrence: Occurrence) -> None:
+        if occurrence.order > self._order:
+            self._position, self._order = occurrence.position, occurrence.order
+            if self._sink.wanted.matches(occurrence):
+                self._sink.take(occurrence)
 
     async def _check_end(self) -> None:
         """After an outage: a server that lost its newest events gives their positions out again."""

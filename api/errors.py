@@ -23,24 +23,28 @@ class ErrorCode(StrEnum):
     """Refusals that come from speaking HTTP; the others are `RejectionCode`."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
+    FORBIDDEN = "FORBIDDEN"
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     POSITION_GONE = "POSITION_GONE"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    UPGRADE_REQUIRED = "UPGRADE_REQUIRED"
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
 ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     ErrorCode.INVALID_REQUEST: (400, "Invalid request"),
+    ErrorCode.FORBIDDEN: (403, "Forbidden"),
     ErrorCode.NOT_FOUND: (404, "Not found"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
     ErrorCode.REQUEST_TIMEOUT: (408, "Request timeout"),
     ErrorCode.POSITION_GONE: (410, "Position gone"),
     ErrorCode.PAYLOAD_TOO_LARGE: (413, "Payload too large"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
+    ErrorCode.UPGRADE_REQUIRED: (426, "Upgrade required"),
     ErrorCode.HEADERS_TOO_LARGE: (431, "Request header fields too large"),
     ErrorCode.INTERNAL_ERROR: (500, "Internal error"),
     RejectionCode.TASK_NOT_FOUND: (404, "Task not found"),

@@ -13,7 +13,7 @@ from ledger.identity import is_task_id
 from ledger.task import Status
 
 
-class EventsQuery(msgspec.Struct, frozen=True):
+class UpdatesQuery(msgspec.Struct, frozen=True):
     """Where to begin, and what to leave out."""
 
     after: Annotated[
@@ -40,6 +40,11 @@ class EventsQuery(msgspec.Struct, frozen=True):
     status: Annotated[
         tuple[Status, ...], Meta(min_length=1, description="Events that lead to one of these.")
     ] = ()
+
+
+class EventsQuery(UpdatesQuery, frozen=True):
+    """The same, of single events."""
+
     priority: Annotated[
         tuple[Priority, ...], Meta(min_length=1, description="Of tasks of these priorities.")
     ] = ()
@@ -85,15 +90,16 @@ def _any_of(values: tuple[str, ...]) -> Wanted:
     return frozenset(values) or None
 
 
-def filter_of(query: EventsQuery) -> EventFilter:
+def filter_of(query: UpdatesQuery) -> EventFilter:
     """The filter that is asked for. Raises ApiError (400) for what cannot be a task's id."""
     if not all(map(is_task_id, query.task_id)):
         raise invalid("task_id", "lower-case UUIDs, several separated by commas")
+    of_single_events = isinstance(query, EventsQuery)
     return EventFilter(
         _any_of(query.task_id),
         _any_of(query.kb_id),
         _any_of(query.task_type),
         _any_of(query.status),
-        _any_of(query.priority),
-        _any_of(query.worker_id),
+        _any_of(query.priority) if of_single_events else None,
+        _any_of(query.worker_id) if of_single_events else None,
     )

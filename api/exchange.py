@@ -20,6 +20,8 @@ from ledger.codec import Meta
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from api.websocket import WebSocket
+
 BODY_TIMEOUT_S: Final = 30.0
 """A body that does not arrive in this time is given up: a stalled client must not hold memory."""
 
@@ -44,6 +46,9 @@ CLOSE: Final[Header] = (b"connection", b"close")
 
 ABORT: Final = "ledgerq.abort"
 """Where the server puts, in the ASGI scope, how to cut the connection."""
+
+SWITCH: Final = "ledgerq.switch"
+"""And how to give it to another protocol, behind the head of a 101."""
 
 _JSON_CONTENT = re.compile(
     rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE
@@ -307,6 +312,13 @@ class Exchange:
     async def end_stream(self) -> None:
         """That was all."""
         await self._send({"type": "http.response.body", "body": b""})
+
+    def switch(self, headers: Sequence[Header], socket: "WebSocket") -> None:
+        """Answer 101, and give the connection to `socket`. Raises ClientGone."""
+        head = [*headers, (b"x-request-id", self.request_id.encode())]
+        switch: Callable[[Sequence[Header], WebSocket], None] = self.scope[SWITCH]
+        switch(head, socket)
+        self.status, self.head_sent_s = 101, time.perf_counter()
 
     async def hang_up(self) -> None:
         """Cut the connection of a caller who does not read: closing it would wait for that."""

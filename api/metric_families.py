@@ -196,7 +196,7 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     items = HistogramMetricFamily("ledger_append_batch_size", "Appends that went together.")
     _add(items, [], meters.append_items, BATCH_BOUNDS)
     yield items
-    yield _gauge("event_stream_clients", "Clients of the live feed, now.", meters.stream_clients)
+    yield _gauge("event_stream_clients", "Clients of /api/v1/events, now.", meters.stream_clients)
     yield CounterMetricFamily(
         "event_stream_dropped", "Clients that were too slow.", value=meters.streams_dropped
     )
@@ -211,6 +211,10 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
         ),
     ):
         yield CounterMetricFamily(name, told, value=value)
+    yield _gauge("websocket_clients", "Clients of /ws/tasks, now.", meters.websocket_clients)
+    yield CounterMetricFamily(
+        "websocket_dropped", "Clients that were too slow.", value=meters.websockets_dropped
+    )
     yield _gauge(
         "worker_threads_abandoned",
         "Threads of handlers that run on although their tasks were given up, now.",

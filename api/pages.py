@@ -42,6 +42,15 @@ CACHE: Final[Header] = (b"cache-control", b"no-cache")
 
 HTML_TYPE: Final[Header] = (b"content-type", b"text/html; charset=utf-8")
 CSS_TYPE: Final[Header] = (b"content-type", b"text/css; charset=utf-8")
+SCRIPT_TYPE: Final[Header] = (b"content-type", b"text/javascript; charset=utf-8")
+
+TASK_MONITOR: Final = "/static/task-monitor.js"
+FOR_ANY_PAGE: Final[tuple[Header, ...]] = (
+    (b"access-control-allow-origin", b"*"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"x-content-type-options", b"nosniff"),
+)
+"""Pages of other services load the script; whether they may watch tasks is another question."""
 
 POLICY: Final = (
     b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -139,6 +148,11 @@ class Pages:
         exchange.parameters()
         await _send(exchange, self._stylesheet)
 
+    async def task_monitor(self, exchange: Exchange) -> None:
+        """The script with which web pages watch tasks."""
+        exchange.parameters()
+        await _send(exchange, self._task_monitor)
+
     @cached_property
     def _document(self) -> Schema:
         return document(self.table, self._settings)
@@ -155,6 +169,11 @@ class Pages:
     def _docs(self) -> Page:
         html = docs_page(self._document, self._settings.url)
         return Page.of(html.encode(), HTML_TYPE, *SAFE)
+
+    @cached_property
+    def _task_monitor(self) -> Page:
+        script = STATIC.joinpath(TASK_MONITOR.rpartition("/")[2])
+        return Page.of(script.read_bytes(), SCRIPT_TYPE, *FOR_ANY_PAGE)
 
     @cached_property
     def _stylesheet(self) -> Page:

@@ -13,13 +13,14 @@ from api.explain import Explain
 from api.health import HealthChecks, live
 from api.limits import Limits
 from api.metrics import Metrics
-from api.pages import Pages
+from api.pages import TASK_MONITOR, Pages
 from api.pauses import QueuePauses
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.resource import Resource
 from api.subscriptions import SubscriptionLists
 from api.system import SystemStatistics
+from api.task_feed import TaskFeed
 from api.task_list import TaskLists
 from api.task_stats import TaskStatistics
 from api.upload import Uploads
@@ -41,6 +42,7 @@ def routes(
     explain: Explain,
     streams: EventStreams,
     subscriptions: SubscriptionLists,
+    feed: TaskFeed,
     health: HealthChecks,
     metrics: Metrics,
     settings: Settings,
@@ -81,6 +83,7 @@ def routes(
         Route("/api/v1/system/events", Resource({"GET": queries.system_events})),
         Route("/api/v1/events", Resource({"GET": streams.events})),
         Route("/api/v1/subscriptions", Resource({"GET": subscriptions.subscriptions})),
+        Route("/ws/tasks", Resource({"GET": feed.tasks})),
         Route("/health", Resource({"GET": health.health})),
         Route("/livez", Resource({"GET": live})),
         Route("/readyz", Resource({"GET": health.ready})),
@@ -88,6 +91,7 @@ def routes(
         Route("/openapi.json", Resource({"GET": pages.openapi})),
         Route("/asyncapi.json", Resource({"GET": pages.asyncapi})),
         Route("/docs", Resource({"GET": pages.docs})),
+        Route(TASK_MONITOR, Resource({"GET": pages.task_monitor}), include_in_schema=False),
         Route(STYLESHEET, Resource({"GET": pages.stylesheet}), include_in_schema=False),
     ]
     for route in pages.table:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import Any, Final, cast
 
 import uvicorn
@@ -18,9 +18,10 @@ from uvicorn.protocols.http.httptools_impl import (
 from api.app import create_app
 from api.bind import BACKLOG, bind
 from api.entrance import Entrance
-from api.errors import ApiError, ErrorCode, answer
-from api.exchange import ABORT, new_request_id
+from api.errors import ApiError, ErrorCode, Header, answer
+from api.exchange import ABORT, SWITCH, ClientGone, new_request_id
 from api.grpc.server import GrpcServer
+from api.websocket import WebSocket
 from consumers.collector import rarely_collecting
 from consumers.roles import open_store
 from ledger.redis_store import RedisStore
@@ -289,6 +290,7 @@ class Protocol(HttpToolsProtocol):
             self._head_too_large = True
             raise ValueError("the head is too large")  # ends the parse, and leads to send_400
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[SWITCH] = self._switch  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.cycle.transport = self._joined
 
@@ -312,6 +314,29 @@ class Protocol(HttpToolsProtocol):
         """What uvicorn answers to bytes that are no HTTP, and when a callback raised."""
         invalid = ApiError(ErrorCode.INVALID_REQUEST, msg)
         self._refuse(_head_too_large() if self._head_too_large else invalid)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn would log two lines for each such request. What it is answered is the
+        endpoint's matter."""
+
+    def _switch(self, headers: Sequence[Header], socket: WebSocket) -> None:
+        """Answer the request in work with 101, and give its connection to `socket`."""
+        if self.transport.is_closing():
+            raise ClientGone
+        self.cycle.response_started = self.cycle.response_complete = True
+        self._stop_head_clock()
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        connections = cast("set[Any]", self.connections)
+        connections.add(socket)
+        socket.on_lost = lambda: connections.discard(socket)
+        lines = (
+            b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)
+        )
+        self.transport.write(b"".join((STATUS_LINE[101], *lines, b"\r\n")))
+        self.transport.set_protocol(socket)
+        socket.connection_made(self.transport)
+        self.transport.resume_reading()
 
     def _whole_head_bytes(self) -> int:
         """Request line and headers, as they are on the wire, but for optional blanks."""

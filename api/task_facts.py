@@ -7,11 +7,13 @@ from typing import Final
 import msgspec
 
 from api.scalars import JsonObject, LedgerPosition, Moment, Subject, Version
-from api.wire import moment_text
+from api.task_update import task_update
+from api.websocket import text_frame
+from api.wire import moment_or_nothing
 from consumers.known_tasks import Facts, KnownTasks
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.store import Recorded
-from ledger.task import Status
+from ledger.task import State, Status
 from ledger.transitions import STATUS_AFTER
 
 _NULL: Final = msgspec.Raw(b"null")
@@ -44,6 +46,16 @@ class Occurrence:
         self.position = recorded.position
         self.order = recorded.position.order
         self.status = STATUS_AFTER.get(recorded.type)
+        self.has_state = False
+        self.state: State | None = None
+        """What the event made of its task, once `has_state`; None when it changed nothing that a
+        `TaskUpdate` shows."""
+
+    @cached_property
+    def update(self) -> bytes:
+        """The TaskUpdate, as a WebSocket frame. There must be a state."""
+        assert self.state is not None  # noqa: S101 - whoever asks has looked
+        return text_frame(task_update(self.recorded, self.facts, self.state))
 
     @cached_property
     def actor(self) -> str:
@@ -63,7 +75,7 @@ class Occurrence:
                 recorded.type,
                 recorded.task_id,
                 recorded.version,
-                _moment(recorded.at),
+                moment_or_nothing(recorded.at),
                 _json_or_null(recorded.data),
                 _json_or_null(recorded.meta),
                 facts and facts.kb_id,
@@ -79,14 +91,6 @@ class TaskFacts(KnownTasks):
     async def occurrences(self, events: Sequence[Recorded]) -> list[Occurrence]:
         """The events with their tasks' facts. Raises as `Store.load`."""
         return list(map(Occurrence, events, await self.facts(events)))
-
-
-def _moment(ms: int) -> str:
-    try:
-        return moment_text(ms)
-    except OverflowError:
-        # An entry that others wrote in our form.
-        return ""
 
 
 def _json_or_null(data: bytes) -> msgspec.Raw:

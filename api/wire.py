@@ -178,6 +178,14 @@ def time_text(ms: int | None) -> str | None:
     return None if ms is None else moment_text(ms)
 
 
+def moment_or_nothing(ms: int) -> str:
+    """As `moment_text`, of a time that others wrote: empty where it is none."""
+    try:
+        return moment_text(ms)
+    except OverflowError:
+        return ""
+
+
 def moment_ms(moment: datetime) -> int:
     """Milliseconds since the epoch, rounded up: "not before" holds to the last microsecond.
 

@@ -61,12 +61,9 @@ class KnownTasks:
         return facts
 
     def _learn(self, submitted: Recorded) -> None:
-        try:
-            event = submitted.event()
-        except Undecodable:
-            return
-        if isinstance(event, TaskSubmitted):
-            self._known[submitted.task_id] = _facts(event)
+        facts = facts_of(submitted)
+        if facts is not None:
+            self._known[submitted.task_id] = facts
 
     async def _load(self, task_id: str) -> Facts | None:
         try:
@@ -83,6 +80,15 @@ class KnownTasks:
 
 def _first(names: Iterable[str], count: int) -> list[str]:
     return [name for name, _ in zip(names, range(count), strict=False)] if count > 0 else []
+
+
+def facts_of(submitted: Recorded) -> Facts | None:
+    """What a TaskSubmitted says; None for anything else."""
+    try:
+        event = submitted.event()
+    except Undecodable:
+        return None
+    return _facts(event) if isinstance(event, TaskSubmitted) else None
 
 
 def _facts(submission: TaskSubmitted) -> Facts:

@@ -77,6 +77,7 @@ class MeterFile:
             self._flushing.cancel()
             await asyncio.wait([self._flushing])
         self._meter.meters.stream_clients = 0
+        self._meter.meters.websocket_clients = 0
         self._meter.meters.threads_abandoned = 0
         self._meter.meters.uploads_running = 0
         self._meter.changed = True

@@ -56,6 +56,8 @@ class Meters(msgspec.Struct, kw_only=True):
     upload_files: int = 0
     upload_bytes: int = 0
     orphans_removed: int = 0
+    websocket_clients: int = 0
+    websockets_dropped: int = 0
     foreign_entries: int = 0
     threads_abandoned: int = 0
     callbacks_delivered: int = 0
@@ -105,7 +107,7 @@ class Meter:
         self.changed = True
 
     def stream(self, *, opened: int = 0, dropped: int = 0) -> None:
-        """Clients of the live feed came (or went, below 0), or were cut off."""
+        """Clients of `/api/v1/events` came (or went, below 0), or were cut off."""
         self.meters.stream_clients += opened
         self.meters.streams_dropped += dropped
         self.changed = True
@@ -129,6 +131,12 @@ class Meter:
     def orphans_removed(self, count: int) -> None:
         """Objects were removed that belong to no task."""
         self.meters.orphans_removed += count
+        self.changed = True
+
+    def websocket(self, *, opened: int = 0, dropped: int = 0) -> None:
+        """Clients of `/ws/tasks` came (or went, below 0), or were cut off."""
+        self.meters.websocket_clients += opened
+        self.meters.websockets_dropped += dropped
         self.changed = True
 
     def foreign(self, count: int) -> None:
@@ -187,6 +195,8 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     total.upload_files += other.upload_files
     total.upload_bytes += other.upload_bytes
     total.orphans_removed += other.orphans_removed
+    total.websockets_dropped += other.websockets_dropped
+    total.websocket_clients += 0 if ended else other.websocket_clients
     total.threads_abandoned += 0 if ended else other.threads_abandoned
     for task_type, blocks in other.loop_blocks.items():
         _add_to(total.loop_blocks, task_type, blocks)

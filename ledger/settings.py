@@ -126,6 +126,13 @@ CallbackSecret = Annotated[
         extra={"secret": "yes"},
     ),
 ]
+WebOrigin = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*|https?://[^/,\s]+)$",
+        title="origins of web pages, such as https://app.example.org, or *",
+    ),
+]
 PositionText = Annotated[
     str,
     Meta(
@@ -181,6 +188,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait_seconds_max: Annotated[
         int, Meta(ge=1, le=600, description="longest ?wait= that a request may ask for")
     ] = 60
+
+    websocket_origins: Annotated[
+        tuple[WebOrigin, ...],
+        Meta(description="other origins whose web pages may open /ws/tasks; *: any"),
+    ] = ()
 
     task_types: Annotated[
         tuple[TaskType, ...], Meta(description="task types beside the built-in ones")

@@ -29,6 +29,9 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
             return False
         case ServerError():
             return not _is_ahead_of_the_ledger(response)
+        case RejectedPositiveData() if response.status_code == 426:
+            # Nothing in OpenAPI says that a request must open a WebSocket.
+            return False
         case RejectedPositiveData():
             error = response.json()
             return not (

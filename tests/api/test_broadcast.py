@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from api import broadcast
-from api.broadcast import AT_ONCE_MS, Broadcast, Follower
+from api import broadcast, recent
+from api.broadcast import AT_ONCE_MS, Broadcasts, Follower
+from api.event_filter import EventFilter
 from api.live import LedgerWentBack, Live
-from api.task_facts import Occurrence, TaskFacts
+from api.task_facts import Occurrence
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Extent, Position, Recorded
@@ -52,6 +53,9 @@ class WatchedStore(RedisStore):
 class Heard:
     """Takes all, and remembers it."""
 
+    wants_states: bool = False
+    wanted = EventFilter()
+
     def __init__(self) -> None:
         self.positions: list[Position] = []
         self._more = asyncio.Event()
@@ -59,8 +63,8 @@ class Heard:
     async def room(self) -> None:
         return
 
-    def take(self, occurrences: Sequence[Occurrence]) -> None:
-        self.positions += [occurrence.position for occurrence in occurrences]
+    def take(self, occurrence: Occurrence) -> None:
+        self.positions.append(occurrence.position)
         self._more.set()
 
     async def until(self, position: Position) -> list[Position]:
@@ -77,14 +81,12 @@ class Listeners:
 
     def __init__(self, store: WatchedStore) -> None:
         self._store = store
-        self._facts = TaskFacts(store)
         self.live = Live(store)
-        self._broadcast = Broadcast(self.live.feeds[0], self._facts)
-        self._reads = asyncio.Semaphore(4)
+        self._broadcasts = Broadcasts(store, self.live)
         self.early = Heard()
 
     def follower(self, position: Position, heard: Heard) -> Follower:
-        return Follower(self._store, self._broadcast, self._facts, self._reads, position, heard)
+        return self._broadcasts.follower(position, heard)
 
     @contextlib.asynccontextmanager
     async def following(self, heard: Heard, position: Position = BEGINNING) -> AsyncGenerator[None]:
@@ -109,7 +111,11 @@ async def store(ledger_url: str) -> AsyncIterator[WatchedStore]:
 
 
 @pytest.fixture
-async def listeners(store: WatchedStore) -> AsyncIterator[Listeners]:
+async def listeners(
+    store: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Listeners]:
+    # The past has to be read where none of it is kept.
+    monkeypatch.setattr(recent, "RECENT_EVENTS_MAX", 0)
     await submit(store)
     listeners = Listeners(store)
     async with listeners.following(listeners.early):

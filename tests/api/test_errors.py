@@ -53,6 +53,8 @@ ALLOWED = {
     "/openapi.json": "GET, HEAD, OPTIONS",
     "/docs": "GET, HEAD, OPTIONS",
     "/static/docs.css": "GET, HEAD, OPTIONS",
+    "/static/task-monitor.js": "GET, HEAD, OPTIONS",
+    "/ws/tasks": "GET, HEAD, OPTIONS",
 }
 
 

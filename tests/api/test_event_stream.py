@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api import event_stream
+from api import audience, event_stream, outbox
 from api.app import App
 from api.broadcast import Follower
 from api.server import serve
@@ -360,7 +360,7 @@ async def test_a_client_is_let_go_though_something_swallows_cancellations(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Follower, "run", deaf)
-    monkeypatch.setattr(event_stream, "CANCEL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(audience, "CANCEL_TIMEOUT_S", 0.05)
 
     await hang_up_early(web.base_url)
 
@@ -385,7 +385,7 @@ async def test_a_client_that_is_told_nothing_still_moves_on(
 async def test_a_slow_client_is_dropped_alone(
     web: httpx2.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(event_stream, "BUFFER_BYTES_MAX", 64 * 1024)
+    monkeypatch.setattr(outbox, "BUFFER_BYTES_MAX", 64 * 1024)
     large = {"text": "x" * 500_000}
     loop = asyncio.get_running_loop()
 
@@ -412,7 +412,7 @@ async def test_a_slow_client_is_dropped_alone(
 async def test_a_client_that_takes_nothing_is_dropped(
     web: httpx2.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(outbox, "SEND_TIMEOUT_S", 0.1)
     dropped = asyncio.Event()
 
     class Log:
@@ -420,7 +420,7 @@ async def test_a_client_that_takes_nothing_is_dropped(
             assert event == "slow_client_dropped"
             dropped.set()
 
-    monkeypatch.setattr(event_stream, "log", Log())
+    monkeypatch.setattr(audience, "log", Log())
     for _ in range(20):
         await submitted(web, payload={"text": "x" * 500_000})
     loop = asyncio.get_running_loop()
@@ -440,7 +440,7 @@ async def test_a_client_that_takes_nothing_is_dropped(
 async def test_a_slow_reader_of_the_past_gets_all_of_it(
     web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(event_stream, "BUFFER_BYTES_MAX", 64 * 1024)
+    monkeypatch.setattr(outbox, "BUFFER_BYTES_MAX", 64 * 1024)
     for _ in range(20):
         await submitted(web, payload={"text": "x" * 300_000})
 
