@@ -14,6 +14,7 @@ from prometheus_client.core import (
 
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
 from consumers.subscription_status import Followers
+from ledger.store import CallbacksWaiting
 from ledger.system.state import SystemState
 from ledger.workers import WorkerSeen, WorkerState
 from projections.metric_totals import NOTHING, Times, Totals
@@ -35,6 +36,7 @@ class Scrape(msgspec.Struct, frozen=True):
     """Those that the settings name."""
     system: SystemState | None = None
     followers: Followers | None = None
+    callbacks: CallbacksWaiting | None = None
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -51,6 +53,8 @@ def families(scrape: Scrape) -> Iterator[Metric]:
         yield from _of_controls(scrape.system, scrape.task_types)
     if scrape.followers is not None:
         yield from _of_subscriptions(scrape.followers)
+    if scrape.callbacks is not None:
+        yield from _of_waiting_callbacks(scrape.callbacks)
 
 
 # -- what the ledger knows ------------------------------------------------------------------------
@@ -226,6 +230,16 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
         "ledger_foreign_entries",
         "Entries of the ledger's streams that ledgerq did not write.",
         value=meters.foreign_entries,
+    )
+
+
+def _of_waiting_callbacks(callbacks: CallbacksWaiting) -> Iterator[Metric]:
+    yield _gauge("callbacks_waiting", "Callbacks that nobody took yet.", callbacks.waiting)
+    yield _gauge("callbacks_due", "Of those, the ones that are due.", callbacks.due)
+    yield _gauge(
+        "callbacks_oldest_due_seconds",
+        "For how long the oldest of these has been due.",
+        callbacks.oldest_ms / 1000,
     )
 
 

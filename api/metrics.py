@@ -25,6 +25,7 @@ from consumers.subscription_status import followers
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
 from ledger.settings import Settings
+from ledger.store import CallbacksWaiting
 from ledger.subscriptions import Subscriptions
 from projections.metric_totals import Totals, read_totals
 from projections.model_files import ModelFiles
@@ -73,20 +74,32 @@ class Metrics:
         is 0.
         """
         exchange.parameters()
-        meters, totals, workers, system, followed = await asyncio.gather(
+        meters, totals, workers, system, followed, callbacks = await asyncio.gather(
             self._gather(),
             _or_none("read model", self._totals()),
             _or_none("workers", self._store.workers()),
             _or_none("pauses and limits", self._store.load_system()),
             _or_none("subscriptions", followers(self._subscriptions, self._hold_ms)),
+            _or_none("callbacks", self._callbacks()),
         )
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
         state = None if system is None else system.state
-        text = exposition(Scrape(meters, totals, lag, workers, self._task_types, state, followed))
+        text = exposition(
+            Scrape(meters, totals, lag, workers, self._task_types, state, followed, callbacks)
+        )
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)
+
+    async def _callbacks(self) -> CallbacksWaiting:
+        partitions = range(self._store.partitions)
+        found = await asyncio.gather(*map(self._store.callbacks_waiting, partitions))
+        return CallbacksWaiting(
+            sum(one.waiting for one in found),
+            sum(one.due for one in found),
+            max(one.oldest_ms for one in found),
+        )
 
     async def _totals(self) -> Totals:
         """What a damaged file says of itself may be wrong, even where it can be read."""

@@ -120,6 +120,22 @@ class BeingCanceled(_Reason, frozen=True, tag="being_canceled"):
     seconds: float
 
 
+class CallbackWaits(_Reason, frozen=True, tag="callback_waits"):
+    """Its callback_url has not taken the news of its end yet."""
+
+    host: str
+    attempts: int
+    until: str
+    seconds: float
+
+
+class CallbackEnded(_Reason, frozen=True, tag="callback_ended"):
+    """Its callback_url took the news of its end, or is not told any more."""
+
+    host: str
+    attempts: int
+
+
 class Finished(_Reason, frozen=True, tag="finished"):
     """It has come to its end."""
 
@@ -141,5 +157,7 @@ Reason = (
     | Running
     | WorkerLost
     | BeingCanceled
+    | CallbackWaits
+    | CallbackEnded
     | Finished
 )

@@ -10,6 +10,8 @@ from api.reasons import (
     AllWorkersBusy,
     BehindOthers,
     BeingCanceled,
+    CallbackEnded,
+    CallbackWaits,
     Claimed,
     DelayedUntil,
     Finished,
@@ -24,8 +26,9 @@ from api.reasons import (
     WorkerLost,
 )
 from api.wire import moment_text
+from ledger.callbacks import host_of
 from ledger.events import Priority
-from ledger.placement import Callback, Due, Leased, Nowhere, Ready, placement
+from ledger.placement import Callback, Due, Leased, Nowhere, Ready, callback_at, placement
 from ledger.store import Waiting
 from ledger.system.events import LimitScope
 from ledger.system.state import Pause
@@ -287,10 +290,46 @@ def _of_the_end(task: Task, facts: Facts) -> list[Reason]:
         case _:
             message = f"It was completed at {at}; nothing is to be done."
     finished = Finished(status=state.status, completed_at=at, message=message)
+    told = [finished, *_of_the_callback(task, facts.now_ms)]
     if state.status is not Status.CANCELED:
-        return [finished]
+        return told
     at_it = [w for w in facts.workers if task.id in w.report.task_ids and not _is_lost(w)]
-    return [*(_being_canceled(w.report.id, facts.now_ms - ended_at) for w in at_it), finished]
+    return [*(_being_canceled(w.report.id, facts.now_ms - ended_at) for w in at_it), *told]
+
+
+def _of_the_callback(task: Task, now_ms: int) -> list[Reason]:
+    url, state = task.submission.callback_url, task.state
+    if url is None:
+        return []
+    host, posts = host_of(url), _count(state.callback_attempts, "post")
+    if state.callback_over:
+        message = f"The news of that was for {host}: `ledgerq history {task.id}` says what became "
+        message += f"of it, after {posts}."
+        return [CallbackEnded(host=host, attempts=state.callback_attempts, message=message)]
+    at_ms = callback_at(state)
+    until, left_ms = moment_text(at_ms), at_ms - now_ms
+    if left_ms < -OVERDUE_GRACE_MS:
+        message = (
+            f"{host} should have been told {_span(-left_ms)} ago. Is `ledgerq notifier` (or "
+            "`ledgerq up`) running? If so, that host has more waiting than it takes at once."
+        )
+    elif state.callback_attempts:
+        message = (
+            f"{host} has not taken the news of that, after {posts}; it is posted again at {until}. "
+            f"`ledgerq history {task.id}` says why."
+        )
+    else:
+        message = f"{host} is being told."
+    seconds = _seconds(max(left_ms, 0))
+    return [
+        CallbackWaits(
+            host=host,
+            attempts=state.callback_attempts,
+            until=until,
+            seconds=seconds,
+            message=message,
+        )
+    ]
 
 
 def _being_canceled(worker_id: str, for_ms: int) -> Reason:

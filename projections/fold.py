@@ -14,7 +14,15 @@ from typing import Any, Final
 import msgspec
 
 from ledger.codec import Undecodable, decoder_of, encode
-from ledger.events import Event, RetryScheduled, TaskProgressed, TaskStarted, TaskSubmitted
+from ledger.events import (
+    CallbackDelivered,
+    CallbackFailed,
+    Event,
+    RetryScheduled,
+    TaskProgressed,
+    TaskStarted,
+    TaskSubmitted,
+)
 from ledger.evolve import initial_state, state_after
 from ledger.foreign import ForeignEntries, ForeignEntry
 from ledger.identity import SYSTEM, is_task_id
@@ -61,6 +69,11 @@ _SOUND: Final[dict[type[Event], Callable[[Any], bool]]] = {
         -NUMBER_END < event.attempt < NUMBER_END and -NUMBER_END < event.lease_ms < NUMBER_END
     ),
     TaskProgressed: lambda event: -NUMBER_END < event.progress < NUMBER_END,
+    CallbackDelivered: lambda event: -NUMBER_END < event.attempt < NUMBER_END,
+    CallbackFailed: lambda event: (
+        -NUMBER_END < event.attempt < NUMBER_END
+        and (event.retry_at is None or -NUMBER_END < event.retry_at < NUMBER_END)
+    ),
     RetryScheduled: lambda event: (
         -NUMBER_END < event.retry_at < NUMBER_END
         and -NUMBER_END < event.retry_count < NUMBER_END

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from api.cli.output import on_terminal, print_fields
+from consumers.signatures import secret_file
 from ledger import __version__
 from ledger.embedded import LostTail
 from ledger.settings import Durability, Settings, masked
@@ -66,7 +67,8 @@ def print_ready(settings: Settings, pids: Mapping[str, Sequence[int]], *, health
     if not on_terminal():
         listed = ", ".join(f"{name} {' '.join(map(str, pids[name]))}" for name in pids)
         print(
-            f"ledgerq {__version__} {state} on {url}; ledger in {data}; processes: {listed}",
+            f"ledgerq {__version__} {state} on {url}; ledger in {data}; callbacks signed with"
+            f" {_keys(settings)}; processes: {listed}",
             flush=True,
         )
         return
@@ -78,6 +80,7 @@ def print_ready(settings: Settings, pids: Mapping[str, Sequence[int]], *, health
         [
             ("  ledger", data),
             ("  handlers", handlers),
+            ("  callbacks", f"signed with {_keys(settings)}"),
             ("  processes", " · ".join(f"{n} {' '.join(map(str, pids[n]))}" for n in pids)),
             ("  to stop", "ctrl-C"),
         ]
@@ -93,6 +96,12 @@ def print_lost_tail(tail: LostTail) -> None:
     lines += [f"  event     {count} {name}" for name, count in tail.event_types.items()]
     lines += [f"  task      {task_id}" for task_id in tail.task_ids]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _keys(settings: Settings) -> str:
+    if settings.callback_secrets:
+        return f"callback_secrets ({len(settings.callback_secrets)})"
+    return f"the key in {secret_file(settings).absolute()}"
 
 
 def _data(settings: Settings) -> str:

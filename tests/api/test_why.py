@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import msgspec
+
 from api.reasons import (
     AboutToStart,
     AllWorkersBusy,
     BehindOthers,
     BeingCanceled,
+    CallbackEnded,
+    CallbackWaits,
     Claimed,
     DelayedUntil,
     Finished,
@@ -23,6 +27,8 @@ from api.why import Facts, LimitMet, reasons
 from api.wire import moment_text
 from ledger.events import (
     AttemptFailed,
+    CallbackDelivered,
+    CallbackFailed,
     ErrorKind,
     Event,
     Priority,
@@ -256,6 +262,30 @@ def test_a_completed_task_is_finished():
 
     assert isinstance(reason, Finished)
     assert (reason.status, reason.completed_at) == (Status.COMPLETED, moment_text(T0 + 2_000))
+
+
+TOLD = msgspec.structs.replace(SUBMITTED, callback_url="http://hooks.test:8082/x")
+REFUSED = CallbackFailed(1, "hooks.test:8082", "it answered 503", 503, NOW + 30_000)
+
+
+def test_a_finished_task_says_whom_its_end_is_still_to_be_told():
+    _, first = reasons(a_task(TOLD, TaskCanceled()), facts())
+    _, again = reasons(a_task(TOLD, TaskCanceled(), REFUSED), facts())
+
+    assert isinstance(first, CallbackWaits)
+    assert "ledgerq notifier" in first.message
+    assert isinstance(again, CallbackWaits)
+    assert (again.host, again.attempts, again.seconds) == ("hooks.test:8082", 1, 30.0)
+    assert "after 1 post; it is posted again" in again.message
+
+
+def test_a_finished_task_says_that_its_callback_is_over():
+    taken = CallbackDelivered(2, "hooks.test:8082", 200)
+
+    _, over = reasons(a_task(TOLD, TaskCanceled(), REFUSED, taken), facts())
+
+    assert over == CallbackEnded(host="hooks.test:8082", attempts=2, message=over.message)
+    assert "after 2 posts" in over.message
 
 
 def test_a_failed_task_says_why_and_how_to_send_it_again():

@@ -13,6 +13,7 @@ PROMISES = (
     "Work is done at least once, and counts once",
     "Who follows the ledger misses nothing",
     "Time-outs and cancels stop the handler",
+    "The end of a task is told at least once",
     "Order",
     "Bounds",
 )
