@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 
 from bench import (
+    callbacks,
     drain,
     estimate,
     fairness,
@@ -47,6 +48,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "lag": lag.run,
     "lists": lists.run,
     "recovery": recovery.run,
+    "callbacks": callbacks.run,
     "overload": overload.run,
     "peers": peers.run,
     "soak": soak.run,

@@ -15,11 +15,14 @@ class Goal(msgspec.Struct, frozen=True):
     """What a row must reach: a ratio to its floor, or a figure that is low enough."""
 
     ratio_min: float | None = None
+    ratio_max: float | None = None
     figure_max: float | None = None
 
     def text(self) -> str:
         if self.ratio_min is not None:
             return f"ratio ≥ {self.ratio_min:g}"
+        if self.ratio_max is not None:
+            return f"ratio ≤ {self.ratio_max:g}"
         return f"≤ {self.figure_max:g}"
 
 
@@ -119,5 +122,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def _met(goal: Goal, figure: float, ratio: float) -> bool:
     if goal.ratio_min is not None and ratio < goal.ratio_min:
+        return False
+    if goal.ratio_max is not None and ratio > goal.ratio_max:
         return False
     return goal.figure_max is None or figure <= goal.figure_max
