@@ -59,9 +59,9 @@ class App:
         store.on_append = self.meter.append
         store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
-        self._audience = Audience(store, self.live)
-        self.streams = EventStreams(self._audience, self.meter)
-        self.feed = TaskFeed(store, self._audience, self.meter, settings.websocket_origins)
+        self.audience = Audience(store, self.live)
+        self.streams = EventStreams(self.audience, self.meter)
+        self.feed = TaskFeed(store, self.audience, self.meter, settings.websocket_origins)
         self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
         lag, look = Lag(store), self.read_model.models.look
@@ -122,7 +122,7 @@ class App:
     async def stop_waiting(self) -> None:
         """Answer whoever waits with what there is: a stopping server must not wait for them."""
         self._health.stopping = True
-        await self._audience.stop()
+        await self.audience.stop()
         await self.live.close()
         await self._estimates.close()
         await self.read_model.models.stop_waiting()

@@ -4,7 +4,7 @@ statuses, and what a call took is measured."""
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -22,6 +22,8 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+Write = Callable[[bytes], Awaitable[None]]
 
 REQUEST_ID: Final = "x-request-id"
 POSITION: Final = "ledger-position"
@@ -152,30 +154,28 @@ class Frame:
         self,
         name: str,
         kind: type[Request],
-        method: Callable[[Request, Call], AsyncGenerator[Response]],
+        method: Callable[[Request, Call, Write], Awaitable[None]],
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        """A method that answers with many messages. What it took is measured up to the first."""
+        """A method that writes many messages, as bytes. It is measured up to the first."""
 
-        async def answer(sent: bytes, context: Context) -> AsyncGenerator[Response]:
+        async def answer(sent: bytes, context: Context) -> None:
             call = Call(context)
             with self._measuring(name) as measured:
+
+                async def write(message: bytes) -> None:
+                    measured.end(grpc.StatusCode.OK)
+                    await context.write(message)
+
                 try:
-                    request = self._read(kind, sent)
-                    async with contextlib.aclosing(method(request, call)) as messages:
-                        async for message in messages:
-                            measured.end(grpc.StatusCode.OK)
-                            yield message
+                    await method(self._read(kind, sent), call, write)
                 except Exception as error:
                     refusal = self._refusal(error, call, name)
                     measured.code = STATUSES[refusal.code]
                     await call.refuse(refusal)
                     raise
                 call.finish()
-                measured.code = grpc.StatusCode.OK
 
-        return grpc.unary_stream_rpc_method_handler(
-            cast("Any", answer), response_serializer=_to_bytes
-        )
+        return grpc.unary_stream_rpc_method_handler(cast("Any", answer))
 
     @contextlib.contextmanager
     def _measuring(self, name: str) -> Generator["_Measured"]:

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from api.grpc import task_service_pb2 as pb
 from api.grpc.call import Call, Frame
 from api.grpc.tasks import TaskMethods
+from api.grpc.watching import WatchMethod
 from api.grpc.workers import WorkerMethods
 from consumers.remote_workers import RemoteOptions, RemoteWorkers
 from ledger.settings import Settings
@@ -50,6 +51,7 @@ class GrpcServer:
         self._frame = Frame()
         self._health: Any = cast("Any", health).aio.HealthServicer()
         self._workers: RemoteWorkers | None = None
+        self._watch: WatchMethod | None = None
         self._methods = _Methods(self._frame)
         self._telling: asyncio.Task[None] | None = None
         self._stopped = False
@@ -87,7 +89,8 @@ class GrpcServer:
             app.store, app.intake, app.submissions, app.queries, app.lists, settings
         )
         workers = WorkerMethods(self._workers, app.intake, settings)
-        self._methods.handlers = _table(self._frame, tasks, workers)
+        self._watch = WatchMethod(app.audience, app.meter)
+        self._methods.handlers = _table(self._frame, tasks, workers, self._watch)
         self._frame.open(app.meter)
         tell = self._tell(health_pb2.HealthCheckResponse.SERVING)
         self._telling = asyncio.get_running_loop().create_task(tell)
@@ -103,6 +106,8 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         if self._workers is not None:
             self._workers.stop()
+        if self._watch is not None:
+            self._watch.stop()
 
     async def stop(self) -> None:
         """Answer what is in work, and end. Once is enough."""
@@ -142,7 +147,9 @@ async def _never(_request: pb.GetTaskRequest, _call: Call) -> pb.Task:
     raise AssertionError("the frame is not open yet")
 
 
-def _table(frame: Frame, tasks: TaskMethods, workers: WorkerMethods) -> Handlers:
+def _table(
+    frame: Frame, tasks: TaskMethods, workers: WorkerMethods, watch: WatchMethod
+) -> Handlers:
     unary = frame.unary
     methods = {
         "SubmitTask": unary("SubmitTask", pb.SubmitTaskRequest, tasks.submit),
@@ -157,6 +164,7 @@ def _table(frame: Frame, tasks: TaskMethods, workers: WorkerMethods) -> Handlers
             "UpdateStatusBatch", pb.UpdateStatusBatchRequest, workers.update_batch
         ),
         "Heartbeat": unary("Heartbeat", pb.HeartbeatRequest, workers.beat),
+        "WatchTasks": frame.stream("WatchTasks", pb.WatchTasksRequest, watch.watch),
     }
     return {f"/{SERVICE}/{name}": handler for name, handler in methods.items()}
 

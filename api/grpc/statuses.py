@@ -11,6 +11,8 @@ from ledger.rejections import RejectionCode
 
 STATUSES: Final[Mapping[ErrorCode | RejectionCode, grpc.StatusCode]] = {
     ErrorCode.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorCode.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    ErrorCode.UPGRADE_REQUIRED: grpc.StatusCode.UNIMPLEMENTED,
     ErrorCode.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     ErrorCode.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
     ErrorCode.REQUEST_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,

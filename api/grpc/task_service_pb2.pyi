@@ -255,6 +255,14 @@ class WatchTasksRequest(_message.Message):
     priority: _containers.RepeatedScalarFieldContainer[Priority]
     def __init__(self, after: _Optional[str] = ..., task_id: _Optional[_Iterable[str]] = ..., kb_id: _Optional[_Iterable[str]] = ..., task_type: _Optional[_Iterable[str]] = ..., status: _Optional[_Iterable[_Union[TaskStatus, str]]] = ..., priority: _Optional[_Iterable[_Union[Priority, str]]] = ...) -> None: ...
 
+class TaskUpdates(_message.Message):
+    __slots__ = ("updates", "position")
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[TaskUpdate]
+    position: str
+    def __init__(self, updates: _Optional[_Iterable[_Union[TaskUpdate, _Mapping]]] = ..., position: _Optional[str] = ...) -> None: ...
+
 class TaskUpdate(_message.Message):
     __slots__ = ("position", "task_id", "status", "progress", "message", "kb_id", "task_type", "result", "error_message", "at")
     POSITION_FIELD_NUMBER: _ClassVar[int]

@@ -68,7 +68,7 @@ class TaskServiceStub:
         self.WatchTasks = channel.unary_stream(
                 '/ledgerq.v1.TaskService/WatchTasks',
                 request_serializer=api_dot_grpc_dot_task__service__pb2.WatchTasksRequest.SerializeToString,
-                response_deserializer=api_dot_grpc_dot_task__service__pb2.TaskUpdate.FromString,
+                response_deserializer=api_dot_grpc_dot_task__service__pb2.TaskUpdates.FromString,
                 _registered_method=True)
         self.GetPendingTasks = channel.unary_unary(
                 '/ledgerq.v1.TaskService/GetPendingTasks',
@@ -144,9 +144,10 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTasks(self, request, context):
-        """Tells what happens to tasks, as it happens, without gap or duplicate, from `after` on. Ends with
-        RESOURCE_EXHAUSTED when the client does not read what it is sent, and with UNAVAILABLE when the
-        server stops or its ledger is out of reach: call again with the last `position`.
+        """Tells how tasks stand, as it changes, without gap or duplicate, from `after` on. The first message
+        comes at once, with a position and no update. Ends with UNAVAILABLE when the server stops, when its
+        ledger cannot be read on, and when the client does not read what it is sent: call again with the
+        last `position`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +235,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
             'WatchTasks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTasks,
                     request_deserializer=api_dot_grpc_dot_task__service__pb2.WatchTasksRequest.FromString,
-                    response_serializer=api_dot_grpc_dot_task__service__pb2.TaskUpdate.SerializeToString,
+                    response_serializer=api_dot_grpc_dot_task__service__pb2.TaskUpdates.SerializeToString,
             ),
             'GetPendingTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPendingTasks,
@@ -446,7 +447,7 @@ class TaskService:
             target,
             '/ledgerq.v1.TaskService/WatchTasks',
             api_dot_grpc_dot_task__service__pb2.WatchTasksRequest.SerializeToString,
-            api_dot_grpc_dot_task__service__pb2.TaskUpdate.FromString,
+            api_dot_grpc_dot_task__service__pb2.TaskUpdates.FromString,
             options,
             channel_credentials,
             insecure,
