@@ -9,14 +9,13 @@ from typing import IO, Any, Final
 import msgspec
 
 from api.cli.answers import Task
-from api.cli.client import Refused, Service
+from api.cli.client import Service, ServiceRefused
 from api.cli.failures import CliError
 from api.cli.progress import counting
+from api.client.submission import chunks
 from ledger.settings import Settings
 
 PROGRESS_FROM_TASKS: Final = 2
-ENVELOPE_BYTES: Final = 2
-"""The brackets of a JSON array; each item brings a comma."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -40,11 +39,14 @@ def submit(
     """
     tasks: list[Task] = []
     with _opened(source) as lines, counting("submitting") as advance:
-        chunks = _chunks(
-            _items(lines, defaults), settings.batch_items_max, settings.batch_body_bytes_max
+        parts = chunks(
+            _items(lines, defaults),
+            settings.batch_items_max,
+            settings.batch_body_bytes_max,
+            lambda item: item.json,
         )
         try:
-            for number, chunk in enumerate(chunks, 1):
+            for number, chunk in enumerate(parts, 1):
                 key = None if idempotency_key is None else f"{idempotency_key}/{number}"
                 tasks += _submit_chunk(service, chunk, key)
                 advance(len(chunk))
@@ -70,7 +72,7 @@ def finished(service: Service, tasks: list[Task]) -> list[Task]:
 def _submit_chunk(service: Service, chunk: list[Item], key: str | None) -> list[Task]:
     try:
         return service.submit_batch([item.json for item in chunk], key)
-    except Refused as refused:
+    except ServiceRefused as refused:
         index = refused.details.get("index")
         if not isinstance(index, int) or not 0 <= index < len(chunk):
             raise
@@ -99,19 +101,6 @@ def _items(lines: Iterable[bytes], defaults: Mapping[str, Any]) -> Iterator[Item
             yield Item(number, msgspec.json.encode({**defaults, **fields}))
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CliError(f"line {number}: expected a JSON object: {error}") from error
-
-
-def _chunks(items: Iterable[Item], items_max: int, bytes_max: int) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
-    size = ENVELOPE_BYTES
-    for item in items:
-        if chunk and (len(chunk) == items_max or size + len(item.json) + 1 > bytes_max):
-            yield chunk
-            chunk, size = [], ENVELOPE_BYTES
-        chunk.append(item)
-        size += len(item.json) + 1
-    if chunk:
-        yield chunk
 
 
 @contextlib.contextmanager

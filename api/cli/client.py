@@ -1,29 +1,27 @@
 """The REST API as client commands call it; whatever goes wrong is one clear line."""
 
 import getpass
-import ipaddress
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import httpx2
 import msgspec
 
 from api.cli.answers import Answer, Explanation, Limits, Task, Worker, Workers
 from api.cli.failures import CliError
+from api.client import Client, LedgerqError, Refused, Retries, UnexpectedAnswer, Unreachable
+from api.client.calls import Call, Reply
 from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
 DEAD_LETTERS: Final = "/api/v1/dead-letters"
 LIMITS: Final = "/api/v1/limits"
 SYSTEM_EVENTS_CHUNK: Final = 1_000
-CONNECT_TIMEOUT_S: Final = 5.0
-ANSWER_TIMEOUT_S: Final = 30.0
-"""Beyond what a request may wait for."""
-
-SILENCE_TIMEOUT_S: Final = 45.0
-"""The live feed has a heartbeat every 15 s: without one for so long, nobody is there."""
+ONCE: Final = Retries(calls_max=1)
+"""Who sits at a terminal is told at once, and tries again by hand."""
 
 
 class _System(msgspec.Struct, frozen=True):
@@ -35,40 +33,30 @@ class _SystemEvents(msgspec.Struct, frozen=True):
     next_after: int | None = None
 
 
-class _Refusal(msgspec.Struct, frozen=True):
-    message: str
-    code: str
-    details: dict[str, Any] = {}
-
-
 class _TaskList(msgspec.Struct, frozen=True):
     tasks: list[msgspec.Raw]
 
 
-class Refused(CliError):
+class ServiceRefused(CliError):
     """The service answered with an error; its message says what was wrong."""
 
-    def __init__(self, message: str, code: str, details: Mapping[str, Any]) -> None:
-        super().__init__(f"{message} ({code})")
-        self.message = message
-        self.code = code
-        self.details = details
-
-
-class Lost(CliError):
-    """The service went away, or is not there yet: it may come back."""
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(str(refused))
+        self.message = refused.message
+        self.code = refused.code
+        self.details = refused.details
 
 
 class Service:
-    """A ledgerq service at `url`. Every method raises CliError; Refused for its own errors."""
+    """A ledgerq service at `url`. Every method raises CliError: ServiceRefused for what the service
+    itself refuses."""
 
     def __init__(self, url: str, *, wait_seconds_max: int = 60) -> None:
         self.url = url.rstrip("/")
         self._wait_seconds_max = wait_seconds_max
         try:
-            # A proxy of the environment is not for services on this machine.
-            self._client = httpx2.Client(base_url=self.url, trust_env=not _is_local(self.url))
-        except (httpx2.InvalidURL, ValueError) as error:
+            self._client = Client(self.url, retries=ONCE)
+        except ValueError as error:
             raise CliError(f"--url {url}: {error}") from error
 
     def __enter__(self) -> Self:
@@ -180,88 +168,57 @@ class Service:
         """Queue a task again."""
         return _task(self._call("POST", f"{_path(task_id)}/retry"))
 
-    def stream(
-        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
-    ) -> Iterator[bytes]:
-        """An answer that comes in parts, as they come; ends with it.
+    def feed(
+        self, query: Mapping[str, str], on_change: Callable[[CliError | None], None]
+    ) -> Generator[bytes]:
+        """The JSON of each event, for ever. What happens while the service is away comes
+        afterwards; `on_change` is told why it broke off, and None when it is there again."""
 
-        Raises Refused, and Lost when there is no connection or it breaks.
-        """
-        timeout = httpx2.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
-            with self._client.stream(
-                "GET", path, params=dict(query), headers=dict(headers), timeout=timeout
-            ) as response:
-                if response.is_success:
-                    yield from response.iter_bytes()
-                    return
-                response.read()
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise Lost(self._nobody(error)) from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise Lost(f"the call to {self.url} broke off: {_reason(error)}") from error
-        refused = self._refused(response)
-        raise Lost(str(refused)) if response.status_code >= 500 else refused
+        def told(error: LedgerqError | None) -> None:
+            on_change(error and self._clear(error))
+
+        with self._clearly():
+            yield from self._client.tell(query, None, told)
 
     def _call(self, method: str, path: str, **options: Any) -> bytes:
-        """The body of the answer; options as for `_respond`."""
-        return self._respond(method, path, **options).content
+        """The body of the answer; options as of a Call."""
+        return self._respond(method, path, **options).body
 
-    def _respond(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        wait_s: float = 0.0,
-    ) -> httpx2.Response:
-        json_type = {"content-type": "application/json"} if body is not None else {}
-        timeout = httpx2.Timeout(ANSWER_TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S)
+    def _respond(self, method: str, path: str, **options: Any) -> Reply:
+        with self._clearly():
+            return self._client.call(Call(method=method, path=path, **options))
+
+    @contextmanager
+    def _clearly(self) -> Generator[None]:
         try:
-            response = self._client.request(
-                method,
-                path,
-                content=body,
-                params=query,
-                headers={**json_type, **(headers or {})},
-                timeout=timeout,
-            )
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise CliError(self._nobody(error)) from error
-        except httpx2.TimeoutException as error:
-            raise CliError(
-                f"no answer from {self.url} within {ANSWER_TIMEOUT_S + wait_s:.0f} s: see"
-                " `ledgerq doctor`"
-            ) from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise CliError(f"the call to {self.url} broke off: {_reason(error)}") from error
-        if response.is_success:
-            return response
-        raise self._refused(response)
+            yield
+        except LedgerqError as error:
+            raise self._clear(error) from error
 
-    def _nobody(self, error: Exception) -> str:
-        hint = "start one with `ledgerq up`, or give --url"
-        return f"no ledgerq at {self.url} ({_reason(error)}): {hint}"
-
-    def _refused(self, response: httpx2.Response) -> CliError:
-        try:
-            refusal = msgspec.json.decode(response.content, type=_Refusal)
-        except msgspec.MsgspecError:
-            return self._stranger(f"{response.status_code} {response.reason_phrase}")
-        return Refused(refusal.message, refusal.code, refusal.details)
-
-    def _stranger(self, answer: str) -> CliError:
-        return CliError(f"{self.url} answered {answer}, not as a ledgerq would: is --url right?")
+    def _clear(self, error: LedgerqError) -> CliError:
+        """The error as a person at a terminal can use it."""
+        match error:
+            case Refused():
+                return ServiceRefused(error)
+            case UnexpectedAnswer():
+                return CliError(
+                    f"{self.url} answered {_status(error.status)}, not as a ledgerq would: is --url"
+                    " right?"
+                )
+            case Unreachable(timeout_s=float()):
+                return CliError(f"{error.message}: see `ledgerq doctor`")
+            case Unreachable(may_be_done=False):
+                return CliError(f"{error.message}: start one with `ledgerq up`, or give --url")
+            case _:
+                return CliError(error.message)
 
 
-def _answer(response: httpx2.Response) -> Answer:
-    behind = response.headers.get("projection-lag", "")
+def _answer(reply: Reply) -> Answer:
+    behind = reply.headers.get("projection-lag", "")
     # An answer that lacks an event of the same ms is old too.
     known = behind.isascii() and behind.isdigit()
     behind_ms = max(1, int(behind)) if known else 0
-    return Answer(response.content, behind_ms, response.headers.get("ledger-position"))
+    return Answer(reply.body, behind_ms, reply.headers.get("ledger-position"))
 
 
 def _task(answer: bytes) -> Task:
@@ -306,17 +263,8 @@ def _keyed(idempotency_key: str | None) -> dict[str, str]:
     return {} if idempotency_key is None else {"idempotency-key": idempotency_key}
 
 
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def _status(number: int) -> str:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return f"{number} {HTTPStatus(number).phrase}"
     except ValueError:
-        return host == "localhost"
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause in words: the outer ones say less."""
-    cause: BaseException = error
-    while inner := cause.__cause__ or cause.__context__:
-        cause = inner
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "no reason"
+        return str(number)

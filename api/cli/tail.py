@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from api.cli.client import Service
 from api.cli.event_text import detail
+from api.cli.failures import CliError
 from api.cli.filters import Kbs, Priorities, Types, sent
 from api.cli.flags import AsJson, Url, service_url
-from api.cli.live_events import follow
 from api.cli.output import STYLES, on_terminal, printable
 from ledger.identity import SYSTEM
 
@@ -65,10 +65,17 @@ def tail(
     show = _show_json if json else _show_on_terminal if on_terminal() else _show_plain
     try:
         with Service(service_url(url)) as service:
-            for event in follow(service, query):
+            for event in service.feed(query, _say):
                 show(event)
     except KeyboardInterrupt:
         return
+
+
+def _say(error: CliError | None) -> None:
+    if error is None:
+        print("ledgerq: connected again", file=sys.stderr)
+    else:
+        print(f"ledgerq: the feed broke off: {error}; trying again", file=sys.stderr)
 
 
 def _show_json(event: bytes) -> None:

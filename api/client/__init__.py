@@ -7,6 +7,8 @@
 docs/client.md has the rest.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from api.client.answers import (
     Canceled,
     Event,
@@ -21,7 +23,6 @@ from api.client.answers import (
     Update,
     Worker,
 )
-from api.client.asynchronous import AsyncClient
 from api.client.blocking import Client
 from api.client.callbacks import Callback, CallbackRejected, verify_callback
 from api.client.errors import (
@@ -50,6 +51,9 @@ from api.client.errors import (
 )
 from api.client.retries import Retries
 from api.client.submission import Submission
+
+if TYPE_CHECKING:
+    from api.client.asynchronous import AsyncClient
 
 __all__ = [
     "AsyncClient",
@@ -94,3 +98,12 @@ __all__ = [
     "Worker",
     "verify_callback",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A command line that is there for a moment has no use for asyncio, whose import takes longest.
+    if name == "AsyncClient":
+        from api.client.asynchronous import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

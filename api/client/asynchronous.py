@@ -173,7 +173,7 @@ class AsyncClient:
         """
         return self._follow(feed.watch(self._core, task_ids, reconnect_s))
 
-    def follow(
+    async def follow(
         self,
         *,
         after: str = "now",
@@ -183,7 +183,10 @@ class AsyncClient:
         """Everything that happens and matches, for ever: from now on, from the `beginning`, or
         after a position. Raises PositionGone when what comes after that is no longer kept."""
         query = query_of({"after": after, **wanted})
-        return self._follow(feed.follow(feed.Feed(self._core, query, reconnect_s)))
+        told = self._follow(feed.tell(feed.Feed(self._core, query, reconnect_s)))
+        async with aclosing(told):
+            async for data in told:
+                yield feed.update_of(data)
 
     # -- doing it -----------------------------------------------------------------------------
 
@@ -196,7 +199,7 @@ class AsyncClient:
                 return end.value
             told = await self._step(step)
 
-    async def _follow(self, stream: Stream[None]) -> AsyncGenerator[Update]:
+    async def _follow(self, stream: Stream[None]) -> AsyncGenerator[Any]:
         told: Told = None
         async with aclosing(_Line(self._http, self._where, self._core)) as line:
             while True:
@@ -206,7 +209,7 @@ class AsyncClient:
                     return
                 match step:
                     case Show():
-                        yield step.update
+                        yield step.seen
                         told = None
                     case Open():
                         told = await line.open(step.call)
@@ -219,10 +222,12 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
+        timeout_s = self._where.timeout_s + step.wait_s
+        request = self._where.request(step, self._core.headers, timeout_s)
         try:
-            response = await self._http.request(**self._where.request(step, self._core.headers))
+            response = await self._http.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)
 
 
@@ -248,14 +253,14 @@ class _Line:
                 return reply_of(response, b"")
             return reply_of(response, await response.aread())
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, SILENCE_TIMEOUT_S)
 
     async def read(self) -> bytes | NoAnswer:
         """The next part; empty at the end."""
         try:
             return await anext(self._parts, b"")
         except httpx2.HTTPError as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, SILENCE_TIMEOUT_S)
 
     async def aclose(self) -> None:
         """Hang up."""

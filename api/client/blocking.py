@@ -1,7 +1,7 @@
 """The client for code that may block."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Self, Unpack
@@ -21,6 +21,7 @@ from api.client.answers import (
 )
 from api.client.calls import Call, NoAnswer, Pause, Reply, Told
 from api.client.core import LONG_POLL_S, Core, Flow, Result, StatsFilter, TaskOrder, Tasks, query_of
+from api.client.errors import LedgerqError
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
@@ -178,7 +179,24 @@ class Client:
         """Everything that happens and matches, for ever: from now on, from the `beginning`, or
         after a position. Raises PositionGone when what comes after that is no longer kept."""
         query = query_of({"after": after, **wanted})
-        return self._follow(feed.follow(feed.Feed(self._core, query, reconnect_s)))
+        for data in self.tell(query, reconnect_s):
+            yield feed.update_of(data)
+
+    # -- for what has no method ---------------------------------------------------------------
+
+    def call(self, call: Call) -> Reply:
+        """The answer to a request."""
+        return self._do(self._core.answered(call))
+
+    def tell(
+        self,
+        query: Mapping[str, str],
+        reconnect_s: float | None = RECONNECT_S,
+        on_change: Callable[[LedgerqError | None], None] = lambda _: None,
+    ) -> Generator[bytes]:
+        """As `follow`, the JSON as it comes. `on_change` is told why the feed broke off, and None
+        when it is there again."""
+        return self._follow(feed.tell(feed.Feed(self._core, query, reconnect_s, on_change)))
 
     # -- doing it -----------------------------------------------------------------------------
 
@@ -191,7 +209,7 @@ class Client:
                 return end.value
             told = self._step(step)
 
-    def _follow(self, stream: Stream[None]) -> Generator[Update]:
+    def _follow(self, stream: Stream[None]) -> Generator[Any]:
         told: Told = None
         with closing(_Line(self._http, self._where, self._core)) as line:
             while True:
@@ -201,7 +219,7 @@ class Client:
                     return
                 match step:
                     case Show():
-                        yield step.update
+                        yield step.seen
                         told = None
                     case Open():
                         told = line.open(step.call)
@@ -214,10 +232,12 @@ class Client:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
+        timeout_s = self._where.timeout_s + step.wait_s
+        request = self._where.request(step, self._core.headers, timeout_s)
         try:
-            response = self._http.request(**self._where.request(step, self._core.headers))
+            response = self._http.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)
 
 
@@ -243,14 +263,14 @@ class _Line:
                 return reply_of(response, b"")
             return reply_of(response, response.read())
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, SILENCE_TIMEOUT_S)
 
     def read(self) -> bytes | NoAnswer:
         """The next part; empty at the end."""
         try:
             return next(self._parts, b"")
         except httpx2.HTTPError as error:
-            return self._where.no_answer(error)
+            return self._where.no_answer(error, SILENCE_TIMEOUT_S)
 
     def close(self) -> None:
         """Hang up."""

@@ -133,7 +133,9 @@ class Core:
         """As many as there are, in as many requests as they need."""
         key, tasks = idempotency_key or new_key(), Tasks()
         items = (each.encoded() for each in given)
-        parts = submissions.chunks(items, submissions.BATCH_ITEMS_MAX, submissions.BATCH_BYTES_MAX)
+        parts = submissions.chunks(
+            items, submissions.BATCH_ITEMS_MAX, submissions.BATCH_BYTES_MAX, bytes
+        )
         for number, chunk in enumerate(parts, 1):
             body = b"[" + b",".join(chunk) + b"]"
             call = _submission(f"{TASKS}/batch", body, f"{key}/{number}")

@@ -44,11 +44,12 @@ class LedgerqError(Exception):
 class Unreachable(LedgerqError):
     """No answer: nobody listens there, the line broke, or it took too long."""
 
-    def __init__(self, message: str, *, may_be_done: bool, is_timeout: bool = False) -> None:
+    def __init__(self, message: str, *, may_be_done: bool, timeout_s: float | None = None) -> None:
         super().__init__(message, code="UNREACHABLE")
         self.may_be_done = may_be_done
         """Whether the request may have arrived, and been carried out."""
-        self.is_timeout = is_timeout
+        self.timeout_s = timeout_s
+        """Where there was no answer in so many seconds."""
 
 
 class UnexpectedAnswer(LedgerqError):

@@ -6,7 +6,7 @@ what came.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Final, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Read(msgspec.Struct, frozen=True):
 class Show(msgspec.Struct, frozen=True):
     """For whoever follows."""
 
-    update: Update
+    seen: Any
 
 
 Step = Call | Pause | Open | Read | Show
@@ -173,12 +173,12 @@ class Feed:
         yield Pause(max(pause_s, min(error.retry_after_s or 0.0, self._core.retries.pause_max_s)))
 
 
-def follow(feed: Feed) -> Stream[None]:
-    """Everything that the feed tells, for ever."""
+def tell(feed: Feed) -> Stream[None]:
+    """The JSON of everything that the feed tells, for ever."""
     while True:
         data = yield from feed.next_block()
         if data:
-            yield Show(_update(data))
+            yield Show(data)
 
 
 def watch(core: Core, task_ids: Sequence[str], reconnect_s: float | None) -> Stream[None]:
@@ -202,7 +202,7 @@ def watch(core: Core, task_ids: Sequence[str], reconnect_s: float | None) -> Str
             feed.begin_anew()
             is_level = False
             continue
-        updates = [_update(data)] if data else []
+        updates = [update_of(data)] if data else []
         if not is_level:
             for task_id in seen:
                 updates = updates_of((yield from core.history(task_id))) + updates
@@ -222,7 +222,8 @@ def _check(task_ids: Sequence[str]) -> None:
         raise ValueError(f"expected 1 to {TASKS_MAX} task ids, got {len(set(task_ids))}")
 
 
-def _update(data: bytes) -> Update:
+def update_of(data: bytes) -> Update:
+    """What the feed tells, as a type. Raises UnexpectedAnswer."""
     try:
         return msgspec.json.decode(data, type=Update)
     except msgspec.MsgspecError as error:

@@ -1,8 +1,8 @@
 """What is handed over: a submission, and many of them in requests that the service takes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 
 ENVELOPE_BYTES: Final = 2
 """The brackets of a JSON array; each item brings a comma."""
+
+Item = TypeVar("Item")
 
 
 class Options(TypedDict, total=False):
@@ -47,15 +49,18 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.json.encode({k: v for k, v in fields.items() if v is not msgspec.UNSET})
 
 
-def chunks(items: Iterable[bytes], items_max: int, bytes_max: int) -> Iterator[list[bytes]]:
-    """Submissions as JSON, in lists that fit into one request each."""
-    chunk: list[bytes] = []
+def chunks(
+    items: Iterable[Item], items_max: int, bytes_max: int, json_of: Callable[[Item], bytes]
+) -> Iterator[list[Item]]:
+    """Submissions in lists that fit into one request each; `json_of` is what is sent of one."""
+    chunk: list[Item] = []
     size = ENVELOPE_BYTES
     for item in items:
-        if chunk and (len(chunk) == items_max or size + len(item) + 1 > bytes_max):
+        item_bytes = len(json_of(item)) + 1
+        if chunk and (len(chunk) == items_max or size + item_bytes > bytes_max):
             yield chunk
             chunk, size = [], ENVELOPE_BYTES
         chunk.append(item)
-        size += len(item) + 1
+        size += item_bytes
     if chunk:
         yield chunk

@@ -44,28 +44,29 @@ class Where(msgspec.Struct, frozen=True):
         }
 
     def request(
-        self, call: Call, headers: Mapping[str, str], read_timeout_s: float | None = None
+        self, call: Call, headers: Mapping[str, str], read_timeout_s: float
     ) -> dict[str, Any]:
         """The arguments of `client.build_request`."""
         kind = {} if call.body is None else {"content-type": "application/json"}
-        timeout_s = read_timeout_s or self.timeout_s + call.wait_s
         return {
             "method": call.method,
             "url": call.path,
             "params": dict(call.query) or None,
             "headers": {**headers, **kind, **call.headers},
             "content": call.body,
-            "timeout": httpx2.Timeout(timeout_s, connect=self.connect_timeout_s),
+            "timeout": httpx2.Timeout(read_timeout_s, connect=self.connect_timeout_s),
         }
 
-    def no_answer(self, error: httpx2.HTTPError | httpx2.InvalidURL) -> NoAnswer:
+    def no_answer(
+        self, error: httpx2.HTTPError | httpx2.InvalidURL, read_timeout_s: float
+    ) -> NoAnswer:
         """What an exception of httpx2 means."""
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
             message = f"no ledgerq at {self.url} ({_reason(error)})"
             told = Unreachable(message, may_be_done=False)
         elif isinstance(error, httpx2.TimeoutException):
-            message = f"no answer from {self.url} in time"
-            told = Unreachable(message, may_be_done=True, is_timeout=True)
+            message = f"no answer from {self.url} within {read_timeout_s:g} s"
+            told = Unreachable(message, may_be_done=True, timeout_s=read_timeout_s)
         else:
             message = f"the call to {self.url} broke off: {_reason(error)}"
             told = Unreachable(message, may_be_done=True)
