@@ -51,6 +51,7 @@ from api.client.errors import (
 )
 from api.client.retries import Retries
 from api.client.submission import Submission
+from api.client.uploads import File, Uploaded, UploadedFile
 
 if TYPE_CHECKING:
     from api.client.asynchronous import AsyncClient
@@ -63,6 +64,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Event",
+    "File",
     "Forbidden",
     "History",
     "IdempotencyConflict",
@@ -94,6 +96,8 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "Update",
+    "Uploaded",
+    "UploadedFile",
     "VersionConflict",
     "Worker",
     "verify_callback",

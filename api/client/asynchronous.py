@@ -1,7 +1,7 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Self, Unpack
@@ -24,6 +24,7 @@ from api.client.core import LONG_POLL_S, Core, Flow, Result, StatsFilter, TaskOr
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
+from api.client.uploads import Source, Uploaded, form_of
 from api.client.wire import CONNECT_TIMEOUT_S, TIMEOUT_S, Where, reply_of, url_of
 
 
@@ -89,6 +90,22 @@ class AsyncClient:
         and an error says in `submitted` which went before. The same call with the same key then
         goes on from there."""
         return await self._do(self._core.submit_many(submissions, idempotency_key))
+
+    async def upload(
+        self,
+        files: Source | Sequence[Source],
+        kb_id: str,
+        *,
+        task_type: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Uploaded:
+        """Hand over files, and have a task made for each: paths, binary streams, or `File`s. They
+        are read as they are sent, and what each is stands in its task's payload, beside
+        `payload`."""
+        form = form_of(files, kb_id, task_type, payload, options)
+        return await self._do(self._core.upload(form, idempotency_key))
 
     # -- look ---------------------------------------------------------------------------------
 
@@ -223,9 +240,9 @@ class AsyncClient:
             await asyncio.sleep(step.seconds)
             return None
         timeout_s = self._where.timeout_s + step.wait_s
-        request = self._where.request(step, self._core.headers, timeout_s)
         try:
-            response = await self._http.request(**request)
+            with self._where.sending(step, self._core.headers, timeout_s) as request:
+                response = await self._http.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)

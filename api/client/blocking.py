@@ -1,7 +1,7 @@
 """The client for code that may block."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Self, Unpack
@@ -25,6 +25,7 @@ from api.client.errors import LedgerqError
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
+from api.client.uploads import Source, Uploaded, form_of
 from api.client.wire import CONNECT_TIMEOUT_S, TIMEOUT_S, Where, reply_of, url_of
 
 
@@ -90,6 +91,22 @@ class Client:
         and an error says in `submitted` which went before. The same call with the same key then
         goes on from there."""
         return self._do(self._core.submit_many(submissions, idempotency_key))
+
+    def upload(
+        self,
+        files: Source | Sequence[Source],
+        kb_id: str,
+        *,
+        task_type: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Uploaded:
+        """Hand over files, and have a task made for each: paths, binary streams, or `File`s. They
+        are read as they are sent, and what each is stands in its task's payload, beside
+        `payload`."""
+        form = form_of(files, kb_id, task_type, payload, options)
+        return self._do(self._core.upload(form, idempotency_key))
 
     # -- look ---------------------------------------------------------------------------------
 
@@ -233,9 +250,9 @@ class Client:
             time.sleep(step.seconds)
             return None
         timeout_s = self._where.timeout_s + step.wait_s
-        request = self._where.request(step, self._core.headers, timeout_s)
         try:
-            response = self._http.request(**request)
+            with self._where.sending(step, self._core.headers, timeout_s) as request:
+                response = self._http.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from api.client.errors import LedgerqError, UnexpectedAnswer, Unreachable, class_of
+from api.client.uploads import Form
 from ledger.retry_after import retry_after_s
 
 BODY_SHOWN_MAX: Final = 200
@@ -23,6 +24,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     body: bytes | None = None
     """JSON."""
+    form: Form | None = None
+    """Files, in the place of a body."""
     wait_s: float = 0.0
     """How long the service may keep it waiting, beside the time that any answer may take."""
 

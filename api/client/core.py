@@ -29,10 +29,15 @@ from api.client.errors import LedgerqError, TaskNotFinished, TaskNotFound, TaskN
 from api.client.positions import Writes
 from api.client.retries import Retries
 from api.client.submission import Submission
+from api.client.uploads import Form, Uploaded
 from api.comma_list import text_of
 from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
+UPLOAD: Final = "/api/v1/upload"
+STORING_S: Final = 60.0
+"""How long a service may take to store files that it has."""
+
 LONG_POLL_S: Final = 60.0
 """The longest `wait` that a service takes, unless its settings say otherwise."""
 
@@ -116,7 +121,8 @@ class Core:
                     self._writes.note(told.headers.get("ledger-position"))
                 return told
             assert error is not None  # noqa: S101 - there was no answer, or a bad one
-            pause_s = self.retries.pause_s(calls, error)
+            is_repeatable = call.form is None or call.form.is_repeatable
+            pause_s = self.retries.pause_s(calls, error) if is_repeatable else None
             if pause_s is None:
                 error.calls = calls
                 raise error
@@ -146,6 +152,17 @@ class Core:
                 raise
             tasks += decoded(reply, TaskList).tasks
         return tasks
+
+    def upload(self, form: Form, idempotency_key: str | None) -> Flow[Uploaded]:
+        """A task for each file."""
+        call = Call(
+            method="POST",
+            path=UPLOAD,
+            form=form,
+            headers={"idempotency-key": idempotency_key or new_key()},
+            wait_s=STORING_S,
+        )
+        return decoded((yield from self.answered(call)), Uploaded)
 
     # -- look ---------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -46,7 +47,7 @@ class Where(msgspec.Struct, frozen=True):
     def request(
         self, call: Call, headers: Mapping[str, str], read_timeout_s: float
     ) -> dict[str, Any]:
-        """The arguments of `client.build_request`."""
+        """The arguments of `client.build_request`, but for files."""
         kind = {} if call.body is None else {"content-type": "application/json"}
         return {
             "method": call.method,
@@ -56,6 +57,19 @@ class Where(msgspec.Struct, frozen=True):
             "content": call.body,
             "timeout": httpx2.Timeout(read_timeout_s, connect=self.connect_timeout_s),
         }
+
+    @contextmanager
+    def sending(
+        self, call: Call, headers: Mapping[str, str], read_timeout_s: float
+    ) -> Generator[dict[str, Any]]:
+        """The same with files, which are open meanwhile. Raises OSError."""
+        request = self.request(call, headers, read_timeout_s)
+        if call.form is None:
+            yield request
+            return
+        with ExitStack() as stack:
+            del request["content"]
+            yield {**request, "data": dict(call.form.fields), "files": call.form.opened(stack)}
 
     def no_answer(
         self, error: httpx2.HTTPError | httpx2.InvalidURL, read_timeout_s: float

@@ -1,0 +1,134 @@
+"""Files on their way to the service: opened each time that they are sent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike, fspath
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from api.client.submission import Options
+
+FIELD: Final = "file"
+DEFAULT_TYPE: Final = "application/octet-stream"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file under a name of its own; `content` is its bytes, a stream of them, or its path."""
+
+    name: str
+    content: bytes | IO[bytes] | PathLike[str]
+    content_type: str | None = None
+    """Guessed from the name unless given."""
+
+
+Source = str | PathLike[str] | IO[bytes] | File
+"""A path, a binary stream, or a File. A stream is sent from its beginning; one that has none to go
+back to is sent once, and never again."""
+
+
+class UploadedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was stored, and the task that was made for it."""
+
+    task_id: str
+    file_path: str
+    """What handlers open it by."""
+    filename: str
+    size: int
+    sha256: str
+    content_type: str = ""
+
+
+class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks of an upload, one for each file, in the files' order."""
+
+    task_id: str
+    """The first one."""
+    task_ids: Sequence[str]
+    files: Sequence[UploadedFile] = ()
+    status: str = ""
+    message: str = ""
+
+
+class Form(msgspec.Struct, frozen=True):
+    """A multipart body."""
+
+    fields: Mapping[str, str]
+    files: Sequence[File]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same bytes can be sent again."""
+        return all(_is_repeatable(file.content) for file in self.files)
+
+    def opened(self, stack: ExitStack) -> list[tuple[str, tuple[str, Any, str | None]]]:
+        """The files as httpx2 takes them; those given by path are open until the stack ends.
+        Raises OSError."""
+        return [
+            (FIELD, (file.name, _opened(file.content, stack), file.content_type))
+            for file in self.files
+        ]
+
+
+def form_of(
+    files: Source | Sequence[Source],
+    kb_id: str,
+    task_type: str | None,
+    payload: Mapping[str, Any] | None,
+    options: Options,
+) -> Form:
+    """The form of an upload. Raises ValueError when there is no file."""
+    sources = _sources(files)
+    if not sources:
+        raise ValueError("expected at least one file")
+    given = {"kb_id": kb_id, "task_type": task_type, "payload": payload, **options}
+    fields = {name: _text(value) for name, value in given.items() if value is not None}
+    return Form(fields, tuple(map(_file, sources)))
+
+
+def _sources(given: Source | Sequence[Source]) -> Sequence[Source]:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return given
+    return [given]
+
+
+def _file(source: Source) -> File:
+    if isinstance(source, File):
+        return source
+    if isinstance(source, str | PathLike):
+        path = Path(fspath(source))
+        return File(path.name, path)
+    name = getattr(source, "name", None)
+    return File(Path(name).name if isinstance(name, str) else "upload", source)
+
+
+def _text(value: Any) -> str:
+    """A field: texts and numbers as they are, times and objects as JSON has them."""
+    if isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode().strip('"')
+
+
+def _is_repeatable(content: bytes | IO[bytes] | PathLike[str]) -> bool:
+    return isinstance(content, bytes | PathLike) or content.seekable()
+
+
+def _opened(content: bytes | IO[bytes] | PathLike[str], stack: ExitStack) -> Any:
+    if isinstance(content, PathLike):
+        return stack.enter_context(Path(content).open("rb"))
+    return content if _is_repeatable(content) else _Flow(content)
+
+
+class _Flow:
+    """A stream of unknown length: a pipe's would be taken for 0."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        return self._stream.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)

@@ -1,0 +1,87 @@
+"""Files, from paths, streams and memory."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from api.client import AsyncClient, File, InvalidRequest
+from ledger.redis_store import RedisStore
+from tests.checks import check_ledger
+from tests.faults.proxy import Proxy
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "ü report.txt"
+    path.write_bytes(b"text " * 50_000)
+    return path
+
+
+async def test_a_file_becomes_a_task(client: AsyncClient, document: Path) -> None:
+    uploaded = await client.upload(document, "kb-1", payload={"language": "de"}, priority="high")
+
+    task = await client.get(uploaded.task_id)
+    assert (task.task_type, task.priority) == ("document_processing", "high")
+    assert task.payload["language"] == "de"
+    assert task.payload["filename"] == "ü report.txt"
+    assert task.payload["size"] == document.stat().st_size
+    assert uploaded.files[0].sha256 == hashlib.sha256(document.read_bytes()).hexdigest()
+
+
+async def test_several_files_keep_their_order(client: AsyncClient, document: Path) -> None:
+    files = [
+        str(document),
+        io.BytesIO(b"a stream"),
+        File("b.md", b"# in memory", "text/markdown"),
+        File("c.txt", document),
+    ]
+
+    uploaded = await client.upload(files, "kb-1", task_type="knowledge_indexing")
+
+    assert [f.filename for f in uploaded.files] == ["ü report.txt", "upload", "b.md", "c.txt"]
+    assert uploaded.files[2].content_type == "text/markdown"
+    assert list(uploaded.task_ids) == [f.task_id for f in uploaded.files]
+
+
+async def test_an_upload_whose_answer_is_lost_makes_its_tasks_once(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore, document: Path
+) -> None:
+    proxy.cut_reply(b"POST /api/v1/upload")
+
+    uploaded = await far_client.upload([document, io.BytesIO(b"a stream")], "kb-1")
+
+    assert proxy.struck.is_set()
+    assert set((await check_ledger(store)).tasks) == set(uploaded.task_ids)
+
+
+async def test_a_pipe_is_sent_as_it_flows(client: AsyncClient) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"from a pipe")
+    os.close(write_end)
+
+    with open(read_end, "rb") as pipe:
+        uploaded = await client.upload(File("p.txt", pipe), "kb-1")
+
+    assert uploaded.files[0].size == len(b"from a pipe")
+
+
+async def test_a_file_that_is_not_there_is_said_so(client: AsyncClient, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await client.upload(tmp_path / "none.txt", "kb-1")
+
+
+async def test_no_file_is_no_upload(client: AsyncClient) -> None:
+    with pytest.raises(ValueError, match="at least one file"):
+        await client.upload([], "kb-1")
+
+
+async def test_what_the_service_refuses_names_the_field(
+    client: AsyncClient, document: Path
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        await client.upload(document, "kb-1", task_type="no_such_type")
+
+    assert raised.value.details["field"] == "task_type"
