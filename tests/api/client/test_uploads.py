@@ -3,7 +3,9 @@
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -12,12 +14,24 @@ from ledger.redis_store import RedisStore
 from tests.checks import check_ledger
 from tests.faults.proxy import Proxy
 
+CONTENT = b"text " * 50_000
+
 
 @pytest.fixture
 def document(tmp_path: Path) -> Path:
     path = tmp_path / "ü report.txt"
-    path.write_bytes(b"text " * 50_000)
+    path.write_bytes(CONTENT)
     return path
+
+
+@pytest.fixture
+def pipe() -> Iterator[IO[bytes]]:
+    """A stream that has no beginning to go back to."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"from a pipe")
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        yield pipe
 
 
 async def test_a_file_becomes_a_task(client: AsyncClient, document: Path) -> None:
@@ -27,8 +41,8 @@ async def test_a_file_becomes_a_task(client: AsyncClient, document: Path) -> Non
     assert (task.task_type, task.priority) == ("document_processing", "high")
     assert task.payload["language"] == "de"
     assert task.payload["filename"] == "ü report.txt"
-    assert task.payload["size"] == document.stat().st_size
-    assert uploaded.files[0].sha256 == hashlib.sha256(document.read_bytes()).hexdigest()
+    assert task.payload["size"] == len(CONTENT)
+    assert uploaded.files[0].sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
 async def test_several_files_keep_their_order(client: AsyncClient, document: Path) -> None:
@@ -57,13 +71,8 @@ async def test_an_upload_whose_answer_is_lost_makes_its_tasks_once(
     assert set((await check_ledger(store)).tasks) == set(uploaded.task_ids)
 
 
-async def test_a_pipe_is_sent_as_it_flows(client: AsyncClient) -> None:
-    read_end, write_end = os.pipe()
-    os.write(write_end, b"from a pipe")
-    os.close(write_end)
-
-    with open(read_end, "rb") as pipe:
-        uploaded = await client.upload(File("p.txt", pipe), "kb-1")
+async def test_a_pipe_is_sent_as_it_flows(client: AsyncClient, pipe: IO[bytes]) -> None:
+    uploaded = await client.upload(File("p.txt", pipe), "kb-1")
 
     assert uploaded.files[0].size == len(b"from a pipe")
 
