@@ -42,7 +42,7 @@ def test_submit_prints_the_id_first(client: Call):
 
 def test_submit_carries_every_field(client: Call):
     given = ("--priority", "high", "--max-retries", "7", "--timeout", "9", "--metadata", '{"m": 1}')
-    callback = ("--callback-url", "http://127.0.0.1:9/done")
+    callback = ("--callback-url", "http://127.0.0.1:9999/done")
 
     task = client(*SUBMIT, "--payload", '{"a": 1.0}', *LATER, *given, *callback, "--json").json()
 
@@ -50,7 +50,7 @@ def test_submit_carries_every_field(client: Call):
     assert (task["priority"], task["max_retries"], task["timeout"]) == ("high", 7, 9)
     assert task["metadata"] == {"m": 1}
     assert task["schedule_for"] == "2100-01-01T00:00:00.000Z"
-    assert task["callback_url"] == "http://127.0.0.1:9/done"
+    assert task["callback_url"] == "http://127.0.0.1:9999/done"
 
 
 @pytest.mark.parametrize("given", ["@payload.json", "-"])
