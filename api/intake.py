@@ -28,7 +28,7 @@ from api.scalars import (
 )
 from api.whole_numbers import decoded
 from api.wire import moment_ms
-from ledger.allow_list import URL_CHARACTERS_MAX, AllowList
+from ledger.allow_list import PORT_MIN, URL_CHARACTERS_MAX, AllowList
 from ledger.codec import encode
 from ledger.events import NO_JSON, Priority, TaskSubmitted
 from ledger.nesting import is_too_deep
@@ -261,7 +261,8 @@ def expected_of_submission(settings: Settings) -> dict[str, str]:
         "timeout": "a whole number of seconds from 1 to 86400",
         "schedule_for": "null, or an RFC 3339 time with an offset, such as 2030-01-31T09:30:00Z",
         "callback_url": f"null, or an http(s) URL of at most {URL_CHARACTERS_MAX} characters whose "
-        f"host is one of {hosts}, without credentials or fragment",
+        f"host is one of {hosts}, on port 80, 443 or one from {PORT_MIN} on unless the list names "
+        "another, without credentials or fragment",
         "metadata": "null, or a JSON object",
     }
 

@@ -13,7 +13,7 @@ def test_every_refusal_has_a_class(code: str) -> None:
 
     kind = class_of(code, status)
 
-    assert kind is not client.Refused or status in (408,)
+    assert kind is not client.Refused or status in (408, 426)
     assert issubclass(kind, client.LedgerqError)
     assert getattr(client, kind.__name__) is kind
 
