@@ -60,7 +60,7 @@ async def join(store: RedisStore, options: Options) -> Membership:
             f" subscriptions remove {name}` forgets the group"
         )
     terms = Terms(name, group.tag(name), options.lease_ms, options.unacked_max)
-    membership = Membership(store, subscriptions, group, _member_id(), terms)
+    membership = Membership(store, subscriptions, group, member_id(store.now_ms()), terms)
     membership.start()
     return membership
 
@@ -79,8 +79,10 @@ def _told(filters: Filters) -> str:
     return " and ".join(named) or "all events"
 
 
-def _member_id() -> str:
-    return f"{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"
+def member_id(now_ms: int) -> str:
+    """A name that nobody else has. Members are sorted by their names, hence by when they came: the
+    older ones have the larger shares, so who comes takes no more away than it has to."""
+    return f"{now_ms:012x}-{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"
 
 
 async def open_ledger(options: Options) -> RedisStore:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import consumers
+from consumers.joining import member_id
 from consumers.subscribed_event import SubscribedEvent
 from consumers.subscription import Subscription, subscribe
 from ledger.commands import CancelTask
@@ -329,6 +330,27 @@ async def test_members_share_the_partitions(spread: RedisStore, logged: Logged):
         assert one.partitions == (0, 1, 2, 3)
 
 
+def test_members_are_sorted_by_when_they_came():
+    ids = [member_id(now_ms) for now_ms in (9, 10, 1_763_811_000_123, 1_763_811_000_124)]
+    assert sorted(ids) == ids
+
+
+async def test_a_member_that_comes_takes_nothing_that_it_is_not_due(
+    store: RedisStore, logged: Logged
+):
+    subscriptions = RedisSubscriptions(store.client, 1, 5_000)
+    one, two = following(store), following(store)
+    async with asyncio.timeout(PATIENCE_S), one:
+        await logged.comes("partition_taken")
+        async with two:
+            while len(await subscriptions.members("billing")) < 2:
+                pass
+            await submit(store)
+            await (await anext(aiter(one))).ack()
+
+    assert not logged.of("partition_handed_over")
+
+
 async def test_a_late_member_is_refused(store: RedisStore):
     await submitted(store, 2)
     subscriptions = RedisSubscriptions(store.client, 1, 5_000)
@@ -433,6 +455,21 @@ async def test_events_that_were_taken_away_halt_the_group(store: RedisStore):
 
     with pytest.raises(consumers.EventsGone, match="were taken away, the oldest one left is at"):
         await first(following(store), 1)
+
+
+async def test_events_that_are_taken_away_before_a_reader_gets_there_halt_the_group(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("consumers.subscribed_partition.TRIMMED_AGE_MS", -1_000)
+    await submitted(store, 6)
+    async with events_of(following(store, unacked_max=2)) as events:
+        given = [await anext(events), await anext(events)]
+        await send(store.client, ("XTRIM", PartitionKeys(0).events, "MAXLEN", "1"))
+        for event in given:
+            await event.ack()
+
+        with pytest.raises(consumers.EventsGone):
+            await anext(events)
 
 
 async def test_what_the_group_has_passed_may_be_taken_away(store: RedisStore):
