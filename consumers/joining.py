@@ -10,7 +10,7 @@ import structlog
 
 from consumers.membership import Membership
 from consumers.programs import server_url
-from consumers.service import backoff_s
+from consumers.service import backoff_s, through_outages
 from consumers.subscribed_partition import Terms
 from consumers.subscription_errors import GroupMismatch
 from consumers.subscription_start import Start, checkpoints
@@ -39,20 +39,15 @@ async def join(store: RedisStore, options: Options) -> Membership:
     """A member of the group, which is made where it does not exist. Waits for a ledger that is out
     of reach. Raises GroupMismatch, TooManyGroups, ValueError."""
     subscriptions = RedisSubscriptions(store.client, store.partitions, StoreOptions().timeout_ms)
-    name, failures = options.name, 0
-    while True:
-        try:
-            group = await subscriptions.group(name)
-            if group is None:
-                group = await subscriptions.register(
-                    name, await _new_group(store, subscriptions, options)
-                )
-            break
-        except Rejection as rejection:
-            if not rejection.retryable:
-                raise
-            failures += 1
-            await asyncio.sleep(backoff_s(failures))
+    name = options.name
+
+    async def found_or_made() -> Group:
+        known = await subscriptions.group(name)
+        if known is not None:
+            return known
+        return await subscriptions.register(name, await _new_group(store, subscriptions, options))
+
+    group = await through_outages(found_or_made)
     if group.filters != options.filters:
         raise GroupMismatch(
             f"the subscription {name} wants {_told(group.filters)}, this member"

@@ -79,11 +79,13 @@ class Membership:
         if tasks:
             await asyncio.wait(tasks)
         try:
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await asyncio.gather(*(one.release() for one in self._held.values()))
-                await self._subscriptions.beat(self._terms.name, self._member, 0)
-        except (Rejection, TimeoutError) as error:
-            log.warning("subscription_not_given_back", group=self._terms.name, reason=str(error))
+            async with asyncio.timeout(LEAVE_TIMEOUT_S), asyncio.TaskGroup() as group:
+                for one in self._held.values():
+                    group.create_task(one.release())
+                group.create_task(self._subscriptions.beat(self._terms.name, self._member, 0))
+        except* (Rejection, TimeoutError) as errors:
+            reason = str(errors.exceptions[0])
+            log.warning("subscription_not_given_back", group=self._terms.name, reason=reason)
         for one in self._held.values():
             one.lose()
 

@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from ledger.rejections import Rejection
 
 log = structlog.get_logger("service")
+
+Answer = TypeVar("Answer")
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 5.0
@@ -109,3 +111,16 @@ def backoff_s(failures: int) -> float:
     """Seconds to wait after so many failures in a row: doubling, capped, half of it by chance."""
     full = min(BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 16), BACKOFF_CAP_S)
     return full * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries
+
+
+async def through_outages(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """What `call` answers: tried with growing pauses while the ledger is out of reach."""
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except Rejection as rejection:
+            if not rejection.retryable:
+                raise
+            failures += 1
+            await asyncio.sleep(backoff_s(failures))

@@ -15,7 +15,7 @@ import structlog
 
 from consumers.known_tasks import KnownTasks
 from consumers.remembered import Remembered
-from consumers.service import backoff_s
+from consumers.service import through_outages
 from consumers.subscribed_event import SubscribedEvent, Wanted
 from consumers.subscription_errors import (
     AckRefused,
@@ -97,24 +97,18 @@ class SubscribedPartition:
 
     async def run(self) -> None:
         """Read on, waiting for more where it ends. Raises SubscriptionHalted."""
-        failures, begun = 0, False
-        while True:
-            try:
-                if not begun:
-                    await self._remembered.check(self._read)
-                    await self._remembered.check_nothing_is_missing(self._read)
-                    begun = True
+        try:
+            await through_outages(self._check)
+            while True:
                 await self._room.wait()
-                await self._read_on()
-                failures = 0
-            except Rejection as rejection:
-                if not rejection.retryable:
-                    raise
-                failures += 1
-                await asyncio.sleep(backoff_s(failures))
-            except SubscriptionHalted as halted:
-                await self._halt(halted)
-                raise
+                await through_outages(self._read_on)
+        except SubscriptionHalted as halted:
+            await self._halt(halted)
+            raise
+
+    async def _check(self) -> None:
+        await self._remembered.check(self._read)
+        await self._remembered.check_nothing_is_missing(self._read)
 
     async def _read_on(self) -> None:
         count = max(1, min(self._count, self._terms.unacked_max - self._acks.open))
@@ -233,18 +227,15 @@ class SubscribedPartition:
     async def _save(self, position: Position) -> None:
         """Write the checkpoint, if it has moved: several at once in one call."""
         self._make_room()
-        reached, failures = self._acks.checkpoint.order, 0
+        reached = self._acks.checkpoint.order
         while self._saved.order < reached:
             self._check_held(position)
-            try:
-                async with self._saving:
-                    if self._saved.order < reached and not self.lost:
-                        await self._keep(self._terms.lease_ms)
-            except Rejection as rejection:
-                if not rejection.retryable:
-                    raise
-                failures += 1
-                await asyncio.sleep(backoff_s(failures))
+            await through_outages(lambda: self._save_once(reached))
+
+    async def _save_once(self, reached: tuple[int, int]) -> None:
+        async with self._saving:
+            if self._saved.order < reached and not self.lost:
+                await self._keep(self._terms.lease_ms)
 
     # -- the lease ----------------------------------------------------------------------------
 
@@ -286,7 +277,7 @@ class SubscribedPartition:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._all_acknowledged.wait()
-        await self.release()
+        await through_outages(self.release)
 
     async def release(self) -> None:
         """Let others have it at once. Raises Rejection."""
