@@ -39,6 +39,6 @@ def test_the_examples_of_the_events_page_work(service: Up, client: Call):
     said = ran.stdout.splitlines()
     assert "OK" in said, "the group was not made"
     assert said.count("1") >= 3, "partitions, one acknowledged, the group removed"
-    claimed = ran.stdout[ran.stdout.rindex("0-0") :]
-    assert "TaskSubmitted" in claimed or "TaskStarted" in claimed, "nothing was taken over"
+    claimed = said[said.index("0-0") :]
+    assert any(line.startswith("Task") for line in claimed), "nothing was taken over"
     assert "ERR" not in ran.stdout
