@@ -6,8 +6,9 @@ import re
 import httpx2
 import pytest
 
+from api.intake import Intake
 from ledger.redis_store import RedisStore
-from ledger.settings import BUILT_IN_TASK_TYPES
+from ledger.settings import BUILT_IN_TASK_TYPES, Settings
 from tests.api.requests import (
     BATCH,
     TASKS,
@@ -235,3 +236,20 @@ async def test_concurrent_submissions_under_one_key_make_one_task(
 
     assert sorted(a.status_code for a in answers) == [200] * 19 + [201]
     assert len({a.json()["id"] for a in answers}) == 1
+
+
+def test_a_type_may_have_a_callback_url_of_its_own():
+    settings = Settings(
+        task_types=("summarize",),
+        callback_urls=("summarize=http://localhost:8082/done/{task_id}",),
+    )
+    intake = Intake(settings)
+    body = b'{"task_type": "summarize", "kb_id": "kb", "payload": {}'
+
+    usual = intake.submission(body + b"}", "")
+    own = intake.submission(body + b', "callback_url": "http://127.0.0.1/mine"}', "")
+    other = intake.submission(body.replace(b"summarize", b"health_check") + b"}", "")
+
+    assert usual.callback_url == "http://localhost:8082/done/{task_id}"
+    assert own.callback_url == "http://127.0.0.1/mine"
+    assert other.callback_url is None

@@ -286,3 +286,19 @@ def test_every_knob_says_what_it_is_and_has_a_default_within_its_bounds():
     assert list(KNOBS) == list(Settings.__struct_fields__)
     assert all(knob.description and knob.expected for knob in KNOBS.values())
     load({}, to_env(Settings()), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("CALLBACK_HOSTS", "10.0.0.1/8", "callback_hosts: '10.0.0.1/8': 10.0.0.1/8 has host bits"),
+        ("CALLBACK_HOSTS", "a..b", "callback_hosts: expected a host's name, got 'a..b'"),
+        ("CALLBACK_URLS", "work=http://example.org/", "callback_urls: expected URLs whose hosts"),
+        ("CALLBACK_URLS", "http://localhost/", "callback_urls: expected a list of task types"),
+        ("CALLBACK_RETRY_CAP_MS", "10", "callback_retry_cap_ms: expected at least"),
+    ],
+)
+def test_what_callbacks_cannot_work_with_is_told(name: str, text: str, expected: str):
+    [problem] = problems(env={f"LEDGERQ_{name}": text})
+
+    assert problem.startswith(expected)
