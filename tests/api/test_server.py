@@ -1,6 +1,7 @@
 """The service as a process sees it: sockets, stopping, and bytes that are no HTTP."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -225,6 +226,15 @@ async def test_another_ledger_is_not_served(ledger_url: str, store: RedisStore):
 
 
 @pytest.mark.timeout(90)
+async def first_answer(web: httpx2.AsyncClient) -> httpx2.Response:
+    """Of /livez, once somebody listens."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(httpx2.ConnectError):
+                return await web.get("/livez")
+            await asyncio.sleep(0.02)
+
+
 async def test_a_server_that_comes_late_is_waited_for_with_answers():
     started, stop = asyncio.Event(), asyncio.Event()
     with tempfile.TemporaryDirectory(prefix="lq-") as folder, bind("127.0.0.1", 0) as listener:
@@ -232,7 +242,7 @@ async def test_a_server_that_comes_late_is_waited_for_with_answers():
         port = listener.getsockname()[1]
         running = asyncio.create_task(
             serve(
-                Settings(redis_url=server.url, redis_timeout_ms=100),
+                Settings(redis_url=server.url, redis_timeout_ms=100, grpc_port=0),
                 listener=listener,
                 stop=stop,
                 on_started=lambda _host, _port: started.set(),
@@ -240,7 +250,7 @@ async def test_a_server_that_comes_late_is_waited_for_with_answers():
         )
         url = f"http://127.0.0.1:{port}"
         async with httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as web:
-            live = await web.get("/livez")
+            live = await first_answer(web)
             early = await web.post(TASKS, json=body())
             health = await web.get("/health")
             server.start()
@@ -264,7 +274,8 @@ async def test_an_api_that_waits_for_its_server_can_be_stopped(tmp_path: Path):
     stop = asyncio.Event()
     with bind("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        settings = Settings(redis_url=f"unix://{tmp_path}/absent", redis_timeout_ms=100)
+        absent = f"unix://{tmp_path}/absent"
+        settings = Settings(redis_url=absent, redis_timeout_ms=100, grpc_port=0)
         running = asyncio.create_task(serve(settings, listener=listener, stop=stop))
         async with httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as web:
             await web.get("/livez")
@@ -278,7 +289,7 @@ import sys
 from api.server import run
 from ledger.settings import Settings
 
-run(Settings(redis_url=sys.argv[1], host="127.0.0.1", port=int(sys.argv[2])))
+run(Settings(redis_url=sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]), grpc_port=0))
 print("closed")
 """
 

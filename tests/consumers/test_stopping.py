@@ -132,7 +132,7 @@ async def test_a_process_is_killed_with_all_that_it_started_when_its_time_is_up(
     lock = tmp_path / "lock"
     async with working(store, in_process("process_linger"), module=MODULE):
         task_id = await submit(
-            store, "process_linger", {"lock": str(lock)}, timeout_s=2, max_retries=0
+            store, "process_linger", {"lock": str(lock)}, timeout_s=4, max_retries=0
         )
         await until(store, task_id, lambda task: task.state.progress == 1)
         task = await until(store, task_id, Status.FAILED)
