@@ -59,25 +59,34 @@ def ledgerq_handlers(pytestconfig: pytest.Config) -> Sequence[str]:
     return modules
 
 
+@pytest.fixture
+def ledgerq_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the service keeps its files, and its handlers find those that were uploaded."""
+    folder = tmp_path / "ledgerq"
+    monkeypatch.setenv("LEDGERQ_DATA_DIR", str(folder))
+    monkeypatch.delenv("LEDGERQ_OBJECT_STORE_URL", raising=False)
+    return folder
+
+
 @async_fixture
 async def ledgerq(
-    ledgerq_server: str, ledgerq_handlers: Sequence[str], tmp_path: Path
+    ledgerq_server: str, ledgerq_handlers: Sequence[str], ledgerq_folder: Path
 ) -> AsyncIterator[InlineService]:
     """A running service, empty, with every handler that is registered: `ledgerq.client`,
     `ledgerq.handler(...)`, `await ledgerq.run_until_finished()`."""
     from api.testing import inline_service
 
-    async with inline_service(ledgerq_server, tmp_path / "ledgerq", ledgerq_handlers) as service:
+    async with inline_service(ledgerq_server, ledgerq_folder, ledgerq_handlers) as service:
         yield service
 
 
 @pytest.fixture
 def ledgerq_blocking(
-    ledgerq_server: str, ledgerq_handlers: Sequence[str], tmp_path: Path
+    ledgerq_server: str, ledgerq_handlers: Sequence[str], ledgerq_folder: Path
 ) -> Iterator[BlockingService]:
     """The same for tests that are no coroutines: a client that blocks, and a service that runs,
     with its handlers, in a thread of its own."""
     from api.testing import blocking_service
 
-    with blocking_service(ledgerq_server, tmp_path / "ledgerq", ledgerq_handlers) as service:
+    with blocking_service(ledgerq_server, ledgerq_folder, ledgerq_handlers) as service:
         yield service

@@ -3,6 +3,7 @@
 import pytest
 
 pytest_plugins = ("pytester",)
+pytestmark = pytest.mark.timeout(180)  # each starts a pytest, a server and a worker's processes
 
 OPTIONS = ("-p", "no:randomly", "-p", "no:valkey", "-p", "no:cacheprovider", "-W", "error")
 INI = """
@@ -38,8 +39,10 @@ def render(context, payload):
 TESTS = """
 import asyncio
 import datetime
+import io
 import pytest
 from api.client import AsyncClient, LedgerqError
+from consumers import open_file
 
 pytestmark = pytest.mark.asyncio
 
@@ -106,6 +109,19 @@ async def test_a_handler_of_the_test_alone(ledgerq):
 
     assert begun.is_set()
     assert (one.result, other.status, other.retry_count) == ("stub", "failed", 1)
+
+
+async def test_an_uploaded_file(ledgerq):
+    @ledgerq.handler("document_processing")
+    async def parse(context, payload):
+        async with open_file(payload["file_path"]) as file:
+            return len(file.read())
+
+    await ledgerq.client.upload(io.BytesIO(b"hello"), "shop")
+
+    [done] = await ledgerq.run_until_finished()
+
+    assert done.result == 5
 
 
 async def test_what_has_no_handler_is_left_alone(ledgerq):
@@ -191,7 +207,7 @@ def test_a_project_with_strict_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS)
 
-    result.assert_outcomes(passed=12)
+    result.assert_outcomes(passed=13)
 
 
 def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
@@ -200,7 +216,7 @@ def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS, "-k", "retries or day or begins")
 
-    result.assert_outcomes(passed=3, deselected=7)
+    result.assert_outcomes(passed=3, deselected=8)
 
 
 def test_a_project_that_does_not_use_it(pytester: pytest.Pytester) -> None:
