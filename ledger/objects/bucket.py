@@ -24,7 +24,7 @@ TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.2
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 RETRY_TIMEOUT: Final = timedelta(seconds=30)
-SILENCE_TIMEOUT_S: Final = 60.0
+SILENCE_TIMEOUT_S: Final = 30.0
 SIGNED_FOR: Final = timedelta(minutes=15)
 """Until when a PUT may begin."""
 

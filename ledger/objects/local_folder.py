@@ -6,10 +6,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ledger.objects.store import Listed, ObjectStoreError
-from ledger.objects.wrapped import Wrapped
+
+if TYPE_CHECKING:
+    from ledger.objects.wrapped import Wrapped
 
 Result = TypeVar("Result")
 
@@ -56,8 +58,11 @@ class LocalFolder:
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
 
-    def _wrapped(self) -> Wrapped:
+    def _wrapped(self) -> "Wrapped":
+        # Not before it is needed: an API process hardly ever does.
         from obstore.store import LocalStore
+
+        from ledger.objects.wrapped import Wrapped
 
         return Wrapped(LocalStore(self._folder))
 

@@ -41,6 +41,7 @@ def settings(tmp_path: Path) -> Settings:
         upload_body_bytes_max=4 * FILE_BYTES_MAX,
         upload_files_max=3,
         queue_tasks_max=3,
+        uploads_max=2,
     )
 
 
@@ -319,3 +320,42 @@ async def test_who_hangs_up_leaves_nothing(service: Service, settings: Settings)
     async with asyncio.timeout(20):
         while files_in(settings):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
+
+
+async def test_one_upload_too_many_is_503_until_another_is_done(
+    store: RedisStore, service: Service, settings: Settings
+):
+    body = form(KB, file(b"x" * 1_000))
+    begun = head(f"content-length: {len(body)}")
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(20):
+        places = [await stack.enter_async_context(connected(service)) for _ in range(2)]
+        for _, writer in places:
+            writer.write(begun + body[:-1])
+        while len(files_in(settings)) < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+        reader, writer = await stack.enter_async_context(connected(service))
+        writer.write(begun + body)
+        refused = await reader.readuntil(b"}}")
+        places[0][1].write(body[-1:])
+        assert (await places[0][0].readuntil(b"}]}")).startswith(b"HTTP/1.1 201 ")
+        reader, writer = await stack.enter_async_context(connected(service))
+        writer.write(begun + body)
+        taken = await reader.readuntil(b"}]}")
+
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in refused
+    assert taken.startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_an_upload_that_takes_too_long_is_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("api.exchange.BODY_TIMEOUT_S", 0.2)
+    async with connected(service) as (reader, writer), asyncio.timeout(20):
+        writer.write(head("content-length: 1000") + form(KB, file())[:50])
+
+        answer = await reader.readuntil(b"}}")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")

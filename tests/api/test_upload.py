@@ -8,11 +8,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from api.app import create_app
 from ledger.objects import objects_folder
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from tests.api.requests import state_of
 from tests.api.uploading import KB, field, file, files_in, payload_of, upload
+from tests.object_stores import run_s3
 
 
 @pytest.fixture
@@ -158,3 +160,33 @@ async def test_the_same_upload_at_the_same_time_leaves_one_object(
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 201]
     (stored,) = files_in(settings)
     assert {a.json()["files"][0]["file_path"].rpartition("/")[2] for a in answers} == {stored.name}
+
+
+async def test_files_go_to_any_s3_endpoint(
+    store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = b"to the cloud" * 100_000
+    (tmp_path / "s3").mkdir()
+    with run_s3(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("ledger.objects.bucket.FIRST_PAUSE_S", 0)
+        app = create_app(
+            store, Settings(data_dir=str(tmp_path / "data"), object_store_url=server.url)
+        )
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+            answer = await upload(api, KB, file(content, "cloud.txt"))
+            assert answer.status_code == 201, answer.text
+            path = answer.json()["files"][0]["file_path"]
+            (stored,) = server.files()
+            assert str(stored).endswith(f"some/prefix/{path}")
+            assert stored.read_bytes() == content
+
+            server.stop()
+            refused = await upload(api, KB, file(content))
+
+        assert refused.status_code == 503
+        assert refused.json()["message"].startswith("the object store did not take the files")
+        assert server.files() == [stored]
+        await app.close()

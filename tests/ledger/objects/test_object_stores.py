@@ -1,0 +1,157 @@
+"""The promises of an object store, held by a folder and by a real S3 server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ledger.objects import ObjectStore, ObjectStoreError, open_objects, upload_key
+from ledger.objects.keys import day_prefix
+from ledger.settings import Settings, SettingsError
+from tests.object_stores import S3, run_s3
+
+TASK: Final = "0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
+DAY: Final = date(2026, 11, 25)
+KEY: Final = upload_key(DAY, TASK, "0123abcd", "report.pdf")
+CONTENT: Final = os.urandom(700_000)
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    with run_s3(folder) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    url = request.getfixturevalue("s3").url if request.param == "s3" else None
+    return Settings(data_dir=str(tmp_path / "data"), object_store_url=url)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def content_of(store: ObjectStore, key: str) -> bytes:
+    return b"".join([piece async for piece in store.stream(key)])
+
+
+async def keys_of(store: ObjectStore, prefix: str) -> list[str]:
+    return [each.key async for page in store.listed(prefix) for each in page]
+
+
+async def test_what_was_put_is_there_until_it_is_deleted(settings: Settings, source: Path):
+    store = open_objects(settings)
+
+    await store.put(KEY, source, "application/pdf")
+
+    assert await content_of(store, KEY) == CONTENT
+    assert b"".join(store.pieces(KEY)) == CONTENT
+    ((listed,),) = [page async for page in store.listed(day_prefix(DAY))]
+    assert (listed.key, listed.size) == (KEY, len(CONTENT))
+    assert abs(datetime.now(UTC) - listed.modified) < timedelta(hours=1)
+    await store.delete(KEY)
+    assert await keys_of(store, day_prefix(DAY)) == []
+    with pytest.raises(FileNotFoundError):
+        await content_of(store, KEY)
+    await store.close()
+
+
+async def test_nothing_is_listed_where_nothing_was_put_and_deleting_it_is_fine(settings: Settings):
+    store = open_objects(settings)
+
+    assert await keys_of(store, day_prefix(DAY)) == []
+    await store.delete(KEY)
+    await store.close()
+
+
+async def test_only_the_days_own_objects_are_listed(settings: Settings, tmp_path: Path):
+    store = open_objects(settings)
+    days = [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
+    for day in days:
+        source = tmp_path / day.isoformat()
+        source.write_bytes(b"x")
+        await store.put(upload_key(day, TASK, "0" * 8, "a"), source, "text/plain")
+
+    found = await keys_of(store, day_prefix(days[1]))
+
+    assert found == [upload_key(days[1], TASK, "0" * 8, "a")]
+    await store.close()
+
+
+async def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path):
+    store = open_objects(Settings(data_dir=str(tmp_path)))
+    for _ in range(2):
+        source = tmp_path / "source"
+        source.write_bytes(b"x")
+        await store.put(KEY, source, "text/plain")
+        (path := tmp_path / "objects" / KEY).unlink()
+        path.parent.rmdir()
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_written_to_is_an_error_of_the_store(
+    tmp_path: Path, source: Path
+):
+    (tmp_path / "objects").write_text("a file")
+    store = open_objects(Settings(data_dir=str(tmp_path)))
+
+    with pytest.raises(ObjectStoreError, match="objects"):
+        await store.put(KEY, source, "text/plain")
+    await store.close()
+
+
+async def test_a_server_that_is_gone_is_an_error_of_the_store(
+    s3: S3, source: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ledger.objects.bucket.FIRST_PAUSE_S", 0)
+    store = open_objects(Settings(object_store_url=s3.url))
+    s3.stop()
+
+    with pytest.raises(ObjectStoreError, match="s3://"):
+        await store.put(KEY, source, "text/plain")
+    s3.start()
+    await store.put(KEY, source, "text/plain")
+    assert await content_of(store, KEY) == CONTENT
+    await store.close()
+
+
+async def test_a_refusal_is_told_with_the_stores_own_words(
+    s3: S3, source: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    store = open_objects(Settings(object_store_url=s3.url))
+
+    with pytest.raises(ObjectStoreError, match=r"answered 403 to a PUT: .*SignatureDoesNotMatch"):
+        await store.put(KEY, source, "text/plain")
+    assert s3.files() == []
+    await store.close()
+
+
+def test_no_file_goes_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1:9000")
+
+    with pytest.raises(SettingsError, match="unencrypted"):
+        open_objects(Settings(object_store_url="s3://bucket"))
+
+
+def test_a_folder_needs_neither_obstore_nor_aiohttp_to_be_put_into():
+    """Every API process would pay for them."""
+    found = (
+        "import sys; from ledger.objects import open_objects; from ledger.settings import Settings;"
+        "open_objects(Settings()); sys.exit(bool({'obstore', 'aiohttp'} & set(sys.modules)))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", found], check=False).returncode == 0
