@@ -5,9 +5,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from standardwebhooks.webhooks import Webhook
 
 from api.client import Callback, CallbackRejected, verify_callback
+from consumers.signatures import Signer
 from tests.api.requests import UNKNOWN_ID
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ....").decode()
@@ -22,14 +22,9 @@ BODY = json.dumps(
 
 
 def signed(body: bytes = BODY, *secrets: str, age: timedelta = timedelta()) -> dict[str, str]:
-    """The headers of a callback that is signed with these secrets."""
-    at = datetime.now(UTC) - age
-    signatures = [Webhook(each).sign("msg_1", at, body.decode()) for each in secrets or (SECRET,)]
-    return {
-        "Webhook-Id": "msg_1",
-        "Webhook-Timestamp": str(int(at.timestamp())),
-        "Webhook-Signature": " ".join(signatures),
-    }
+    """The headers of a callback that the notifier signs with these secrets, in a server's case."""
+    headers = Signer(secrets or (SECRET,)).headers("msg_1", datetime.now(UTC) - age, body)
+    return {name.title(): value for name, value in headers.items()}
 
 
 def test_a_signed_callback_is_read() -> None:
