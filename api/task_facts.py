@@ -21,7 +21,8 @@ _NULL: Final = msgspec.Raw(b"null")
 
 class Message(msgspec.Struct, frozen=True):
     """An event as the live feed tells it. `kb_id` and `task_type` are null when the task is no
-    longer known, `status` for an unknown type of event; all three where the event is no task's, but
+    longer known, `status` for an unknown type of event and for those of callbacks, which leave the
+    task as it was; all three where the event is no task's, but
     the service's own."""
 
     # The fields stand in the contract's order.

@@ -14,8 +14,11 @@ from api.cli.flags import AsJson, Url, service_url
 from api.cli.output import STYLES, on_terminal, printable
 from ledger.identity import SYSTEM
 
-TYPE_CHARACTERS: Final = 14
+TYPE_CHARACTERS: Final = 17
 """The longest type of event."""
+
+OF_CALLBACKS: Final = "Callback"
+"""How the types of events begin that leave their tasks as they were."""
 
 STATUS_CHARACTERS: Final = 10
 ID_CHARACTERS: Final = 36
@@ -105,10 +108,11 @@ def _show_on_terminal(event: bytes) -> None:
 def _words(event: _Event) -> list[str]:
     # What belongs to no task has none of these.
     unknown = "-" if event.task_id == SYSTEM else "?"
+    leads_nowhere = "-" if event.type.startswith(OF_CALLBACKS) else unknown
     return [
         event.at,
         printable(event.type).ljust(TYPE_CHARACTERS),
-        (event.status or unknown).ljust(STATUS_CHARACTERS),
+        (event.status or leads_nowhere).ljust(STATUS_CHARACTERS),
         event.task_id.ljust(ID_CHARACTERS),
         printable(f"{event.task_type or unknown} {event.kb_id or unknown}"),
         printable(detail(event.data or {})),
