@@ -32,6 +32,7 @@ from tests.checks import read_all
 from tests.consumers.working import AT_ONCE, PATIENCE_S, QUICK, handles
 from tests.faults.campaign import broken, checkers
 from tests.faults.campaign.checkers import CHECKERS, FINALS, judge
+from tests.faults.campaign.clients import Clients
 from tests.faults.campaign.evidence import (
     Evidence,
     Injected,
@@ -238,7 +239,8 @@ async def test_a_killed_server_may_forget_with_everysec_alone(
     service = Service(tmp_path, ledger)
     await ledger.start()
     try:
-        await service.inject(Fault(Kind.KILL, VALKEY, at_s=0, lasts_s=0))
+        clients = Clients(plan(0), service.url, tmp_path / "acknowledged.jsonl")
+        await service.inject(Fault(Kind.KILL, VALKEY, at_s=0, lasts_s=0), clients)
     finally:
         await ledger.stop()
 

@@ -63,9 +63,15 @@ class Clients:
         self.sent: dict[str, Sent] = {}
         self.canceled: dict[str, float] = {}
         self._patient = Patient()
+        self._begun = 0
         self._plan = plan
         self._url = url
         self._log = log
+
+    @property
+    def seconds_worth(self) -> float:
+        """How far they are in the plan's time."""
+        return self._plan.seconds * self._begun / self._plan.tasks
 
     @property
     def refused(self) -> int:
@@ -84,6 +90,7 @@ class Clients:
     async def _client(self, numbers: Any, began: float, log: Any) -> None:
         async with httpx2.AsyncClient(base_url=self._url, timeout=CALL_TIMEOUT_S) as http:
             for i in numbers:
+                self._begun = i + 1
                 early_s = began + i * self._plan.seconds / self._plan.tasks - time.monotonic()
                 await asyncio.sleep(max(0.0, early_s))
                 body = _body(i)

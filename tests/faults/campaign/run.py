@@ -146,9 +146,12 @@ class Service:
 
     # -- faults -------------------------------------------------------------------------------
 
-    async def inject(self, fault: Fault) -> None:
-        """Let it happen, and end. One at a time for each target."""
+    async def inject(self, fault: Fault, clients: Clients) -> None:
+        """Let it happen, and end. One at a time for each target. A busy machine may be late with
+        its tasks: then it comes later too, to meet the work that it is meant for."""
         await asyncio.sleep(fault.at_s)
+        while clients.seconds_worth < fault.at_s:  # noqa: ASYNC110 - clients are many
+            await asyncio.sleep(0.02)
         async with self._locks[fault.target]:
             began = time.monotonic()
             if fault.target == VALKEY:
@@ -337,7 +340,7 @@ async def run(plan: Plan, folder: Path) -> Outcome:
             group.create_task(clients.run())
             group.create_task(operator.run())
             for fault in plan.faults:
-                group.create_task(service.inject(fault))
+                group.create_task(service.inject(fault, clients))
         # Once more: a fail-over may have lost it.
         await operator.resume()
         evidence = await _gather(service, clients)
