@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
@@ -148,7 +148,8 @@ class WebSocket(asyncio.Protocol):
     # -- for the event loop -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's
+        # That of a socket. What uvloop makes is a Transport in all but name.
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._timer = self._loop.call_later(PING_S, self._ping)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from api.client import LedgerqError
+
 from .documents import standard_library
 from .failures import DemoError
 from .screen import Screen
@@ -39,7 +41,7 @@ def _told(screen: Screen, folder: Path, documents: int | None) -> int:
     reasons: list[str] = []
     try:
         asyncio.run(_until_signal(screen, folder, documents))
-    except* DemoError as failures:
+    except* (DemoError, LedgerqError) as failures:
         reasons += map(str, failures.exceptions)
     if reasons:
         screen.fail(reasons[0], last_words(folder))

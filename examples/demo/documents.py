@@ -19,14 +19,15 @@ LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
 
 
 def standard_library(at_most: int | None) -> list[Path]:
-    """The library's files in order of their paths; of more than `at_most`, every n-th.
+    """The library's files that have something in them, in order of their paths; of more than
+    `at_most`, every n-th.
 
     `SOUGHT` is always among them. Raises DemoError where Python was installed without sources.
     """
     files = [
         path
         for path in sorted(LIBRARY.rglob("*.py"))
-        if LEFT_OUT.isdisjoint(path.relative_to(LIBRARY).parts)
+        if LEFT_OUT.isdisjoint(path.relative_to(LIBRARY).parts) and path.stat().st_size
     ]
     if LIBRARY / SOUGHT not in files:
         raise DemoError(f"no source files of the standard library in {LIBRARY}")

@@ -1,5 +1,6 @@
 """A worker process is killed in the middle of its work; what it held is taken again."""
 
+import asyncio
 import os
 import signal
 import time
@@ -8,10 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from .client import Client, Event, Task
-from .failures import DemoError, require
-from .service import Service
+from api.client import AsyncClient, Event, Task
 
+from .failures import DemoError, require
+from .service import Services
+
+CATCH_TIMEOUT_S: Final = 30
 LOOKED_AT: Final = 24
 """Of the unfinished tasks the oldest so many are asked for, to find one that is worked on."""
 
@@ -35,20 +38,28 @@ class Survivor:
     task: Task
     history: list[Event]
 
+    def seconds_after(self, moment_s: float) -> float:
+        """From a moment (s since the epoch) until the task was done."""
+        [done] = [event for event in self.history if event.type == "TaskCompleted"]
+        return done.at.timestamp() - moment_s
 
-async def kill_a_worker(client: Client, service: Service, unfinished: Collection[str]) -> Killed:
+
+async def kill_a_worker(services: Services, unfinished: Collection[str]) -> Killed:
     """SIGKILL to a worker that has one of these tasks in its hands; the oldest task comes first.
 
-    `unfinished` shrinks as tasks end. Raises DemoError when none is left.
+    `unfinished` grows as tasks are begun, and shrinks as they end. Raises DemoError when none of
+    them is caught in time.
     """
-    while unfinished:
-        workers = service.workers()
+    deadline = time.monotonic() + CATCH_TIMEOUT_S
+    while time.monotonic() < deadline:
+        workers = services.workers()
         for pid in workers:
             with _paused(pid):
-                if await _holds_one_of(client, pid, list(unfinished)[:LOOKED_AT]):
+                if await _holds_one_of(services.client, pid, list(unfinished)[:LOOKED_AT]):
                     os.kill(pid, signal.SIGKILL)
                     return Killed(pid, workers, time.time())
-    raise DemoError("all documents were done before a worker could be killed")
+        await asyncio.sleep(0)
+    raise DemoError("no worker was caught with a document in its hands")
 
 
 @contextmanager
@@ -62,15 +73,15 @@ def _paused(pid: int) -> Generator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-async def _holds_one_of(client: Client, pid: int, task_ids: Sequence[str]) -> bool:
+async def _holds_one_of(client: AsyncClient, pid: int, task_ids: Sequence[str]) -> bool:
     for task_id in task_ids:
-        task = await client.task(task_id)
+        task = await client.get(task_id)
         if task.status == "processing" and _pid(task.worker_id) == pid:
             return True
     return False
 
 
-async def survivors(client: Client, tasks: Sequence[Task], killed: Killed) -> list[Survivor]:
+async def survivors(client: AsyncClient, tasks: Sequence[Task], killed: Killed) -> list[Survivor]:
     """Of the finished `tasks` those that the killed worker had in its hands.
 
     Raises DemoError when there is none, and when a history is not what it must be.
@@ -78,7 +89,7 @@ async def survivors(client: Client, tasks: Sequence[Task], killed: Killed) -> li
     found: list[Survivor] = []
     for task in tasks:
         if task.retry_count:
-            history = await client.history(task.id)
+            history = (await client.history(task.id)).events
             if _cut_off_in(history, killed.pid):
                 _check(task, history)
                 found.append(Survivor(task, history))
@@ -88,16 +99,15 @@ async def survivors(client: Client, tasks: Sequence[Task], killed: Killed) -> li
 
 def _cut_off_in(history: Sequence[Event], pid: int) -> bool:
     """Whether an attempt of that process ended as that of a lost worker."""
+    told = [(event.type, event.data or {}) for event in history]
     lost = {
-        event.data["attempt"]
-        for event in history
-        if event.type == "AttemptFailed" and event.data["error_kind"] == "worker_lost"
+        data["attempt"]
+        for kind, data in told
+        if kind == "AttemptFailed" and data["error_kind"] == "worker_lost"
     }
     return any(
-        event.type == "TaskStarted"
-        and event.data["attempt"] in lost
-        and _pid(event.data["worker_id"]) == pid
-        for event in history
+        kind == "TaskStarted" and data["attempt"] in lost and _pid(data["worker_id"]) == pid
+        for kind, data in told
     )
 
 
@@ -109,7 +119,7 @@ def _check(task: Task, history: Sequence[Event]) -> None:
     way_back = [kind for kind in types if kind in LIVED_THROUGH][1:5]
     require(way_back == list(LIVED_THROUGH), f"task {task.id} came back by way of {way_back}")
     require(
-        types.count("TaskCompleted") == 1 and types[-1] == "TaskCompleted",
+        types.count("TaskCompleted") == 1 and types[-2:] == ["TaskCompleted", "CallbackDelivered"],
         f"the history of task {task.id} does not end once: {types}",
     )
 

@@ -1,144 +1,162 @@
-"""Hundreds of documents are submitted and worked on, while a worker is killed among them."""
+"""Hundreds of documents are uploaded and worked on, while a worker is killed among them."""
 
 import asyncio
 import platform
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from .client import Client, Task
+from api.client import AsyncClient, Task
+
 from .failures import DemoError, require
 from .kill import Killed, Survivor, kill_a_worker, survivors
 from .screen import Advance, Screen
-from .service import LEASE_MS, Service
+from .service import KB_ID, LEASE_MS, Services
 
-KB_ID: Final = "python"
-BATCH: Final = 100
+TASK_TYPE: Final = "document_processing"
 TIMEOUT_S: Final = 90
+PAGE: Final = 100
+CALLED_BACK: Final = "CallbackDelivered"
 KILL_AFTER: Final = 1 / 4
 """The share of the documents that are done when a worker is killed."""
-
-FOLLOWED: Final = 24
-"""Documents whose end is waited for at once; fewer than the connections, others need some too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What became of the documents, in the order of their submission.
+    """What became of the documents, in the order of their tasks.
 
-    `seconds` from the first submission to the last end, `submit_s` of it until all were handed
-    over; `recovery_s` from the kill until what the worker held was done elsewhere.
+    `seconds` from the first upload to the last end, `upload_s` of it until all were handed over,
+    `answer_ms` the median of the uploads' answers; `recovery_s` from the kill until what the worker
+    held was done elsewhere; `callbacks_s` from the last end until all had been called back.
     """
 
     tasks: list[Task]
     survivors: list[Survivor]
     seconds: float
-    submit_s: float
+    upload_s: float
+    answer_ms: float
     recovery_s: float
+    callbacks_s: float
 
     @property
     def chunks(self) -> int:
         return sum(task.result["chunks"] for task in self.tasks)
 
 
-def batches(documents: Sequence[Path]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The submissions, in batches, each with its Idempotency-Key."""
-    for start in range(0, len(documents), BATCH):
-        yield (
-            f"documents-{start}",
-            [
-                {
-                    "task_type": "document_processing",
-                    "kb_id": KB_ID,
-                    "payload": {"file_path": str(path)},
-                }
-                for path in documents[start : start + BATCH]
-            ],
-        )
-
-
-async def process(
-    screen: Screen, service: Service, client: Client, documents: Sequence[Path]
-) -> Processed:
-    """Submit all documents, kill a worker, and wait until all of them are done all the same."""
-    screen.part(f"{len(documents)} documents are submitted, and a worker is killed")
+async def process(screen: Screen, services: Services, documents: Sequence[Path]) -> Processed:
+    """Upload all documents, kill a worker, and wait until all of them are done all the same."""
+    screen.part(f"{len(documents)} documents are uploaded, and a worker is killed")
     size_mb = sum(path.stat().st_size for path in documents) / 1e6
     version = platform.python_version()
     screen.say(f"Source files of Python {version}'s standard library: {size_mb:.1f} MB.")
+    work = _Work(len(documents))
     begun = time.monotonic()
-    submitted = await _submit(client, documents)
-    submit_s = time.monotonic() - begun
-    screen.say(f"Handed over in {submit_s:.2f} s, in batches of {BATCH}; the workers have begun.")
-    work = _Work(submitted)
-    with screen.progress(len(submitted)) as advance:
+    with screen.progress(len(documents)) as advance:
         try:
             async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
-                killing = group.create_task(work.kill_in_the_middle(screen, service, client))
-                for _ in range(FOLLOWED):
-                    group.create_task(work.follow(client, advance))
+                group.create_task(work.follow(services.client, advance))
+                killing = group.create_task(work.kill_in_the_middle(screen, services))
+                answers = await upload(services, documents)
+                upload_s = time.monotonic() - begun
         except TimeoutError:
-            left = len(work.unfinished)
+            left = len(documents) - len(work.ended)
             raise DemoError(f"{left} documents were not done after {TIMEOUT_S} s") from None
-    seconds = time.monotonic() - begun
-    tasks = [work.finished[task.id] for task in submitted]
-    _require_completed(tasks)
+    callbacks_s = time.monotonic() - work.ended_at
+    await services.knowledge.require_ended(len(documents))
+    tasks = await all_tasks(services.client)
+    _require_completed(tasks, answers)
     killed = killing.result()
-    lived_through = await survivors(client, tasks, killed)
-    recovery_s = max(each.task.updated_at.timestamp() for each in lived_through) - killed.at
-    new = await service.another_worker(killed.workers)
+    lived_through = await survivors(services.client, tasks, killed)
+    recovery_s = max(each.seconds_after(killed.at) for each in lived_through)
+    new = await services.another_worker(killed.workers)
     screen.say(
         f"All done. Worker {killed.pid} had {len(lived_through)} documents in its hands: once "
         f"their leases of {LEASE_MS / 1000:g} s had run out they were taken again. Process {new} "
         "is in its place."
     )
-    return Processed(tasks, lived_through, seconds, submit_s, recovery_s)
+    screen.say(
+        f"{len(documents)} signed callbacks came and were checked: the service's own table says "
+        "so too."
+    )
+    answer_ms = statistics.median(answers.values()) * 1000
+    seconds = work.ended_at - begun
+    return Processed(tasks, lived_through, seconds, upload_s, answer_ms, recovery_s, callbacks_s)
+
+
+async def upload(services: Services, documents: Sequence[Path]) -> dict[str, float]:
+    """Upload all: by the ids of their tasks, how many seconds each answer took."""
+    answers = await asyncio.gather(*map(services.knowledge.upload, documents))
+    require(
+        len(dict(answers)) == len(documents), f"{len(documents)} files are {len(dict(answers))}"
+    )
+    return dict(answers)
+
+
+async def all_tasks(client: AsyncClient) -> list[Task]:
+    """The documents' tasks, the oldest first."""
+    found = client.iterate(
+        kb_id=KB_ID, task_type=TASK_TYPE, sort_by="created_at", sort_order="asc", page_size=PAGE
+    )
+    return [task async for task in found]
+
+
+async def called_back(client: AsyncClient, task_id: str) -> Task:
+    """The task, once it is finished and its end was told."""
+    async with asyncio.timeout(TIMEOUT_S):
+        async with aclosing(client.follow(after="beginning", task_id=task_id)) as updates:
+            async for update in updates:
+                if update.type == CALLED_BACK:
+                    break
+    return await client.get(task_id)
 
 
 class _Work:
-    """The documents' tasks: those that are finished, and those that are not, in their order."""
+    """The documents' tasks, as the live feed tells of them."""
 
-    def __init__(self, submitted: Sequence[Task]) -> None:
-        self.unfinished = dict.fromkeys(task.id for task in submitted)
-        self.finished: dict[str, Task] = {}
-        self._next = iter([task.id for task in submitted])
-        self._kill_after = int(len(submitted) * KILL_AFTER)
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.ended: set[str] = set()
+        self.ended_at = 0.0
+        self._called_back: set[str] = set()
+        self.unfinished: dict[str, None] = {}
         self._in_the_middle = asyncio.Event()
 
-    async def follow(self, client: Client, advance: Advance) -> None:
-        """Wait for the end of one task, then of the next that nobody waits for yet."""
-        for task_id in self._next:
-            task = await client.finished(task_id, TIMEOUT_S)
-            self.finished[task_id] = task
-            del self.unfinished[task_id]
-            advance.step(task.result["chunks"] if task.status == "completed" else 0)
-            if len(self.finished) >= self._kill_after:
-                self._in_the_middle.set()
+    async def follow(self, client: AsyncClient, advance: Advance) -> None:
+        """Hear of everything that happens, until all have ended and been called back."""
+        async with aclosing(client.follow(after="beginning", task_type=TASK_TYPE)) as updates:
+            async for update in updates:
+                if update.type == "TaskStarted" and update.task_id not in self.ended:
+                    self.unfinished[update.task_id] = None
+                if update.finished and update.task_id not in self.ended:
+                    self.ended.add(update.task_id)
+                    self.ended_at = time.monotonic()
+                    self.unfinished.pop(update.task_id, None)
+                    advance.step(update.result["chunks"] if update.result else 0)
+                    if len(self.ended) >= self._count * KILL_AFTER:
+                        self._in_the_middle.set()
+                if update.type == CALLED_BACK:
+                    self._called_back.add(update.task_id)
+                if len(self._called_back) == self._count:
+                    return
 
-    async def kill_in_the_middle(self, screen: Screen, service: Service, client: Client) -> Killed:
+    async def kill_in_the_middle(self, screen: Screen, services: Services) -> Killed:
         """Once some documents are done and most are not, kill a worker that has one in hand."""
         await self._in_the_middle.wait()
-        killed = await kill_a_worker(client, service, self.unfinished)
+        killed = await kill_a_worker(services, self.unfinished)
         screen.say(
             f"kill -9 {killed.pid}: a worker is gone, in the middle of its work.", "bold red"
         )
         return killed
 
 
-async def _submit(client: Client, documents: Sequence[Path]) -> list[Task]:
-    tasks: list[Task] = []
-    for key, batch in batches(documents):
-        created, replayed = await client.submit_batch(batch, key)
-        require(not replayed, f"the batch {key} is there already")
-        tasks += created
-    require(len(tasks) == len(documents), f"{len(documents)} sent, {len(tasks)} created")
-    return tasks
-
-
-def _require_completed(tasks: Sequence[Task]) -> None:
+def _require_completed(tasks: Sequence[Task], answers: dict[str, float]) -> None:
+    require({task.id for task in tasks} == set(answers), "the tasks are not those of the uploads")
     for task in tasks:
         require(
             task.status == "completed",
-            f"{task.payload['file_path']} {task.status}: {task.error_message}",
+            f"{task.payload['filename']} {task.status}: {task.error_message}",
         )

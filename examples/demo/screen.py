@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .client import Event
+from api.client import Event
 
 COLUMNS_MAX: Final = 80
 PLAIN_STEPS: Final = 4
@@ -112,7 +112,7 @@ class Advance:
 
 
 def _told(event: Event) -> str:
-    data = event.data
+    data = event.data or {}
     match event.type:
         case "TaskSubmitted":
             return f"{data['task_type']} for {data['kb_id']}"

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from examples.knowledge_service.search import search
+from api.client import Event, Task
 
-from .client import Client, Event, Task
-from .documents import SOUGHT, title
+from .documents import SOUGHT
 from .failures import require
-from .processing import KB_ID, Processed, batches, process
+from .processing import Processed, all_tasks, called_back, process, upload
 from .screen import Screen
-from .service import HANDLERS, LEASE_MS, Service, knowledge_db, running
+from .service import HANDLERS, LEASE_MS, Services, place_in, running
 
 QUERY: Final = '"priority queue"'
-INDEXING_TIMEOUT_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,47 +30,49 @@ class Before:
 async def tell(screen: Screen, folder: Path, documents: Sequence[Path]) -> None:
     """The whole story of these documents, with all its data in `folder`."""
     screen.title("ledgerq: Python's own source files become a knowledge base")
-    screen.part("A service starts")
+    screen.part("Two services start")
+    place = place_in(folder)
     begun = time.monotonic()
-    async with running(folder) as (service, client):
-        _introduce(screen, service, time.monotonic() - begun)
-        processed = await process(screen, service, client, documents)
-        indexing, answer_ms = await _index(screen, client, processed)
-        _search(screen, folder)
+    async with running(place) as services:
+        _introduce(screen, services, time.monotonic() - begun)
+        processed = await process(screen, services, documents)
+        indexing, answer_ms = await _index(screen, services, processed)
+        await _search(screen, services)
         before = Before(processed, indexing, _one_history(screen, processed))
-        screen.part("The service stops, and starts again on the same data")
+        screen.part("The services stop, and start again on the same data")
     screen.say("Stopped: no process is left.")
     begun = time.monotonic()
-    async with running(folder) as (_, client):
+    async with running(place) as services:
         screen.say(f"Up again after {time.monotonic() - begun:.1f} s.")
-        await _compare(screen, client, documents, before)
-        _search(screen, folder)
+        await _compare(screen, services, documents, before)
+        await _search(screen, services)
     _figures(screen, before, answer_ms)
 
 
-def _introduce(screen: Screen, service: Service, seconds: float) -> None:
-    screen.say(f"$ ledgerq up --workers {len(service.workers())} --handlers {HANDLERS}", "bold")
-    workers = " and ".join(map(str, service.workers()))
+def _introduce(screen: Screen, services: Services, seconds: float) -> None:
+    screen.say(f"$ ledgerq up --workers {len(services.workers())} --handlers {HANDLERS}", "bold")
+    screen.say("$ python -m examples.knowledge_service", "bold")
+    workers = " and ".join(map(str, services.workers()))
     screen.say(
-        f"Ready after {seconds:.1f} s on {service.url}, with a Valkey of its own and the worker "
-        f"processes {workers}."
+        f"Ready after {seconds:.1f} s: ledgerq on {services.url}, with a Valkey of its own and the "
+        f"worker processes {workers}; on {services.knowledge_url} a small web service, as a user "
+        "of ledgerq would write it, which takes files and is called back."
     )
 
 
-async def _index(screen: Screen, client: Client, processed: Processed) -> tuple[Task, float]:
+async def _index(screen: Screen, services: Services, processed: Processed) -> tuple[Task, float]:
     """Index all chunks: the finished task, and how many milliseconds its POST took."""
-    screen.part("The knowledge base is indexed")
+    screen.part("The knowledge base is made searchable")
     begun = time.perf_counter()
-    submitted = await client.submit(
-        {"task_type": "knowledge_indexing", "kb_id": KB_ID, "payload": {}}
-    )
+    task_id = await services.knowledge.enhance()
     answer_ms = (time.perf_counter() - begun) * 1000
-    task = await client.finished(submitted.id, INDEXING_TIMEOUT_S)
+    task = await called_back(services.client, task_id)
     seconds = time.perf_counter() - begun
     require(task.status == "completed", f"indexing {task.status}: {task.error_message}")
     counted = (task.result["documents"], task.result["chunks"])
     expected = (len(processed.tasks), processed.chunks)
     require(counted == expected, f"documents and chunks are {counted}, not {expected}")
+    await services.knowledge.require_ended(len(processed.tasks) + 1)
     screen.say(
         f"The POST was answered after {answer_ms:.1f} ms, and the work done after {seconds:.1f} s: "
         f"{counted[0]:,} documents, {counted[1]:,} chunks, as many as their tasks said."
@@ -80,9 +80,8 @@ async def _index(screen: Screen, client: Client, processed: Processed) -> tuple[
     return task, answer_ms
 
 
-def _search(screen: Screen, folder: Path) -> None:
-    hits = search(str(knowledge_db(folder)), KB_ID, QUERY)
-    names = [title(hit.path) for hit in hits]
+async def _search(screen: Screen, services: Services) -> None:
+    names = await services.knowledge.search(QUERY)
     require(SOUGHT in names, f"a search for {QUERY} found {names}, and not {SOUGHT}")
     screen.say(f"A search for {QUERY} finds {', '.join(names)}.")
 
@@ -90,31 +89,28 @@ def _search(screen: Screen, folder: Path) -> None:
 def _one_history(screen: Screen, processed: Processed) -> list[Event]:
     """Show what a task lived through."""
     survivor = processed.survivors[0]
-    name = title(survivor.task.payload["file_path"])
+    name = survivor.task.payload["filename"]
     screen.part(f"The history of one task: {name}, whose worker was killed")
     screen.history(survivor.history)
     return survivor.history
 
 
 async def _compare(
-    screen: Screen, client: Client, documents: Sequence[Path], before: Before
+    screen: Screen, services: Services, documents: Sequence[Path], before: Before
 ) -> None:
     """Everything is there as it was, and nothing more."""
-    tasks: list[Task] = []
-    for key, batch in batches(documents):
-        found, replayed = await client.submit_batch(batch, key)
-        require(replayed, f"the batch {key} was taken for a new one after the restart")
-        tasks += found
+    answers = await upload(services, documents)
+    tasks = await all_tasks(services.client)
+    require({task.id for task in tasks} == set(answers), "the uploads were taken for new ones")
     require(tasks == before.processed.tasks, "the tasks are not what they were")
     screen.say(
-        f"The same batches, sent again with the same Idempotency-Keys, created nothing: the answer "
-        f"was the {len(tasks)} tasks of before, with the same results."
+        f"The same files, uploaded again with the same Idempotency-Keys, created nothing: the "
+        f"answer was the {len(tasks)} tasks of before, with the same results."
     )
-    require(
-        await client.task(before.indexing.id) == before.indexing, "the indexing is not as it was"
-    )
+    indexing = await services.client.get(before.indexing.id)
+    require(indexing == before.indexing, "the indexing is not as it was")
     survivor = before.processed.survivors[0]
-    history = await client.history(survivor.task.id)
+    history = (await services.client.history(survivor.task.id)).events
     require(history == before.history, "the task's history is not what it was")
     screen.say(f"The history above is the same, to its {len(history)} positions in the ledger.")
 
@@ -124,7 +120,7 @@ def _figures(screen: Screen, before: Before, answer_ms: float) -> None:
     screen.part("In figures")
     screen.figures(
         [
-            (f"{len(done.tasks):,}", "documents, each with one final state"),
+            (f"{len(done.tasks):,}", "documents, each with one final state and one callback"),
             (f"{done.chunks:,}", "chunks, all of them searchable"),
             (f"{len(done.survivors)}", "tasks whose worker was killed; none lost"),
             (
@@ -133,12 +129,10 @@ def _figures(screen: Screen, before: Before, answer_ms: float) -> None:
             ),
             (
                 f"{len(done.tasks) / done.seconds:,.0f}/s",
-                "tasks from submission to completion, the kill included",
+                "files from upload to completion, the kill included",
             ),
-            (
-                f"{len(done.tasks) / done.submit_s:,.0f}/s",
-                "submissions in batches, on disk when answered",
-            ),
+            (f"{done.answer_ms:.1f} ms", "from sending a file to its answer, 16 at once (median)"),
+            (f"{done.callbacks_s:.1f} s", "from the last file's end until all were called back"),
             (f"{answer_ms:.1f} ms", "from sending a POST to its answer"),
         ]
     )

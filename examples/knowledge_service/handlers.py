@@ -5,11 +5,13 @@ thread. Every one may run twice for one task and leaves the same knowledge base 
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from consumers import Context, PermanentError, handler
+from consumers import Context, PermanentError, handler, open_file
 
 from .chunks import Chunk, ChunkError, split
 from .documents import Document, DocumentError, read_document
@@ -18,6 +20,9 @@ from .store import open_store
 DATABASE = "KNOWLEDGE_DB"
 """The environment variable that names the database file; `knowledge.db` without it."""
 
+UPLOADS = "uploads/"
+"""What the `file_path` of every uploaded file begins with; other paths are of this machine."""
+
 _DOCUMENTS_PER_STEP = 32
 """Indexed in one transaction: other writers wait that long."""
 
@@ -25,7 +30,8 @@ _DOCUMENTS_PER_STEP = 32
 class DocumentPayload(msgspec.Struct):
     """A document to read and split, sizes in characters; fields beyond these are not looked at.
 
-    `filename` is what an uploaded file was called, when `file_path` does not tell its type.
+    `file_path` is that of an upload, or of a file on this machine. `filename` is what an uploaded
+    file was called: it names the document, and tells its type.
     """
 
     file_path: str
@@ -124,17 +130,28 @@ def _parse(payload: object, shape: type[Payload]) -> Payload:
 
 def _read(wanted: DocumentPayload) -> tuple[Document, list[Chunk]]:
     try:
-        document = read_document(wanted.file_path, wanted.filename)
+        with _on_disk(wanted.file_path) as path:
+            document = read_document(path, wanted.filename)
         return document, list(split(document.text, wanted.chunk_size, wanted.chunk_overlap))
     except (DocumentError, ChunkError) as error:
         raise PermanentError(str(error)) from error
+
+
+@contextmanager
+def _on_disk(file_path: str) -> Generator[str]:
+    """Where the file can be read: an upload may lie in a bucket."""
+    if not file_path.startswith(UPLOADS):
+        yield file_path
+        return
+    with open_file(file_path) as file:
+        yield file.name
 
 
 def _store(
     kb_id: str, wanted: DocumentPayload, document: Document, chunks: list[Chunk]
 ) -> dict[str, Any]:
     with open_store(_database()) as store:
-        store.replace(kb_id, os.path.abspath(wanted.file_path), document, chunks)
+        store.replace(kb_id, _name(wanted), document, chunks)
     result = {
         "chunks": len(chunks),
         "characters": len(document.text),
@@ -143,6 +160,13 @@ def _store(
         "sha256": document.sha256,
     }
     return result | {"note": document.note} if document.note else result
+
+
+def _name(wanted: DocumentPayload) -> str:
+    """What the document is called in its knowledge base: one of the same name takes its place."""
+    if wanted.file_path.startswith(UPLOADS):
+        return wanted.filename
+    return os.path.abspath(wanted.file_path)
 
 
 def _database() -> str:

@@ -39,6 +39,23 @@ CREATE VIRTUAL TABLE IF NOT EXISTS chunk_index USING fts5 (
     tokenize = 'porter unicode61'
 );
 
-PRAGMA user_version = 1;
+-- What ledgerq was asked to do, and how it ended: kept by the web service, from its own requests and
+-- from the callbacks. A callback may come before the request that made the task is done.
+CREATE TABLE IF NOT EXISTS job (
+    task_id     TEXT PRIMARY KEY,
+    kb_id       TEXT NOT NULL,
+    kind        TEXT NOT NULL, -- the task's type
+    name        TEXT NOT NULL DEFAULT '', -- of the file
+    status      TEXT NOT NULL DEFAULT 'accepted',
+    result      TEXT NOT NULL DEFAULT 'null', -- JSON
+    error       TEXT NOT NULL DEFAULT '',
+    callbacks   INTEGER NOT NULL DEFAULT 0, -- at least once, so perhaps more often
+    created_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    finished_at TEXT
+);
+
+CREATE INDEX IF NOT EXISTS job_of_kb ON job (kb_id, created_at);
+
+PRAGMA user_version = 2;
 
 COMMIT;

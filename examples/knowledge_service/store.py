@@ -17,7 +17,7 @@ BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for the others before it gives up with "database is locked"."""
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +206,17 @@ def _add_new(connection: sqlite3.Connection, document: tuple[int]) -> int:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the schema in a file that has none. Several processes may come here at once.
+    """Make the schema in a file that has none, or an older one, which lacks tables of this one.
+    Several processes may come here at once.
 
     A commit waits for the disk (`synchronous` stays at its default, FULL): a task that was
     reported as completed is not done again.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    if version < _SCHEMA_VERSION:
         _use_write_ahead_log(connection)
         connection.executescript(_SCHEMA.read_text(encoding="utf-8"))
-    elif version != _SCHEMA_VERSION:
+    elif version > _SCHEMA_VERSION:
         raise sqlite3.DatabaseError(f"schema version {version}, not {_SCHEMA_VERSION}")
 
 
