@@ -12,7 +12,7 @@ COPY . /tmp/source
 RUN pip install /tmp/source && rm -r /tmp/source
 
 # A volume that is mounted there takes this owner over.
-RUN install --directory --owner=ledgerq /var/lib/ledgerq/read-model
+RUN install --directory --owner=ledgerq /var/lib/ledgerq/read-model /var/lib/ledgerq/objects
 
 USER ledgerq
 WORKDIR /var/lib/ledgerq

@@ -29,6 +29,7 @@ from bench import (
     rest,
     soak,
     submit,
+    uploads,
 )
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
@@ -49,6 +50,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "lists": lists.run,
     "recovery": recovery.run,
     "callbacks": callbacks.run,
+    "uploads": uploads.run,
     "overload": overload.run,
     "peers": peers.run,
     "soak": soak.run,

@@ -47,6 +47,7 @@ class Options(msgspec.Struct, frozen=True):
     target: str = ""
     """Where the gRPC service listens."""
     read_model_dir: str | None = None
+    data_dir: str = ".ledgerq"
 
 
 async def submitter(options: Options) -> None:
@@ -90,7 +91,12 @@ async def api(options: Options) -> None:
     """The API in one process, as `ledgerq api` serves it."""
     from api.server import serve
 
-    settings = Settings(redis_url=options.redis_url, port=0, read_model_dir=options.read_model_dir)
+    settings = Settings(
+        redis_url=options.redis_url,
+        port=0,
+        data_dir=options.data_dir,
+        read_model_dir=options.read_model_dir,
+    )
     await _serve_until_end(lambda stop: serve(settings, stop=stop, on_started=_listening))
 
 
@@ -165,17 +171,29 @@ async def bare(_: Options) -> None:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from api.server import Server, bind, uvicorn_config
-    from consumers.collector import collect_rarely
-
     async def answer(request: Request) -> Response:
         await request.body()
         return Response(ANSWER, media_type="application/json")
 
+    await _serve_app(Starlette(routes=[Route("/", answer, methods=["GET", "POST"])]))
+
+
+async def nowhere(_: Options) -> None:
+    """Uploads that nobody keeps, on the API's own server, read as it reads them."""
+    from api.gate import Gate, not_found
+    from api.resource import Resource
+    from bench.uploads import PATH, to_nowhere
+
+    await _serve_app(Gate(not_found, {PATH: Resource({"POST": to_nowhere})}))
+
+
+async def _serve_app(app: Any) -> None:
+    from api.server import Server, bind, uvicorn_config
+    from consumers.collector import collect_rarely
+
     async def nothing() -> None:
         return
 
-    app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"])])
     settings = Settings(port=0)
     collect_rarely()  # whatever our API gains by it, its floor gains too
 
@@ -242,6 +260,7 @@ ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "grpc_api": grpc_api,
     "remote_worker": remote_worker,
     "bare": bare,
+    "nowhere": nowhere,
     "pinger": pinger,
 }
 
