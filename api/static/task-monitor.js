@@ -235,7 +235,9 @@ class Line {
 
   #address() {
     const address = new URL("ws/tasks", this.base);
-    const add = (name, value) => value && address.searchParams.set(name, escaped(value));
+    const add = (name, value) => {
+      if (value?.length) address.searchParams.set(name, escaped(value));
+    };
     for (const [name, value] of Object.entries(this.filters)) add(name, value);
     add("task_id", [...this.ids.keys()].slice(0, IDS_IN_ADDRESS));
     const after = this.positions.size ? [...this.positions.values()].join(",") : this.after;

@@ -1,0 +1,199 @@
+"""`TaskMonitor` in a real browser: Debian's chromium, driven by playwright."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import httpx2
+import msgspec
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from ledger.commands import CompleteTask, ReportProgress
+from ledger.keys import PartitionKeys
+from ledger.redis_connection import send
+from ledger.redis_store import RedisStore
+from tests.api.conftest import Service
+from tests.api.requests import UNKNOWN_ID, do, start, submitted
+from tests.api.test_server import answering
+from tests.checks import read_all
+from tests.contracts.store import submit
+
+CHROMIUM: Final = shutil.which("chromium")
+PATIENCE_MS: Final = 60_000
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+    pytest.mark.timeout(150),
+]
+
+SCRIPT: Final = "/static/task-monitor.js"
+BEGIN: Final = f"""async (options) => {{
+  await import("{SCRIPT}");
+  window.told = [];
+  window.reloads = [];
+  window.errors = [];
+  window.states = [];
+  window.monitor = new TaskMonitor(options ?? undefined);
+  monitor.onReload((reason) => reloads.push(reason.code));
+  monitor.onError((error) => errors.push(error.code));
+  monitor.onState((state) => states.push(state));
+}}"""
+WATCH: Final = """async (id) => {
+  window.stop = monitor.watchTask(id, (task) => told.push(task));
+  await monitor.connect();
+}"""
+FOLLOW: Final = """async () => {
+  monitor.onUpdate((task) => told.push(task));
+  await monitor.connect();
+}"""
+
+
+@contextlib.asynccontextmanager
+async def browsing(port: int) -> AsyncGenerator[Page]:
+    """A page of the service, which may run scripts."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        try:
+            page = await browser.new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            await page.goto(f"http://127.0.0.1:{port}/livez")
+            yield page
+        finally:
+            await browser.close()
+
+
+async def told_until(page: Page, condition: str) -> list[dict[str, Any]]:
+    """What the page was told, once that holds."""
+    await page.wait_for_function(condition)
+    return await page.evaluate("told")
+
+
+async def test_a_page_watches_a_task_to_its_end(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    task = await submitted(web)
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(WATCH, task["id"])
+        await told_until(page, "told.length == 1")
+        await start(store, task["id"])
+        await do(store, task["id"], ReportProgress(40, "parsing"))
+        await submitted(web)
+        await complete_started(store, task["id"])
+        told = await told_until(page, "told.length == 4")
+        states = await page.evaluate("states")
+        await page.evaluate("monitor.watchTask('" + UNKNOWN_ID + "', () => {})")
+        await page.wait_for_function("errors.length == 1")
+        errors = await page.evaluate("errors")
+        await page.evaluate("monitor.close()")
+
+    assert [(one["status"], one["progress"]) for one in told] == [
+        ("queued", 0),
+        ("processing", 0),
+        ("processing", 40),
+        ("completed", 100),
+    ]
+    assert told[3]["result"] == {"chunks": 12}
+    assert states == ["connecting", "open"]
+    assert errors == ["TASK_NOT_FOUND"]
+
+
+async def complete_started(store: RedisStore, task_id: str) -> None:
+    await do(store, task_id, CompleteTask(1, msgspec.Raw(b'{"chunks": 12}')))
+
+
+PROCESS: Final = """
+import sys
+from api.server import run
+from ledger.settings import Settings
+
+run(Settings(redis_url=sys.argv[1], port=int(sys.argv[2]), grpc_port=0, data_dir=sys.argv[3]))
+"""
+
+
+@contextlib.asynccontextmanager
+async def api_process(
+    url: str, port: int, folder: str
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """The API as a process, which is killed in the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROCESS, url, str(port), folder),
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    try:
+        async with asyncio.timeout(60):
+            await answering(port)
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_page_goes_on_where_a_killed_service_left_off(
+    ledger_url: str, store: RedisStore, tmp_path_factory: pytest.TempPathFactory
+):
+    folder = str(tmp_path_factory.mktemp("data"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        async with api_process(ledger_url, port, folder):
+            page = await stack.enter_async_context(browsing(port))
+            await page.evaluate(BEGIN, {"after": "beginning"})
+            await page.evaluate(FOLLOW)
+            for _ in range(5):
+                await submit(store)
+            await told_until(page, "told.length >= 3")
+        for _ in range(5):
+            await submit(store)
+        async with api_process(ledger_url, port, folder):
+            for _ in range(5):
+                await submit(store)
+            told = await told_until(page, "told.length >= 15")
+            reloads = await page.evaluate("reloads")
+
+    everything = [str(event.position) for event in await read_all(store, 0)]
+    assert [one["position"] for one in told] == everything
+    assert reloads == []
+
+
+async def test_a_page_whose_position_is_lost_says_so_and_is_told_how_its_tasks_stand(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    events = PartitionKeys(0).events
+    task = await submitted(web)
+    before = await send(store.client, ("DUMP", events))
+    await submitted(web)
+    first, last = [event.position for event in await read_all(store, 0)]
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(WATCH, task["id"])
+        await told_until(page, "told.length == 1")
+        await page.evaluate("monitor.close()")
+        # As a failover does that loses the newest event.
+        await send(store.client, ("RESTORE", events, 0, before, "REPLACE"))
+        await page.evaluate("monitor.connect()")
+        told = await told_until(page, "told.length == 2")
+        reloads = await page.evaluate("reloads")
+        await page.evaluate("monitor.close()")
+
+    assert reloads == ["INVALID_REQUEST"]
+    assert [one["status"] for one in told] == ["queued", "queued"]
+    assert [one["position"] for one in told] == [str(last), str(first)]
+
+
+async def test_the_script_is_asked_for_again_only_when_it_has_changed(api: httpx2.AsyncClient):
+    first = await api.get(SCRIPT)
+    again = await api.get(SCRIPT, headers={"If-None-Match": first.headers["etag"]})
+
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert first.headers["access-control-allow-origin"] == "*"
+    assert "export class TaskMonitor" in first.text
+    assert (again.status_code, again.content) == (304, b"")
