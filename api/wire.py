@@ -4,7 +4,7 @@
 """
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -31,6 +31,7 @@ from ledger.store import Recorded
 from ledger.task import Status, Task
 
 MILLISECOND: Final = timedelta(milliseconds=1)
+FIRST_MS: Final = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
 
 _NULL: Final = msgspec.Raw(b"null")
 _AGE = re.compile(r"([0-9]{1,9})([smhd])")
@@ -210,7 +211,8 @@ def parse_moment(text: str, now_ms: int) -> tuple[int, int]:
     unless the moment lies within one. Given and raises as `parse_as_of`."""
     age = _AGE.fullmatch(text)
     if age:
-        ms = now_ms - int(age[1]) * _AGE_UNITS_MS[age[2]]
+        # Before the year 1 nothing happened, and no text could tell of it.
+        ms = max(now_ms - int(age[1]) * _AGE_UNITS_MS[age[2]], FIRST_MS)
         return ms, ms
     # A `+` that was not percent-encoded arrives as a space.
     quoted = encode(_BARE_OFFSET.sub(r"+\1", text))

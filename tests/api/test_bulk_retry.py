@@ -78,6 +78,17 @@ async def test_a_dry_run_says_what_would_be_retried_and_changes_nothing(
     assert await statuses(store, ids) == ["failed"] * 3
 
 
+async def test_an_age_beyond_all_time_matches_nothing(
+    api: httpx2.AsyncClient, store: RedisStore, projection: Projection
+):
+    await failed(api, store, 1)
+    await projection.catch_up()
+
+    answer = await retry(api, failed_before="999999999d", dry_run=True)
+
+    assert (answer["retried"], answer["as_of"]) == (0, "0001-01-01T00:00:00.000Z")
+
+
 async def test_a_limit_takes_those_first_that_failed_first_and_the_next_request_goes_on(
     api: httpx2.AsyncClient, store: RedisStore, projection: Projection
 ):
