@@ -7,22 +7,31 @@ use the connection again.
 """
 
 import asyncio
+import functools
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from ledger.allow_list import AllowList
 
+log = structlog.get_logger("notifier")
+
 BODY_BYTES_MAX: Final = 4_096
 """Of an answer; a connection with more to come is closed."""
+
+ANSWER_BYTES_MAX: Final = 512 * 1024
+"""Of an answer with its head, and the interim answers (1xx) before it, of which there is no end."""
 
 CONNECT_TIMEOUT_S: Final = 5.0
 LOOKUPS_AT_ONCE: Final = 32
@@ -67,7 +76,7 @@ class Poster:
         self._allowed = allowed
         self._resolver = CheckingResolver(allowed, lookup)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False, limit=0),
+            connector=_Connector(self._resolver),
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -94,6 +103,38 @@ class Poster:
             return Answer(None, "there was no answer in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, _reason(error))
+        except Exception as error:
+            # A fault of ours, that some answer has found: it must not end the notifier, which would
+            # be given the same callback again.
+            log.exception("post_failed", host=urlsplit(url).hostname)
+            return Answer(None, _reason(error))
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connects as aiohttp does, and bounds what comes in."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        made = cast("Any", super()).__init__  # its type names others that are not known
+        made(resolver=resolver, use_dns_cache=False, limit=0)
+        self._factory = functools.partial(_Incoming, loop=asyncio.get_running_loop())
+
+
+class _Incoming(ResponseHandler):
+    """What comes in on a connection."""
+
+    _taken = 0
+
+    def set_response_params(self, **params: Any) -> None:
+        self._taken = 0  # another answer begins
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        self._taken += len(data)
+        if self._taken > ANSWER_BYTES_MAX:
+            self.set_exception(aiohttp.ClientPayloadError("its answer is too long"))
+            self.abort()
+        else:
+            super().data_received(data)
 
 
 class CheckingResolver(AbstractResolver):
@@ -191,7 +232,7 @@ def retry_after_ms(text: str | None, now: datetime) -> int | None:
     else:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)

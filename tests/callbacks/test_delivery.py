@@ -167,6 +167,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
         ("soon", None),
         ("", None),
         ("Sun, 99 Foo 2026 99:99:99 GMT", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        (f"Mon, 01 Jan 2026 {'9' * 20}:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_bounded(text: str | None, expected: int | None):

@@ -1,15 +1,18 @@
 """What the other side may do, and what it costs: an error in the history, and nothing else."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import tracemalloc
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from consumers import posting
 from ledger.events import CallbackFailed
 from ledger.redis_store import RedisStore
 from ledger.store import Recorded
@@ -187,8 +190,9 @@ async def test_nobody_there(store: RedisStore):
         b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000,
     ],
-    ids=["closed", "nonsense", "cut", "status", "short", "length", "heads", "head", "chunks"],
+    ids="closed nonsense cut status short length heads head chunks interim".split(),
 )
 async def test_an_answer_that_is_none_is_a_failure(store: RedisStore, answer: bytes):
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,6 +210,56 @@ async def test_an_answer_that_is_none_is_a_failure(store: RedisStore, answer: by
     failed = failure(events)
     assert failed.status_code is None
     assert 0 < len(failed.error) <= 300
+
+
+async def test_a_moment_that_is_none_is_not_waited_for(store: RedisStore):
+    async def busy(request: web.Request) -> web.Response:
+        never = {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}
+        return web.Response(status=503, headers=never)
+
+    async with receiving(busy, 200) as receiver, notifying(store):
+        events = await settled(store, await canceled(store, receiver.url))
+
+    assert failure(events).status_code == 503
+    assert len(events) == 2
+
+
+async def test_interim_answers_have_an_end_though_they_do_not(store: RedisStore):
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"}")
+        with contextlib.suppress(OSError):
+            while sent < 256 * MIB:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
+                await writer.drain()
+                sent += 25_000
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with notifying(store, lasts_ms=0):
+        events = await settled(store, await canceled(store, f"http://127.0.0.1:{port}/"))
+    server.close()
+    await server.wait_closed()
+
+    assert "too long" in failure(events).error
+    assert sent < 64 * MIB
+
+
+async def test_a_fault_of_ours_in_one_post_is_a_failure_of_that_one(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(text: str | None, now: datetime) -> int:
+        raise ArithmeticError("one that nobody thought of")
+
+    monkeypatch.setattr(posting, "retry_after_ms", broken)
+    async with receiving(503, 200) as receiver, notifying(store):
+        events = await settled(store, await canceled(store, receiver.url))
+
+    assert failure(events).error == "ArithmeticError: one that nobody thought of"
+    assert len(events) == 2
 
 
 async def test_a_certificate_is_verified(store: RedisStore, certificate: ssl.SSLContext):
