@@ -75,6 +75,7 @@ class Uploads:
         settings: Settings,
         meter: Meter,
     ) -> None:
+        self._store = store
         self._submissions = submissions
         self._settings = settings
         self._meter = meter
@@ -174,14 +175,19 @@ class Uploads:
                 file_bytes_max=self._settings.upload_file_bytes_max,
             )
             fields = await reader.read(body)
-            drafts = self._drafts(key, fields, incoming.files)
+            epoch = await self._store.epoch()
+            drafts = self._drafts(epoch, key, fields, incoming.files)
             committed = await self._filing.file(drafts, keyed=key is not None, meta=meta)
             size = sum(file.size for _, file in incoming.files)
             self._meter.uploads(files=len(drafts), size=size)
             return committed
 
     def _drafts(
-        self, key: str | None, fields: Mapping[str, str], files: Sequence[Incomer]
+        self,
+        epoch: str,
+        key: str | None,
+        fields: Mapping[str, str],
+        files: Sequence[Incomer],
     ) -> list[Draft]:
         if "kb_id" not in fields:
             raise invalid(
@@ -197,7 +203,7 @@ class Uploads:
         ]
         facts = [
             FileFacts(
-                upload_key(day, task_id, os.urandom(4).hex(), head.filename),
+                upload_key(epoch, day, task_id, os.urandom(4).hex(), head.filename),
                 head.filename,
                 file.size,
                 head.content_type,

@@ -5,6 +5,9 @@ An object belongs to the task whose id is in its key, and to it only if the task
 No upload takes longer than `upload_timeout_s`; so an object that is older by far, and has no such
 task, will never have one. Any number of schedulers may look: deleting twice does no harm.
 
+Only the ledger that a file was uploaded to can tell. Its epoch is in the key, so another ledger on
+the same store, or an empty server in place of the one that was, never looks at it.
+
 This goes by the ledger alone, which has every task that there is. Once tasks leave it (for an
 archive), they must not do so within DAYS: older objects are never looked at.
 """
@@ -83,19 +86,22 @@ class Orphans:
         return EVERY_S
 
     async def _sweep(self, until: datetime) -> int:
-        removed = 0
+        removed, epoch = 0, await self._store.epoch()
         day = (self._looked_until - timedelta(days=1)).date()
         while day <= until.date():
-            async for page in self._objects.listed(day_prefix(day)):
+            async for page in self._objects.listed(day_prefix(epoch, day)):
                 found = [o for o in page if self._looked_until <= o.modified < until]
                 for start in range(0, len(found), LOADS_MAX):
-                    removed += await self._remove_orphans(found[start : start + LOADS_MAX])
+                    removed += await self._remove_orphans(epoch, found[start : start + LOADS_MAX])
             day += timedelta(days=1)
         return removed
 
-    async def _remove_orphans(self, objects: Sequence[Listed]) -> int:
+    async def _remove_orphans(self, epoch: str, objects: Sequence[Listed]) -> int:
         belong = await asyncio.gather(*(self._belongs(each.key) for each in objects))
         orphans = [each.key for each, kept in zip(objects, belong, strict=True) if not kept]
+        # Asked last: if another ledger has taken its place, it may have been what answered.
+        if orphans and await self._store.epoch() != epoch:
+            return 0
         for key in orphans:
             await self._objects.delete(key)
             log.info("orphan_removed", key=key)

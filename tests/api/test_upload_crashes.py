@@ -111,7 +111,7 @@ async def test_after_a_kill_an_object_is_there_if_its_task_is(
 
     await sweep(store, settings).step()
 
-    task = await store.load(task_of(f"uploads/{stored.parent.name}/{stored.name}") or "")
+    task = await store.load(task_of("/".join(stored.parts[-4:])) or "")
     assert files_in(settings) == ([stored] if task else [])
 
 

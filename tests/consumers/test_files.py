@@ -15,7 +15,7 @@ from ledger.settings import Settings
 from tests.object_stores import run_s3
 
 KEY: Final = upload_key(
-    date(2026, 11, 25), "0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11", "0123abcd", "report.pdf"
+    "5eed1234", date(2026, 11, 25), "0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11", "0123abcd", "report.pdf"
 )
 CONTENT: Final = os.urandom(600_000)
 

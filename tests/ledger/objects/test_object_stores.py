@@ -17,7 +17,8 @@ from tests.object_stores import S3, run_s3
 
 TASK: Final = "0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
 DAY: Final = date(2026, 11, 25)
-KEY: Final = upload_key(DAY, TASK, "0123abcd", "report.pdf")
+EPOCH: Final = "5eed" * 8
+KEY: Final = upload_key(EPOCH, DAY, TASK, "0123abcd", "report.pdf")
 CONTENT: Final = os.urandom(700_000)
 
 
@@ -59,11 +60,11 @@ async def test_what_was_put_is_there_until_it_is_deleted(settings: Settings, sou
 
     assert await content_of(store, KEY) == CONTENT
     assert b"".join(store.pieces(KEY)) == CONTENT
-    ((listed,),) = [page async for page in store.listed(day_prefix(DAY))]
+    ((listed,),) = [page async for page in store.listed(day_prefix(EPOCH, DAY))]
     assert (listed.key, listed.size) == (KEY, len(CONTENT))
     assert abs(datetime.now(UTC) - listed.modified) < timedelta(hours=1)
     await store.delete(KEY)
-    assert await keys_of(store, day_prefix(DAY)) == []
+    assert await keys_of(store, day_prefix(EPOCH, DAY)) == []
     with pytest.raises(FileNotFoundError):
         await content_of(store, KEY)
     await store.close()
@@ -72,7 +73,7 @@ async def test_what_was_put_is_there_until_it_is_deleted(settings: Settings, sou
 async def test_nothing_is_listed_where_nothing_was_put_and_deleting_it_is_fine(settings: Settings):
     store = open_objects(settings)
 
-    assert await keys_of(store, day_prefix(DAY)) == []
+    assert await keys_of(store, day_prefix(EPOCH, DAY)) == []
     await store.delete(KEY)
     await store.close()
 
@@ -83,11 +84,11 @@ async def test_only_the_days_own_objects_are_listed(settings: Settings, tmp_path
     for day in days:
         source = tmp_path / day.isoformat()
         source.write_bytes(b"x")
-        await store.put(upload_key(day, TASK, "0" * 8, "a"), source, "text/plain")
+        await store.put(upload_key(EPOCH, day, TASK, "0" * 8, "a"), source, "text/plain")
 
-    found = await keys_of(store, day_prefix(days[1]))
+    found = await keys_of(store, day_prefix(EPOCH, days[1]))
 
-    assert found == [upload_key(days[1], TASK, "0" * 8, "a")]
+    assert found == [upload_key(EPOCH, days[1], TASK, "0" * 8, "a")]
     await store.close()
 
 
