@@ -22,15 +22,27 @@ from consumers.subscription_errors import (
     SubscriptionHalted,
 )
 from ledger.acks import Acks
+from ledger.codec import Meta, Undecodable
 from ledger.events import TaskSubmitted
 from ledger.foreign import ForeignEntries
+from ledger.redis_calls import ForeignKey
 from ledger.rejections import Rejection
 from ledger.script_format import read_events
 from ledger.store import Entry, Position, Recorded, Store
-from ledger.subscriptions import Checkpoint, Held, Subscriptions, order_of
+from ledger.subscriptions import (
+    HALT_CHARACTERS_MAX,
+    Checkpoint,
+    Held,
+    Subscriptions,
+    order_of,
+)
+from ledger.system.commands import RecordSubscriptionHalted
+from ledger.system.transact import transact_system
 from projections.catch_up import READ_BYTES, next_count
 
 log = structlog.get_logger("subscription")
+
+META: Final = Meta(actor="subscriber")
 
 READ_COUNT_FIRST: Final = 16
 READ_WAIT_MS: Final = 2_000
@@ -174,8 +186,11 @@ class SubscribedPartition:
             await self._subscriptions.halt(
                 self.partition, self._terms.tag, self._generation, str(halted)
             )
-        except Rejection as rejection:
-            log.warning("subscription_halt_unrecorded", reason=rejection.message)
+            reason = str(halted)[:HALT_CHARACTERS_MAX]
+            command = RecordSubscriptionHalted(self._terms.name, self.partition, reason)
+            await transact_system(self._store, command, META)
+        except (Rejection, ForeignKey, Undecodable) as error:
+            log.warning("subscription_halt_unrecorded", reason=str(error))
 
     # -- giving out ---------------------------------------------------------------------------
 

@@ -43,4 +43,14 @@ class RecordWorkerLost(msgspec.Struct, frozen=True):
     running: int
 
 
-SystemCommand = PauseQueue | ResumeQueue | SetLimit | RemoveLimit | RecordWorkerLost
+class RecordSubscriptionHalted(msgspec.Struct, frozen=True):
+    """Keep that a group does not go on in a partition, and why."""
+
+    group: str
+    partition: int
+    reason: str
+
+
+SystemCommand = (
+    PauseQueue | ResumeQueue | SetLimit | RemoveLimit | RecordWorkerLost | RecordSubscriptionHalted
+)

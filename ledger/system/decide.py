@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from ledger.rejections import Rejection, RejectionCode
 from ledger.system.commands import (
     PauseQueue,
+    RecordSubscriptionHalted,
     RecordWorkerLost,
     RemoveLimit,
     ResumeQueue,
@@ -20,6 +21,7 @@ from ledger.system.events import (
     LimitSet,
     QueuePaused,
     QueueResumed,
+    SubscriptionHalted,
     SystemEvent,
     WorkerLost,
 )
@@ -50,6 +52,9 @@ def decide(command: SystemCommand, system: System, now: int) -> tuple[SystemEven
             return (LimitRemoved(scope, name),) if name in state.limits(scope) else NOTHING
         case RecordWorkerLost():
             return _record_lost(command, system, now)
+        case RecordSubscriptionHalted(group, partition, reason):
+            # Whoever records it was the one that halted the group, and does so once.
+            return (SubscriptionHalted(group, partition, reason),)
         case _:
             assert_never(command)
 

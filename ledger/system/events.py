@@ -58,7 +58,16 @@ class WorkerLost(msgspec.Struct, frozen=True):
     """Tasks that it had in its hands when it was last heard."""
 
 
-SystemEvent = QueuePaused | QueueResumed | LimitSet | LimitRemoved | WorkerLost
+class SubscriptionHalted(msgspec.Struct, frozen=True):
+    """A group that follows the ledger does not go on in a partition: the ledger has not got what it
+    was reading, most likely because it lost its newest events."""
+
+    group: str
+    partition: int
+    reason: str
+
+
+SystemEvent = QueuePaused | QueueResumed | LimitSet | LimitRemoved | WorkerLost | SubscriptionHalted
 
 SYSTEM_EVENT_TYPES: dict[str, type[SystemEvent]] = {
     kind.__name__: kind for kind in get_args(SystemEvent)

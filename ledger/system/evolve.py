@@ -11,6 +11,7 @@ from ledger.system.events import (
     LimitSet,
     QueuePaused,
     QueueResumed,
+    SubscriptionHalted,
     SystemEvent,
     WorkerLost,
 )
@@ -55,6 +56,8 @@ def _state_after(
         case WorkerLost():
             known = lately(state.lost, at)
             return replace(state, lost={**known, event.worker_id: event.last_heartbeat})
+        case SubscriptionHalted():
+            return state  # the group's checkpoint says whether it still is
         case _:
             assert_never(event)
 

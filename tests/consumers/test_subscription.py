@@ -13,12 +13,14 @@ from consumers.joining import member_id
 from consumers.subscribed_event import SubscribedEvent
 from consumers.subscription import Subscription, subscribe
 from ledger.commands import CancelTask
+from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.store import Position
 from ledger.subscriptions import Checkpoint
+from ledger.system.events import SubscriptionHalted
 from ledger.task import Task
 from ledger.transact import transact
 from tests.consumers.working import PATIENCE_S, Logged
@@ -417,10 +419,13 @@ async def test_another_event_in_the_place_of_the_last_one_halts_the_group(
     entries[0][1][9] = b'{"task_type":"another"}'
     await put_in_place(store, entries)
 
-    with pytest.raises(consumers.LedgerWentBack, match=f"{one.position} is gone, or is another"):
+    lost = f"{one.position} is gone, or is another"
+    with pytest.raises(consumers.LedgerWentBack, match=lost) as caught:
         await first(following(store), 1)
 
     assert logged.of("subscription_halted")[0]["group"] == "billing"
+    [recorded] = await store.history(SYSTEM)
+    assert recorded.system_event() == SubscriptionHalted("billing", 0, str(caught.value))
     with pytest.raises(consumers.SubscriptionHalted, match="subscriptions seek billing"):
         await first(following(store), 1)
 

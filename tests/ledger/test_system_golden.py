@@ -16,6 +16,7 @@ from ledger.system.events import (
     LimitSet,
     QueuePaused,
     QueueResumed,
+    SubscriptionHalted,
     SystemEvent,
     WorkerLost,
 )
@@ -32,6 +33,7 @@ EVENTS: Final[dict[str, SystemEvent]] = {
         QueueResumed("document_processing"),
         LimitSet(LimitScope.KB, "handbook", 4),
         LimitRemoved(LimitScope.KB, "handbook"),
+        SubscriptionHalted("billing", 1, "the ledger ends at 5-0, before 7-0"),
         WorkerLost("host-1-4711-a0b1", "host-1", 4_711, MS - 15_200, 3),
     )
 }
