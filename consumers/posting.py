@@ -132,7 +132,8 @@ class _Incoming(ResponseHandler):
         self._taken += len(data)
         if self._taken > ANSWER_BYTES_MAX:
             self.set_exception(aiohttp.ClientPayloadError("its answer is too long"))
-            self.abort()
+            if self.transport is not None:
+                self.transport.abort()  # `self.abort` would forget why
         else:
             super().data_received(data)
 
