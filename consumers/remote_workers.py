@@ -321,8 +321,10 @@ class RemoteWorkers:
         ended = await self._learn(worker, [one for one in asked if one not in worker.running])
         held = [lease for lease in asked if lease in worker.running]
         now_ms = self._store.now_ms()
-        over = {lease for lease in held if worker.running[lease].deadline <= now_ms}
-        await asyncio.gather(*(self._time_out(worker, lease, meta) for lease in over))
+        holdings = {lease: worker.running[lease] for lease in held}
+        over = {lease: one.timeout_s for lease, one in holdings.items() if one.deadline <= now_ms}
+        # A report of the worker's own may end one of them meanwhile.
+        await asyncio.gather(*(self._time_out(worker, *one, meta) for one in over.items()))
         gone = await self._renew(worker, [lease for lease in held if lease not in over], now_ms)
         ended += [(lease, EndedBy.TIMED_OUT) for lease in over]
         ended += await self._reasons(worker, gone)
@@ -370,11 +372,10 @@ class RemoteWorkers:
         reasons = [_reason(task, one, worker.id) for one, task in zip(gone, tasks, strict=True)]
         return [(one, why) for one, why in zip(gone, reasons, strict=True) if why is not None]
 
-    async def _time_out(self, worker: RemoteWorker, lease: Lease, meta: Meta) -> None:
+    async def _time_out(self, worker: RemoteWorker, lease: Lease, limit_s: int, meta: Meta) -> None:
         task_id, attempt = lease
-        limit = worker.running[lease].timeout_s
         command = self.failure(
-            attempt, f"the attempt took longer than {limit} s", ErrorKind.TIMEOUT
+            attempt, f"the attempt took longer than {limit_s} s", ErrorKind.TIMEOUT
         )
         try:
             done = await transact(self._store, task_id, command, meta=meta)
