@@ -113,8 +113,8 @@ class TaskFeed:
         A client that does not read what it is sent is dropped (close code 1013). Pages of other
         origins than this one are refused, unless the setting `websocket_origins` names them.
         """
-        self._check_origin(exchange)
         try:
+            self._check_origin(exchange)
             watch = await self._watch(exchange)
             headers = handshake(exchange)
             if self.clients >= CLIENTS_MAX:
@@ -123,7 +123,8 @@ class TaskFeed:
                     f"{CLIENTS_MAX} clients watch tasks here already; try again",
                 )
         except ApiError as error:
-            # A page learns why it was refused only if it asks again without a WebSocket.
+            # A page learns why it was refused only if it asks again without a WebSocket: also that
+            # its origin is not among the settings', which would be hard to find out.
             error.headers = (*error.headers, *_readable_by(exchange))
             raise
         socket = WebSocket()
@@ -151,7 +152,7 @@ class TaskFeed:
             return
         text = origin.decode("latin-1")
         host = exchange.headers.get(b"host", b"").decode("latin-1")
-        if text not in self._origins and urlsplit(text).netloc.lower() != host.lower():
+        if text not in self._origins and not (host and _host_of(text) == host.lower()):
             raise ApiError(
                 ErrorCode.FORBIDDEN,
                 f"pages of {text[:200]} may not watch tasks here: the setting websocket_origins "
@@ -172,8 +173,16 @@ class TaskFeed:
         await asyncio.wait([socket.lost])
 
 
+def _host_of(origin: str) -> str:
+    """Empty where there is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _readable_by(exchange: Exchange) -> list[Header]:
-    """Headers that let a page of another origin, which was found to be a good one, read this."""
+    """Headers that let a page of another origin read why it was refused."""
     origin = exchange.headers.get(b"origin")
     return (
         [] if origin is None else [(b"access-control-allow-origin", origin), (b"vary", b"origin")]

@@ -88,9 +88,10 @@ class TaskWatch:
         before = self._asked
         tasks = before.task_id or frozenset()
         if not is_task_id(task_id):
-            raise invalid("task_id", "a lower-case UUID")
+            raise invalid("task_id", "a lower-case UUID", task_id=task_id[:100])
         if task_id not in tasks and len(tasks) >= TASKS_MAX:
-            raise invalid("task_id", f"at most {TASKS_MAX} tasks on one connection")
+            expected = f"at most {TASKS_MAX} tasks on one connection"
+            raise invalid("task_id", expected, task_id=task_id)
         follower = self.followers[self._store.partition_of(task_id)]
         passing = self._passing[task_id] = []
         # Whatever it is that happens to the task meanwhile has to be seen.
@@ -109,7 +110,8 @@ class TaskWatch:
         """Tell of the task no longer. Raises ApiError where all tasks are told of."""
         tasks = self._asked.task_id
         if tasks is None:
-            raise invalid("task_id", "a task that was subscribed to: this connection tells of all")
+            expected = "a task that was subscribed to: this connection tells of all"
+            raise invalid("task_id", expected, task_id=task_id[:100])
         self._asked = msgspec.structs.replace(self._asked, task_id=tasks - {task_id})
         self._want(self._asked)
 
@@ -135,7 +137,8 @@ class TaskWatch:
             found = None if facts is None else getattr(facts, name)
             if wanted is not None and found not in wanted:
                 expected = f"a task whose {name} the connection's filter lets through"
-                raise invalid("task_id", expected, f"{task_id}: its {name} is {found}", found=found)
+                message = f"{task_id}: its {name} is {found}"
+                raise invalid("task_id", expected, message, task_id=task_id, found=found)
 
     def _want(self, wanted: EventFilter) -> None:
         if wanted == self.wanted:

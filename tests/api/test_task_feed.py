@@ -307,6 +307,7 @@ async def test_a_task_that_the_filter_leaves_out_cannot_be_subscribed_to(
 
     assert told["code"] == "INVALID_REQUEST"
     assert "its kb_id is kb-1" in told["message"]
+    assert told["details"]["task_id"] == task["id"]
     assert then["kb_id"] == "kb-2"
 
 
@@ -323,6 +324,7 @@ async def test_subscriptions_of_one_connection_are_bounded(
         told = await client.told()
 
     assert "at most 1 tasks" in refused["message"]
+    assert refused["details"]["task_id"] == other["id"]
     assert told["task_id"] == other["id"]
 
 
@@ -643,13 +645,25 @@ async def test_a_position_whose_followers_are_gone_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (410, "POSITION_GONE")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
-async def test_pages_of_elsewhere_are_refused(service: Service, origin: str):
-    with pytest.raises(InvalidStatus) as refused:
-        async with connect(address(service.port), proxy=None, origin=origin):  # type: ignore[arg-type]
-            pass
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://[", ""]
+)
+async def test_pages_of_elsewhere_are_refused_and_told_why(web: httpx2.AsyncClient, origin: str):
+    answer = await web.get(WATCH, headers=HANDSHAKE | {"Origin": origin})
 
-    assert refused.value.response.status_code == 403
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+    assert "websocket_origins" in answer.json()["message"]
+    assert answer.headers["access-control-allow-origin"] == origin
+
+
+async def test_a_request_without_a_host_is_from_no_page_of_this_one(service: Service):
+    lines = [f"{name}: {value}" for name, value in (HANDSHAKE | {"Origin": "null"}).items()]
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write("\r\n".join([f"GET {WATCH} HTTP/1.1", *lines, "\r\n"]).encode())
+    head = await reader.readuntil(b"\r\n")
+    writer.close()
+
+    assert b" 403 " in head
 
 
 async def test_pages_of_the_service_itself_may_watch(service: Service):
