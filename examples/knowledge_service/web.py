@@ -13,7 +13,6 @@ stands in a table of its own (`jobs.py`), which the callbacks keep up to date.
 """
 
 import dataclasses
-import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -69,13 +68,20 @@ class Options:
     callback_secrets: tuple[str, ...]
 
     @classmethod
-    def of(cls, env: Mapping[str, str]) -> "Options":
-        """From the environment."""
+    def of(cls, env: Mapping[str, str], url: str) -> "Options":
+        """From the environment; `url` is where the service listens. Raises ValueError without a
+        secret: no callback could be believed, and nobody would notice for hours."""
+        secrets = tuple(filter(None, env.get("LEDGERQ_CALLBACK_SECRETS", "").split(",")))
+        if not secrets:
+            raise ValueError(
+                "LEDGERQ_CALLBACK_SECRETS is not set: give this service and ledgerq the same key, "
+                "or this one what `ledgerq up` wrote to callback-secret in its data directory"
+            )
         return cls(
             env.get("LEDGERQ_URL", "http://127.0.0.1:8084"),
-            env.get("KNOWLEDGE_URL", "http://127.0.0.1:8082"),
+            env.get("KNOWLEDGE_URL", url),
             env.get("KNOWLEDGE_DB", "knowledge.db"),
-            tuple(filter(None, env.get("LEDGERQ_CALLBACK_SECRETS", "").split(","))),
+            secrets,
         )
 
 
@@ -210,11 +216,6 @@ def create_app(options: Options) -> Starlette:
         exception_handlers={LedgerqError: _refused},
         lifespan=lifespan,
     )
-
-
-def app() -> Starlette:
-    """For uvicorn's `--factory`."""
-    return create_app(Options.of(os.environ))
 
 
 async def _received(request: Request, into: IO[bytes], bytes_max: int) -> bool:

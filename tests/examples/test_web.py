@@ -167,3 +167,15 @@ async def test_what_cannot_be_meant_is_said_to_be_wrong(web: httpx2.AsyncClient)
     ):
         assert answer.status_code == status, answer.text
         assert word in answer.json()["error"]
+
+
+def test_where_it_listens_is_where_it_is_called_back():
+    env = {"LEDGERQ_CALLBACK_SECRETS": f"{SECRET},"}
+    assert Options.of(env, "http://127.0.0.1:9000").public_url == "http://127.0.0.1:9000"
+    named = env | {"KNOWLEDGE_URL": "http://knowledge:80"}
+    assert Options.of(named, "http://127.0.0.1:9000").public_url == "http://knowledge:80"
+
+
+def test_without_a_secret_it_does_not_start():
+    with pytest.raises(ValueError, match="LEDGERQ_CALLBACK_SECRETS"):
+        Options.of({"LEDGERQ_CALLBACK_SECRETS": ""}, "http://127.0.0.1:8082")

@@ -3,6 +3,7 @@
 const ledgerq = document.querySelector("script[data-ledgerq]").dataset.ledgerq;
 const by = (id) => document.getElementById(id);
 const rows = new Map();
+const watched = new Set(); // what ends each watch
 
 const { TaskMonitor } = await import(`${ledgerq}/static/task-monitor.js`);
 const monitor = new TaskMonitor();
@@ -33,7 +34,7 @@ const told = (result) =>
 
 function follow(task_id, name) {
   show({ task_id, name, status: "accepted" });
-  monitor.watchTask(task_id, (update) => show({ ...update, name }));
+  watched.add(monitor.watchTask(task_id, (update) => show({ ...update, name })));
 }
 
 async function ask(path, options) {
@@ -82,9 +83,14 @@ by("search").addEventListener("submit", orShow(async () => {
 
 by("kb").addEventListener("change", load);
 async function load() {
+  const asked = documents();
+  const { jobs } = await ask(asked);
+  if (asked !== documents()) return; // another one was chosen meanwhile
+  for (const stop of watched) stop();
+  watched.clear();
   by("jobs").replaceChildren();
   rows.clear();
-  for (const job of (await ask(documents())).jobs.reverse()) {
+  for (const job of jobs.reverse()) {
     show(job);
     if (!job.finished_at) follow(job.task_id, job.name || job.kind);
   }
