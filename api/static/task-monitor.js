@@ -16,6 +16,7 @@ const LONGEST_DELAY_MS = 30_000;
 const SILENCE_MS = 60_000; // the service says something every 20 s
 const IDS_IN_ADDRESS = 150; // an address has room for so many; the others are subscribed to
 const SERVICE_RESTART = 1012;
+const TASK_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export class TaskMonitor {
   /**
@@ -76,6 +77,14 @@ export class TaskMonitor {
 
   /** Call back with the task as it stands, and at each change. Returns what ends that. */
   watchTask(id, callback) {
+    if (!TASK_ID.test(id)) {
+      // In an address it would have the service refuse all the others, too.
+      const expected = "a lower-case UUID";
+      const message = `task_id: expected ${expected}, got ${id}`;
+      const details = { field: "task_id", expected, task_id: id };
+      this.#tell(this.#errorCallbacks, { code: "INVALID_REQUEST", message, details });
+      return () => {};
+    }
     const callbacks = this.#watched.get(id) ?? new Set();
     callbacks.add(callback);
     this.#watched.set(id, callbacks);
@@ -186,6 +195,8 @@ class Line {
     const { socket } = this;
     this.socket = null;
     socket?.close(1000);
+    this.opening?.resolve(); // nobody waits for what was given up
+    this.opening = null;
     this.#become("closed");
   }
 
@@ -217,6 +228,7 @@ class Line {
     const socket = new WebSocket(address);
     this.socket = socket;
     this.#become("connecting");
+    this.#awaitMore();
     let opened = false;
     const current = () => this.socket === socket;
     socket.onopen = () => {
@@ -257,12 +269,12 @@ class Line {
   }
 
   #heard(message) {
-    this.failures = 0;
-    this.#awaitMore();
     if (message.type === "error") {
-      this.events.onError(message);
+      this.#subscriptionRefused(message);
       return;
     }
+    this.failures = 0;
+    this.#awaitMore();
     for (const position of (message.position ?? "").split(",")) {
       if (position) this.positions.set(position.split(":")[0], position);
     }
@@ -271,15 +283,31 @@ class Line {
     this.events.onUpdate(message);
   }
 
+  /** What is refused once would be at each connection: it is watched no more. But while the ledger
+   * is out of reach, all that has no answer yet is asked for again a little later. */
+  #subscriptionRefused(error) {
+    if (error.code === "SERVICE_UNAVAILABLE") {
+      this.#hangUp();
+      this.#again(false);
+      return;
+    }
+    if (this.ids.delete(error.details?.task_id) && !this.ids.size) this.forget();
+    this.events.onError(error);
+  }
+
   /** A connection that says nothing for too long is none any more. */
   #awaitMore() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      const { socket } = this;
-      this.socket = null;
-      socket?.close();
+      this.#hangUp();
       this.#again(true);
     }, SILENCE_MS);
+  }
+
+  #hangUp() {
+    const { socket } = this;
+    this.socket = null;
+    socket?.close();
   }
 
   /** A browser does not say why a handshake was refused: the same address, asked as a page, does. */
@@ -300,6 +328,7 @@ class Line {
       this.events.onReload({ code, message, details });
       if (this.state === "connecting") this.#connect();
     } else if (code === "INVALID_REQUEST" || code === "FORBIDDEN") {
+      clearTimeout(this.timer);
       this.#become("refused");
       this.opening?.reject(new Error(message));
       this.opening = null;

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from ledger.commands import CompleteTask, ReportProgress
+from api.task_feed import ERRORS_MAX
+from ledger.commands import CancelTask, CompleteTask, ReportProgress
 from ledger.keys import PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
@@ -187,6 +188,59 @@ async def test_a_page_whose_position_is_lost_says_so_and_is_told_how_its_tasks_s
     assert reloads == ["INVALID_REQUEST"]
     assert [one["status"] for one in told] == ["queued", "queued"]
     assert [one["position"] for one in told] == [str(last), str(first)]
+
+
+async def test_tasks_that_cannot_be_watched_keep_nothing_from_the_others(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    task = await submitted(web)
+    unknown = [f"{UNKNOWN_ID[:-4]}{number:04x}" for number in range(ERRORS_MAX + 5)]
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(
+            "(ids) => ids.forEach((id) => monitor.watchTask(id, () => {}))", unknown
+        )
+        await page.evaluate("monitor.watchTask('no-id', () => {})")
+        await page.evaluate(WATCH, task["id"])
+        # After so many refusals the service hangs up; whoever asks for the same again never ends.
+        await page.wait_for_function(f"errors.length > {len(unknown)}")
+        await told_until(page, "told.length >= 1 && monitor.state == 'open'")
+        await page.evaluate("monitor.close()")
+        await page.evaluate("monitor.connect()")
+        await do(store, task["id"], CancelTask())
+        told = await told_until(page, "told.at(-1).status == 'canceled'")
+        errors = await page.evaluate("errors")
+        await page.evaluate("monitor.close()")
+
+    assert {one["task_id"] for one in told} == {task["id"]}
+    assert sorted(errors) == ["INVALID_REQUEST", *["TASK_NOT_FOUND"] * len(unknown)]
+
+
+async def test_a_page_of_elsewhere_learns_why_it_may_not_watch(
+    service: Service, web: httpx2.AsyncClient
+):
+    task = await submitted(web)
+    async with browsing(service.port) as page:
+        # The same service, and to a browser another origin than 127.0.0.1.
+        await page.goto(f"http://localhost:{service.port}/livez")
+        await page.evaluate(BEGIN, {"url": f"http://127.0.0.1:{service.port}"})
+        refused = await page.evaluate(f"({WATCH})('{task['id']}').catch((error) => error.message)")
+        state, errors = await page.evaluate("[monitor.state, errors]")
+
+    assert (state, errors) == ("refused", ["FORBIDDEN"])
+    assert "websocket_origins" in refused
+
+
+async def test_whoever_closes_does_not_wait_for_the_connection(
+    service: Service, web: httpx2.AsyncClient
+):
+    task = await submitted(web)
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(f"monitor.watchTask('{task['id']}', () => {{}})")
+        async with asyncio.timeout(20):
+            await page.evaluate("{ const opening = monitor.connect(); monitor.close(); opening }")
+        assert await page.evaluate("monitor.state") == "closed"
 
 
 async def test_the_script_is_asked_for_again_only_when_it_has_changed(api: httpx2.AsyncClient):
