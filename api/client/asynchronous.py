@@ -25,7 +25,7 @@ from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Re
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
 from api.client.uploads import Source, Uploaded, form_of
-from api.client.wire import CONNECT_TIMEOUT_S, TIMEOUT_S, Where, reply_of, url_of
+from api.client.wire import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, TIMEOUT_S, Where, reply_of, url_of
 
 
 class AsyncClient:
@@ -44,13 +44,17 @@ class AsyncClient:
         retries: Retries | None = None,
         headers: Mapping[str, str] | None = None,
         long_poll_s: float = LONG_POLL_S,
+        connections_max: int = CONNECTIONS_MAX,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """`url` is LEDGERQ_URL of the environment, else http://127.0.0.1:8084, where it is not
-        given. `headers` go with every request: `X-Actor` says in the history who it was."""
-        self._where = Where(url_of(url), timeout_s, connect_timeout_s)
+        given. `headers` go with every request: `X-Actor` says in the history who it was.
+        Each call that waits holds one of `connections_max` all the while."""
+        self._where = Where(url_of(url), timeout_s, connect_timeout_s, connections_max)
         self._core = Core(retries, headers, long_poll_s)
-        self._http = httpx2.AsyncClient(**self._where.options, transport=transport)
+        options = self._where.options
+        self._http = httpx2.AsyncClient(**options, transport=transport)
+        self._feeds = httpx2.AsyncClient(**options | self._where.feed_options, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,6 +65,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Let go of the connections."""
         await self._http.aclose()
+        await self._feeds.aclose()
 
     @property
     def url(self) -> str:
@@ -218,7 +223,7 @@ class AsyncClient:
 
     async def _follow(self, stream: Stream[None]) -> AsyncGenerator[Any]:
         told: Told = None
-        async with aclosing(_Line(self._http, self._where, self._core)) as line:
+        async with aclosing(_Line(self._feeds, self._where, self._core)) as line:
             while True:
                 try:
                     step = stream.send(told)

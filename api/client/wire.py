@@ -18,6 +18,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:8084"
 CONNECT_TIMEOUT_S: Final = 5.0
 TIMEOUT_S: Final = 30.0
 CONNECTIONS_MAX: Final = 100
+"""For calls, at once. One that waits for a task holds its own all the while."""
+
 KEPT_ALIVE_S: Final = 15.0
 """Less than the service keeps an idle connection, so that no request meets its end."""
 
@@ -29,6 +31,7 @@ class Where(msgspec.Struct, frozen=True):
     timeout_s: float = TIMEOUT_S
     """Between two pieces of an answer, beyond what a request may wait for."""
     connect_timeout_s: float = CONNECT_TIMEOUT_S
+    connections_max: int = CONNECTIONS_MAX
 
     @property
     def options(self) -> dict[str, Any]:
@@ -40,9 +43,18 @@ class Where(msgspec.Struct, frozen=True):
             "base_url": self.url.rstrip("/"),
             # A proxy of the environment is not for services on this machine.
             "trust_env": not _is_local(address.hostname),
-            "limits": httpx2.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=KEPT_ALIVE_S),
+            "verify": httpx2.create_ssl_context(),  # takes longer than all the rest: made once
+            "limits": httpx2.Limits(
+                max_connections=self.connections_max, keepalive_expiry=KEPT_ALIVE_S
+            ),
             "headers": {"user-agent": f"ledgerq/{__version__}", "accept": "application/json"},
         }
+
+    @property
+    def feed_options(self) -> dict[str, Any]:
+        """What is different for feeds: each holds a connection for as long as it lasts. Calls have
+        others, or so many feeds as there are connections would wait for ever for one more."""
+        return {"limits": httpx2.Limits(max_connections=None, keepalive_expiry=KEPT_ALIVE_S)}
 
     def request(
         self, call: Call, headers: Mapping[str, str], read_timeout_s: float
@@ -75,7 +87,13 @@ class Where(msgspec.Struct, frozen=True):
         self, error: httpx2.HTTPError | httpx2.InvalidURL, read_timeout_s: float
     ) -> NoAnswer:
         """What an exception of httpx2 means."""
-        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        if isinstance(error, httpx2.PoolTimeout):
+            message = (
+                f"all {self.connections_max} connections of this client are taken, by calls that "
+                "wait perhaps; connections_max says how many there may be"
+            )
+            told = Unreachable(message, may_be_done=False)
+        elif isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             message = f"no ledgerq at {self.url} ({_reason(error)})"
             told = Unreachable(message, may_be_done=False)
         elif isinstance(error, httpx2.TimeoutException):

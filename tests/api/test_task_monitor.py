@@ -239,7 +239,9 @@ async def test_whoever_closes_does_not_wait_for_the_connection(
         await page.evaluate(BEGIN)
         await page.evaluate(f"monitor.watchTask('{task['id']}', () => {{}})")
         async with asyncio.timeout(20):
-            await page.evaluate("{ const opening = monitor.connect(); monitor.close(); opening }")
+            await page.evaluate(
+                "() => { const opening = monitor.connect(); monitor.close(); return opening; }"
+            )
         assert await page.evaluate("monitor.state") == "closed"
 
 

@@ -7,7 +7,7 @@ import pytest
 from api.client import AsyncClient, Retries, Submission, Unreachable, Update
 from ledger.redis_store import RedisStore
 from tests.api.client.conftest import client_of
-from tests.api.requests import complete, fail
+from tests.api.requests import UNKNOWN_ID, complete, fail
 from tests.checks import check_ledger
 from tests.faults.proxy import Proxy
 
@@ -128,3 +128,28 @@ async def test_a_feed_goes_on_over_a_cut_line_without_gap_or_double(
             break
 
     assert seen == ids
+
+
+async def test_a_client_whose_connections_are_all_taken_says_so(form: str) -> None:
+    taken, enough = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await enough.wait()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    once = Retries(calls_max=1)
+    client = client_of(form, url, connections_max=1, timeout_s=0.2, retries=once)
+    waiting = asyncio.create_task(client.wait(UNKNOWN_ID))
+    async with asyncio.timeout(PATIENCE_S), server:
+        await taken.wait()
+        with pytest.raises(Unreachable, match=r"all 1 connections .* connections_max") as error:
+            await client.get(UNKNOWN_ID)
+        enough.set()
+        with pytest.raises(Unreachable):
+            await waiting
+    await client.close()
+
+    assert not error.value.may_be_done

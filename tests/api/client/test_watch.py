@@ -1,9 +1,13 @@
 """Following tasks, and the feed."""
 
+import asyncio
+
 import pytest
 
 from api.client import AsyncClient, TaskNotFound, Update
 from ledger.redis_store import RedisStore
+from tests.api.client.conftest import client_of
+from tests.api.conftest import Service
 from tests.api.requests import UNKNOWN_ID, complete, fail, start
 
 
@@ -100,3 +104,19 @@ async def test_a_broken_off_watch_leaves_nothing_open(client: AsyncClient) -> No
     await watching.aclose()
 
     assert (await client.get(task.id)).status == "queued"
+
+
+async def test_feeds_leave_the_connections_to_calls(
+    form: str, service: Service, store: RedisStore
+) -> None:
+    client = client_of(form, f"http://127.0.0.1:{service.port}", connections_max=1)
+    tasks = [await client.submit("health_check", "kb-1") for _ in range(3)]
+    watching = [asyncio.create_task(all_of(client, task.id)) for task in tasks]
+    for task in tasks:
+        await complete(store, task.id)
+
+    async with asyncio.timeout(20):
+        told = await asyncio.gather(*watching)
+    await client.close()
+
+    assert [updates[-1].status for updates in told] == ["completed"] * 3
