@@ -15,6 +15,10 @@ from .failures import DemoError, require
 from .service import Services
 
 CATCH_TIMEOUT_S: Final = 30
+LOOKS: Final = 6
+LOOK_S: Final = 0.05
+"""A worker is paused for so long at most; its leases last longer."""
+
 LOOKED_AT: Final = 24
 """Of the unfinished tasks the oldest so many are asked for, to find one that is worked on."""
 
@@ -55,11 +59,20 @@ async def kill_a_worker(services: Services, unfinished: Collection[str]) -> Kill
         workers = services.workers()
         for pid in workers:
             with _paused(pid):
-                if await _holds_one_of(services.client, pid, list(unfinished)[:LOOKED_AT]):
+                if await _is_caught(services.client, pid, unfinished):
                     os.kill(pid, signal.SIGKILL)
                     return Killed(pid, workers, time.time())
-        await asyncio.sleep(0)
     raise DemoError("no worker was caught with a document in its hands")
+
+
+async def _is_caught(client: AsyncClient, pid: int, unfinished: Collection[str]) -> bool:
+    """Whether the worker, which is paused, has a document in its hands. What it began just before
+    is heard of a little later."""
+    for _ in range(LOOKS):
+        if await _holds_one_of(client, pid, list(unfinished)[:LOOKED_AT]):
+            return True
+        await asyncio.sleep(LOOK_S)
+    return False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -144,8 +144,7 @@ class Program:
             self._process.wait()
             left = _outlived(family)
         # uvicorn ends in an orderly way, then by the signal that told it to.
-        clean = (0, -signal.SIGTERM)
-        require(status in clean, f"{self._name} ended with exit code {status}")
+        require(status in (0, -signal.SIGTERM), f"{self._name} ended with exit code {status}")
         require(not left, f"{self._name} left processes behind: {left}")
 
 
@@ -218,24 +217,32 @@ async def running(place: Place) -> AsyncGenerator[Services]:
         AsyncClient(place.ledgerq_url, retries=once) as client,
         calling(place.knowledge_url, KB_ID) as knowledge,
     ):
-        services = Services(place, client, knowledge)
-        try:
-            await services.until_ready()
-            yield services
-        except BaseException as error:
-            ended = [program for program in services.programs if program.exit_code is not None]
-            # What went wrong first is what counts.
-            for program in services.programs:
-                with contextlib.suppress(DemoError):
-                    program.stop()
-            if ended and isinstance(error, Exception):
-                try:
-                    ended[-1].require_alive()
-                except DemoError as reason:
-                    raise reason from error
-            raise
-        for program in services.programs:
+        with contextlib.ExitStack() as stopping:
+            services = Services(place, client, knowledge)
+            for program in reversed(services.programs):
+                stopping.enter_context(_stopped(program))
+            try:
+                await services.until_ready()
+                yield services
+            except Exception as error:
+                for program in services.programs:
+                    try:
+                        program.require_alive()
+                    except DemoError as reason:
+                        raise reason from error
+                raise
+
+
+@contextlib.contextmanager
+def _stopped(program: Program) -> Generator[None]:
+    """Stop it at the end, whatever happens to the others; what went wrong first is what counts."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(DemoError):
             program.stop()
+        raise
+    program.stop()
 
 
 def log_file(folder: Path) -> Path:

@@ -67,10 +67,10 @@ def left_behind(scratch: Path) -> list[str]:
 
 
 def test_the_whole_story_holds(scratch: Path) -> None:
-    with demo(scratch, "--documents", "160") as process:
+    with demo(scratch, "--documents", "100") as process:
         told, _ = process.communicate(timeout=END_TIMEOUT_S)
     assert process.returncode == 0, told
-    assert "160 of 160 documents" in told
+    assert "100 of 100 documents" in told
     assert "worker_lost" in told
     assert "heapq.py" in told
     assert max(map(len, told.splitlines())) <= 80

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ledger.events import CallbackDelivered, CallbackFailed
 from ledger.transitions import TRANSITIONS
 from tests.servers import tied
 from tests.simulation.network import Fault
@@ -58,8 +59,10 @@ def test_short_runs():
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{SHORT_RUNS:,} runs" in done.stdout
-    # Every fault was really injected, and every transition of the table happened.
-    for line in [*map(str, Fault), *(f", {kind.__name__} " for _, kind in TRANSITIONS)]:
+    # Every fault was really injected, and every transition of the table happened, but for those of
+    # callbacks: nobody here asks to be called back.
+    happened = {kind for _, kind in TRANSITIONS} - {CallbackDelivered, CallbackFailed}
+    for line in [*map(str, Fault), *(f", {kind.__name__} " for kind in happened)]:
         count = re.search(rf"{re.escape(line)} *([\d,]+)", done.stdout)
         assert count is not None, line
         assert int(count[1].replace(",", "")) > 0, line

@@ -15,7 +15,7 @@ OVERLAP_S: Final = 3.0
 """A worker that can reach the ledger again learns so soon that an attempt is not its own any more:
 a lease of 2 s, and a second until a dead connection is given up."""
 
-LEARNED_S: Final = 2.0
+LEARNED_S: Final = 5.0
 """A worker asks with each heartbeat, and starts what it has claimed by then; on a busy machine."""
 
 Span = tuple[float, float]
