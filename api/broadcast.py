@@ -27,6 +27,9 @@ to reading for itself."""
 CATCH_UP_READS_MAX: Final = 4
 """Reads of the past at once in one process: they must not slow down what is live."""
 
+RECENT_EVENTS_AT_ONCE: Final = 512
+"""Of those that are kept: half a millisecond's work where few of them are wanted."""
+
 CATCH_UP_EVENTS_MAX: Final = 64
 CATCH_UP_EVENTS_FIRST: Final = 8
 CATCH_UP_BYTES: Final = 256 * 1024
@@ -90,6 +93,10 @@ class Broadcast:
             self._followers.add(follower, follower.wanted)
             self._tell_soon()
             return self.told_order
+
+    def reaches(self, order: tuple[int, int]) -> bool:
+        """Whether whoever stands there can join, and needs no other reads than from memory."""
+        return self._listening and (order >= self.told_order or self.recent.reaches(order))
 
     def leave(self, follower: "Follower") -> None:
         """Tell it no longer."""
@@ -255,7 +262,8 @@ class Follower:
                 try:
                     if failures:
                         await self._check_end()
-                    await self._read_to_the_end()
+                    if not self._broadcast.reaches(self._order):
+                        await self._read_to_the_end()
                     failures = 0
                     await self._listen()
                 except Overrun:
@@ -331,7 +339,7 @@ class Follower:
     async def _read_on(self) -> int:
         """Read the next events apart from the others; how many there were."""
         await self._sink.room()
-        occurrences = self._broadcast.recent.after(self._order, CATCH_UP_EVENTS_MAX)
+        occurrences = self._broadcast.recent.after(self._order, RECENT_EVENTS_AT_ONCE)
         if not occurrences:
             async with self._reads:
                 occurrences = await self._read()
@@ -351,20 +359,19 @@ class Follower:
 
     async def _pass_on_the_past(self, occurrences: Sequence[Occurrence]) -> None:
         """No faster than the listener takes them."""
-        await self._fill(occurrences)
+        sink = self._sink
+        await self._fill([one for one in occurrences if sink.wanted.matches(one)])
         for occurrence in occurrences:
-            await self._sink.room()
-            # It may want more than when the others were filled.
-            await self._fill([occurrence])
+            if sink.wanted.matches(occurrence):
+                await sink.room()
+                # It may want more than when the others were filled.
+                await self._fill([occurrence])
             self._pass_on(occurrence)
 
     async def _fill(self, occurrences: Sequence[Occurrence]) -> None:
-        if self._sink.wants_states:
-            while bare := [one for one in occurrences if self._is_bare(one)]:
-                await self._states.fill(bare, self._known)
-
-    def _is_bare(self, occurrence: Occurrence) -> bool:
-        return not occurrence.has_state and self._sink.wanted.matches(occurrence)
+        bare = [one for one in occurrences if not one.has_state]
+        if bare and self._sink.wants_states:
+            await self._states.fill(bare, self._known)
 
     def _pass_on(self, occurrence: Occurrence) -> None:
         if occurrence.order > self._order:

@@ -57,12 +57,13 @@ class Outbox:
                     await write(part)
 
     async def _next_part(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._heartbeat_s):
-                await self._filled.wait()
-        except TimeoutError:
-            if not self._waiting:
-                return self._heartbeat()
+        if not self._waiting:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._filled.wait()
+            except TimeoutError:
+                if not self._waiting:
+                    return self._heartbeat()
         parts = [self._waiting.popleft()]
         size = len(parts[0])
         while self._waiting and size + len(self._waiting[0]) <= PART_BYTES:

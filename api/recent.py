@@ -52,9 +52,13 @@ class Recent:
                 self._bytes += _size(one)
         self._trim()
 
+    def reaches(self, order: Order) -> bool:
+        """Whether all that follows on `order` is here, up to the last one."""
+        return bool(self._orders) and order >= self._after
+
     def after(self, order: Order, count: int) -> Sequence[Occurrence]:
         """What follows directly on `order`, at most `count`; empty when that is not known here."""
-        if not self._orders or order < self._after:
+        if not self.reaches(order):
             return ()
         start = bisect_right(self._orders, order)
         return self._occurrences[start : start + count]

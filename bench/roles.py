@@ -32,6 +32,8 @@ class Worked(msgspec.Struct, tag=True, frozen=True):
     began: float
     ended: float
     waits_ms: tuple[float, ...] = ()
+    lost: int = 0
+    doubled: int = 0
 
 
 Message = Ready | Worked
@@ -45,7 +47,10 @@ class Options(msgspec.Struct, frozen=True):
     concurrency: int = 100
     at_once: int = 1
     target: str = ""
-    """Where the gRPC service listens."""
+    """Where the service listens."""
+    seconds: int = 0
+    cuts: int = 0
+    """How often each connection is cut."""
     read_model_dir: str | None = None
     data_dir: str = ".ledgerq"
 
@@ -164,6 +169,29 @@ async def rebuilder(options: Options) -> None:
     await server.client.aclose()
 
 
+async def watchers(options: Options) -> None:
+    """`count` clients of the live feed, each cut off `cuts` times within `seconds`."""
+    from bench.watching import compared, connected, cut_within
+
+    server = BenchServer(options.redis_url)
+    async with server.store() as store:
+        began_at = await store.last_position(0)
+        clients = await connected(options.target, options.count)
+        running = [asyncio.create_task(client.run()) for client in clients]
+        await _begin()
+        began = asyncio.get_running_loop().time()
+        cut_within(clients, options.seconds, options.cuts)
+        await _line()
+        outcome = await compared(store, clients, began_at)
+        ended = asyncio.get_running_loop().time()
+        _tell(Worked(began, ended, tuple(outcome.waits_ms), outcome.lost, outcome.doubled))
+        await _line()
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+    await server.client.aclose()
+
+
 async def bare(_: Options) -> None:
     """A Starlette route that reads the body and answers fixed JSON, on the API's own server."""
     from starlette.applications import Starlette
@@ -259,6 +287,7 @@ ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "api": api,
     "grpc_api": grpc_api,
     "remote_worker": remote_worker,
+    "watchers": watchers,
     "bare": bare,
     "nowhere": nowhere,
     "pinger": pinger,
