@@ -388,6 +388,10 @@ async def test_a_huge_message_ends_the_connection(service: Service):
     assert code == 1009
 
 
+class Refused(Exception):
+    """Another answer than 101."""
+
+
 async def shaken(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection after its handshake, byte by byte."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -398,7 +402,9 @@ async def shaken(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
         "".encode()
     )
     head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    if not head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n"):
+        writer.close()
+        raise Refused(head)
     return reader, writer
 
 
@@ -558,6 +564,29 @@ async def test_more_clients_than_there_is_room_for_are_refused(
 
     assert refused.value.response.status_code == 503
     assert refused.value.response.headers["retry-after"]
+
+
+async def test_a_thousand_connections_at_once_are_bounded_and_let_go(
+    service: Service, web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(task_feed, "CLIENTS_MAX", 900)
+
+    async def opened() -> asyncio.StreamWriter | None:
+        with contextlib.suppress(Refused):
+            return (await shaken(service.port))[1]
+        return None
+
+    writers: list[asyncio.StreamWriter | None] = []
+    for _ in range(10):
+        writers += await asyncio.gather(*(opened() for _ in range(100)))
+    accepted = [writer for writer in writers if writer is not None]
+    during = await submitted(web)
+    for writer in accepted:
+        writer.transport.abort()
+    await until_metric(web, "websocket_clients 0.0")
+
+    assert len(accepted) == 900
+    assert during["status"] == "queued"
 
 
 async def test_a_stopping_server_sends_its_clients_elsewhere(service: Service):
