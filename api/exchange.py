@@ -47,6 +47,9 @@ CLOSE: Final[Header] = (b"connection", b"close")
 ABORT: Final = "ledgerq.abort"
 """Where the server puts, in the ASGI scope, how to cut the connection."""
 
+PAUSE: Final = "ledgerq.pause"
+"""And how to read no more of it until the next piece is asked for."""
+
 SWITCH: Final = "ledgerq.switch"
 """And how to give it to another protocol, behind the head of a 101."""
 
@@ -149,6 +152,12 @@ class Exchange:
             raise _too_large(bytes_max)
         return body
 
+    @property
+    def body_bytes(self) -> float:
+        """As long as the body is said to be; endless where nothing is said."""
+        declared = self.headers.get(b"content-length")
+        return float("inf") if declared is None else int(declared)
+
     def stream_body(self, bytes_max: int) -> AsyncIterator[bytes]:
         """The body as it arrives; the caller can send on as far as it is read. Whatever is answered
         before its end ends the connection.
@@ -157,8 +166,7 @@ class Exchange:
         too slowly. Raises ClientGone.
         """
         self._body_left = True
-        declared = self.headers.get(b"content-length")
-        if declared is not None and int(declared) > bytes_max:
+        if self.body_bytes > bytes_max:
             raise _too_large(bytes_max)
         return self._pieces(bytes_max)
 
@@ -183,6 +191,9 @@ class Exchange:
             size += len(piece)
             if size > bytes_max:
                 raise _too_large(bytes_max)
+            if self._body_left and PAUSE in self.scope:
+                # Else the server would read on, and hold as much again for each of many bodies.
+                self.scope[PAUSE]()
             if piece:
                 yield piece
 

@@ -19,7 +19,7 @@ from api.app import create_app
 from api.bind import BACKLOG, bind
 from api.entrance import Entrance
 from api.errors import ApiError, ErrorCode, Header, answer
-from api.exchange import ABORT, SWITCH, ClientGone, new_request_id
+from api.exchange import ABORT, PAUSE, SWITCH, ClientGone, new_request_id
 from api.grpc.server import GrpcServer
 from api.websocket import WebSocket
 from consumers.collector import rarely_collecting
@@ -290,6 +290,7 @@ class Protocol(HttpToolsProtocol):
             self._head_too_large = True
             raise ValueError("the head is too large")  # ends the parse, and leads to send_400
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[PAUSE] = self.flow.pause_reading  # type: ignore[typeddict-unknown-key]
         self.scope[SWITCH] = self._switch  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.cycle.transport = self._joined

@@ -61,6 +61,9 @@ log = structlog.get_logger("uploads")
 INCOMING: Final = "incoming"
 """The folder that files arrive in."""
 
+EARLY_BYTES_MIN: Final = 4 * 1024 * 1024
+"""Of a smaller body most has arrived before the ledger could tell whether it has room."""
+
 Incomer = tuple[FileHead, StagedFile]
 
 
@@ -166,7 +169,8 @@ class Uploads:
         body = exchange.stream_body(self._settings.upload_body_bytes_max)
         await self._submissions.refuse_early()
         async with self._staging.place() as place:
-            incoming = Incoming(place, self._fields, self._submissions)
+            large = exchange.body_bytes > EARLY_BYTES_MIN
+            incoming = Incoming(place, self._fields, self._submissions if large else None)
             reader = FormReader(
                 boundary,
                 self._field_bounds,
@@ -223,7 +227,8 @@ class Uploads:
 class Incoming:
     """The files of one upload, as they come in."""
 
-    def __init__(self, place: Place, fields: UploadFields, submissions: Submissions) -> None:
+    def __init__(self, place: Place, fields: UploadFields, submissions: Submissions | None) -> None:
+        """`submissions` are asked whether they have room, where it is worth it."""
         self.files: list[Incomer] = []
         self._place = place
         self._fields = fields
@@ -234,7 +239,7 @@ class Incoming:
         refused now."""
         if not self.files:
             submission = self._fields.early(fields)
-            if submission is not None:
+            if submission is not None and self._submissions is not None:
                 await self._submissions.refuse_early(submission.task_type, submission.priority)
         file = self._place.file()
         self.files.append((head, file))
