@@ -232,6 +232,15 @@ async def test_a_full_store_is_503(
     assert answer.json()["code"] == "SERVICE_UNAVAILABLE"
 
 
+async def test_a_disk_that_takes_nothing_is_503(api: httpx2.AsyncClient, tmp_path: Path):
+    (tmp_path / "objects").write_text("a file where a folder should be")
+
+    answer = await upload(api, KB, file())
+
+    assert answer.status_code == 503
+    assert answer.json()["message"].startswith("files cannot be written down here")
+
+
 async def test_a_full_queue_is_503_and_takes_no_object(
     api: httpx2.AsyncClient, store: RedisStore, settings: Settings
 ):
