@@ -99,6 +99,10 @@ async def test_who_hangs_up_as_its_task_is_started_gives_it_back(
     monkeypatch.undo()
     call.cancel()
     go_on.set()
+    # Before a scheduler looks, since on a busy machine the lease could be over by then.
+    async with asyncio.timeout(PATIENCE_S):
+        while (await _loaded(store, task.id)).status is Status.PROCESSING:
+            await store.events_after(await store.last_position(0), 1, 50)
 
     async with _scheduling(store):
         [again] = await remote.take()
