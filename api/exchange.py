@@ -153,10 +153,10 @@ class Exchange:
         return body
 
     @property
-    def body_bytes(self) -> float:
-        """As long as the body is said to be; endless where nothing is said."""
+    def body_bytes(self) -> int | None:
+        """How long the body is said to be; None where nothing is said."""
         declared = self.headers.get(b"content-length")
-        return float("inf") if declared is None else int(declared)
+        return None if declared is None else int(declared)
 
     def stream_body(self, bytes_max: int) -> AsyncIterator[bytes]:
         """The body as it arrives; the caller can send on as far as it is read. Whatever is answered
@@ -166,7 +166,7 @@ class Exchange:
         too slowly. Raises ClientGone.
         """
         self._body_left = True
-        if self.body_bytes > bytes_max:
+        if self.body_bytes is not None and self.body_bytes > bytes_max:
             raise _too_large(bytes_max)
         return self._pieces(bytes_max)
 

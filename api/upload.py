@@ -169,7 +169,7 @@ class Uploads:
         body = exchange.stream_body(self._settings.upload_body_bytes_max)
         await self._submissions.refuse_early()
         async with self._staging.place() as place:
-            large = exchange.body_bytes > EARLY_BYTES_MIN
+            large = exchange.body_bytes is None or exchange.body_bytes > EARLY_BYTES_MIN
             incoming = Incoming(place, self._fields, self._submissions if large else None)
             reader = FormReader(
                 boundary,
