@@ -8,7 +8,7 @@ from typing import Final
 
 from consumers.subscription_errors import EventsGone, LedgerWentBack
 from ledger.store import Position, Recorded, Store
-from ledger.subscriptions import Checkpoint, Subscriptions, order_of
+from ledger.subscriptions import Checkpoint, Ends, Subscriptions, order_of
 from projections.read_model import digest
 
 SEEK_HINT: Final = "`ledgerq subscriptions seek {} --to ...` says where to go on"
@@ -27,12 +27,12 @@ class Remembered:
         self._name = name
         self._epoch = epoch
         self._made = -1
-        self._last: tuple[Position, str] | None = None
+        self._last: Checkpoint | None = None
 
-    def met(self, event: Recorded) -> str:
-        """It was read; its digest."""
+    def met(self, event: Recorded, passed: int) -> str:
+        """It was read, as the partition's `passed`th entry; its digest."""
         told = digest(event).hex()
-        self._last = event.position, told
+        self._last = Checkpoint(event.position.entry, told, passed)
         return told
 
     async def check_if_need_be(self, read: Checkpoint) -> None:
@@ -53,17 +53,19 @@ class Remembered:
         if read.order > order_of(ends.last):
             told = f"the ledger ends at {ends.last}, before {read.entry}"
             raise LedgerWentBack(self._says(told))
-        if read.digest:
-            await self._check_event(Position(self._partition, read.entry), read.digest, ends.first)
-        if self._last is not None:
-            await self._check_event(*self._last, ends.first)
+        for point in (read, self._last):
+            if point is not None and point.digest:
+                await self._check_event(point, ends)
         self._made = made
 
-    async def _check_event(self, position: Position, told: str, first: str) -> None:
+    async def _check_event(self, point: Checkpoint, ends: Ends) -> None:
+        position = Position(self._partition, point.entry)
         event = await self._store.event_at(position)
-        if event is None and position.order < order_of(first):
+        # Where it stood before the oldest one left it may never have been: a ledger that lost all
+        # that it had in this partition, and grew again, begins behind it as well.
+        if event is None and ends.removed >= point.passed:
             return  # trimmed
-        if event is None or digest(event).hex() != told:
+        if event is None or digest(event).hex() != point.digest:
             text = f"the event at {position} is gone, or is another one now"
             raise LedgerWentBack(self._says(text))
 

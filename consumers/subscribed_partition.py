@@ -136,19 +136,19 @@ class SubscribedPartition:
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         wanted = await self._wanted_of(entries)
-        passing: Recorded | None = None
+        passing: tuple[Recorded, int] | None = None
         for name, (event, occurrence) in wanted.items():
             self._read = Checkpoint(name, "", self._read.passed + 1)
             if occurrence is None:
-                passing = event or passing
+                passing = (event, self._read.passed) if event is not None else passing
                 continue
             passing = None
-            self._met(occurrence.recorded)
+            self._met(occurrence.recorded, self._read.passed)
             self._acks.read(self._read)
             self._buffer.append(occurrence)
             self._buffered_bytes += len(occurrence.recorded.data)
         if passing is not None:
-            self._met(passing)
+            self._met(*passing)
         if not self._buffer or self._buffer[-1].position.entry != self._read.entry:
             self._acks.passed_over(self._read)
         self._make_room()
@@ -174,9 +174,9 @@ class SubscribedPartition:
             found[event.position.entry] = event, occurrence
         return found
 
-    def _met(self, event: Recorded) -> None:
+    def _met(self, event: Recorded, passed: int) -> None:
         """The last event so far."""
-        told = self._remembered.met(event)
+        told = self._remembered.met(event, passed)
         if event.position.entry == self._read.entry:
             self._read = Checkpoint(self._read.entry, told, self._read.passed)
 

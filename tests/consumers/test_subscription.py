@@ -443,6 +443,30 @@ async def test_a_ledger_that_ends_earlier_halts_the_group(store: RedisStore):
         await first(following(store), 1)
 
 
+async def test_a_partition_that_lost_everything_and_grew_again_halts_the_group(store: RedisStore):
+    await submitted(store, 1)
+    async with events_of(following(store)) as events:
+        one = await anext(events)
+        await one.ack()
+    await put_in_place(store, [])
+    await submitted(store, 1)
+
+    with pytest.raises(consumers.LedgerWentBack, match=f"{one.position} is gone"):
+        await first(following(store), 1)
+
+
+async def test_events_that_were_trimmed_behind_the_checkpoint_are_not_missed(store: RedisStore):
+    await submitted(store, 3)
+    async with events_of(following(store)) as events:
+        for _ in range(2):
+            await (await anext(events)).ack()
+    await send(store.client, ("XTRIM", PartitionKeys(0).events, "MAXLEN", "1"))
+
+    [last] = await first(following(store), 1)
+
+    assert last.position == await store.last_position(0)
+
+
 async def test_another_ledger_halts_the_group(store: RedisStore):
     await submitted(store, 2)
     await first(following(store), 1)
