@@ -17,9 +17,11 @@
 --           none  0          ""
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
--- the queue, where it was asked for), or the task's version when it is not the expected one, or -1
--- when the queue is full, or -3 when a task would be started out of a backlog past a limit, or -2 when its task hash or its queue's keys are something else, or its
--- version is no number.
+-- the queue, where it was asked for), or the task's version when it is not the expected one, or
+--   -1  when the queue is full
+--   -2  when its task hash, or a key of its queue or of its host's line, is something else, or its
+--       version is no number
+--   -3  when a task would be started out of a backlog past a limit
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.

@@ -12,7 +12,7 @@ import httpx2
 from .documents import title
 from .failures import DemoError, require
 
-UPLOADS_AT_ONCE: Final = 16
+UPLOADS_AT_ONCE: Final = 4
 ANSWER_TIMEOUT_S: Final = 30
 PART_BYTES: Final = 64 * 1024
 

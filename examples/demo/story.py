@@ -10,6 +10,7 @@ from api.client import Event, Task
 
 from .documents import SOUGHT
 from .failures import require
+from .knowledge import UPLOADS_AT_ONCE
 from .processing import Processed, all_tasks, called_back, process, upload
 from .screen import Screen
 from .service import HANDLERS, LEASE_MS, Services, place_in, running
@@ -131,7 +132,10 @@ def _figures(screen: Screen, before: Before, answer_ms: float) -> None:
                 f"{len(done.tasks) / done.seconds:,.0f}/s",
                 "files from upload to completion, the kill included",
             ),
-            (f"{done.answer_ms:.1f} ms", "from sending a file to its answer, 16 at once (median)"),
+            (
+                f"{done.answer_ms:.1f} ms",
+                f"from sending a file to its answer, {UPLOADS_AT_ONCE} at once (median)",
+            ),
             (f"{done.callbacks_s:.1f} s", "from the last file's end until all were called back"),
             (f"{answer_ms:.1f} ms", "from sending a POST to its answer"),
         ]
