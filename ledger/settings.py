@@ -148,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         RedisUrl | None,
         Meta(
-            description="an outside Redis or Valkey; without it an embedded Valkey is started",
+            description="an outside Redis or Valkey; without it, the embedded one of data_dir",
             extra={"flag": "--redis"},
         ),
     ] = None

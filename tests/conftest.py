@@ -12,6 +12,7 @@ test may count on having the machine to itself.
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -36,6 +37,10 @@ _everywhere = settings(deadline=None, print_blob=True, suppress_health_check=[He
 settings.register_profile("quick", _everywhere, max_examples=25, stateful_step_count=25)
 settings.register_profile("thorough", _everywhere, max_examples=2_000, stateful_step_count=60)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# A shell ignores ctrl-C for what it starts with `&`, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STRAY_TASK_GRACE_S = 1
 TESTS_PER_CORE = 2

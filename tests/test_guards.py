@@ -17,6 +17,14 @@ async def test_leaves_a_task():
     asyncio.get_running_loop().create_task(asyncio.Event().wait(), name="forgotten")
 """
 
+IS_INTERRUPTED = """
+import signal, subprocess, sys
+
+def test_a_child_heeds_ctrl_c():
+    child = subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"])
+    assert child.returncode == -signal.SIGINT
+"""
+
 
 async def test_keys_of_unknown_kind_are_noticed(ledger_url: str):
     client = connect(ledger_url, timeout_ms=5_000, connections_max=1)
@@ -37,20 +45,38 @@ async def test_keys_of_unknown_kind_are_noticed(ledger_url: str):
     await empty(ledger_url)
 
 
-def test_a_task_that_outlives_its_test_is_noticed(tmp_path: Path):
-    (tmp_path / "test_stray.py").write_text(LEAVES_A_TASK)
-
-    shown = subprocess.run(
+def pytest_on(folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    """A run of the tests in a folder, with our conftest; `before` is what starts it."""
+    return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-p", "tests.conftest"),
-            *("--rootdir", str(ROOT), "-p", "no:cacheprovider", str(tmp_path)),
+            *(*before, sys.executable, "-m", "pytest", "-c", "pyproject.toml"),
+            *("-p", "tests.conftest", "--rootdir", str(ROOT), "-p", "no:cacheprovider"),
+            str(folder),
         ],
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=30,
+        check=False,
     )
+
+
+def test_a_task_that_outlives_its_test_is_noticed(tmp_path: Path):
+    (tmp_path / "test_stray.py").write_text(LEAVES_A_TASK)
+
+    shown = pytest_on(tmp_path)
 
     assert shown.returncode == 1
     assert "1 passed, 1 error" in shown.stdout
     assert "tasks outlive the test" in shown.stdout
     assert "forgotten" in shown.stdout
+
+
+def test_what_tests_start_heeds_ctrl_c_even_where_the_run_was_started_with_it_ignored(
+    tmp_path: Path,
+):
+    (tmp_path / "test_child.py").write_text(IS_INTERRUPTED)
+
+    shown = pytest_on(tmp_path, "/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+
+    assert shown.returncode == 0, shown.stdout

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from api.cli.api_process import run_api
 from api.cli.flags import (
+    CallbackHosts,
     DataDir,
     Format,
     GrpcPort,
@@ -25,6 +26,7 @@ def api(
     grpc_port: GrpcPort = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
+    callback_hosts: CallbackHosts = None,
     task_types: TaskTypes = None,
     log_level: Level = None,
     log_format: Format = None,

@@ -30,18 +30,21 @@ COMMANDS = (
     "limit",
     "limits",
     "history",
+    "rebuild",
+    "subscriptions",
     "doctor",
     "settings",
 )
+OF_COMMANDS = ("dead-letters retry", "subscriptions seek", "subscriptions remove")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", (*COMMANDS, *OF_COMMANDS))
 def test_each_command_has_help_with_an_example(
     ledgerq: Call, monkeypatch: pytest.MonkeyPatch, command: str
 ):
     monkeypatch.setenv("COLUMNS", "80")
 
-    ran = ledgerq(command, "--help")
+    ran = ledgerq(*command.split(), "--help")
 
     lines = ran.out.splitlines()
     assert ran.code == 0
