@@ -4,7 +4,7 @@ A supervisor needs this alone. It stays small, since it imports neither redis no
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from consumers.own_modules import module_argv, with_our_packages
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
-from ledger.settings import Settings, to_env
+from ledger.settings import Settings, to_env, without_secrets
 
 log = structlog.get_logger("pool")
 
@@ -45,8 +45,11 @@ def server_url(settings: Settings) -> str:
     return url
 
 
-def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
-    """The workers of a pool. Says so where they run more at once than was asked for."""
+def worker_program(settings: Settings, env: MutableMapping[str, str]) -> Program:
+    """The workers of a pool. Says so where they run more at once than was asked for.
+
+    A worker runs users' handlers: what callbacks are signed with is kept from it.
+    """
     if settings.concurrency < settings.workers:
         log.warning(
             "concurrency_raised",
@@ -57,7 +60,8 @@ def worker_program(settings: Settings, env: Mapping[str, str]) -> Program:
     stop_timeout_s = drain_s(settings) + FINAL_WRITES_TIMEOUT_S
     argv = module_argv("consumers.roles", "worker", CHILD_NAME, CHILD_NUMBER, CHILD_LIVENESS)
     silence_timeout_s = settings.silence_timeout_ms / 1000
-    return Program("worker", argv, env, settings.workers, stop_timeout_s, (), silence_timeout_s)
+    own = without_secrets(env)
+    return Program("worker", argv, own, settings.workers, stop_timeout_s, (), silence_timeout_s)
 
 
 def scheduler_program(env: Mapping[str, str]) -> Program:
@@ -77,7 +81,7 @@ def notifier_program(settings: Settings, env: Mapping[str, str]) -> Program:
     return Program("notifier", argv, env, 1, stop_timeout_s)
 
 
-async def registered_types(module: str, env: Mapping[str, str]) -> list[str]:
+async def registered_types(module: str, env: MutableMapping[str, str]) -> list[str]:
     """The task types that a module of handlers registers, asked of a process of its own.
 
     Raises CannotRun; why is on standard error.
@@ -86,7 +90,7 @@ async def registered_types(module: str, env: Mapping[str, str]) -> list[str]:
         *module_argv("consumers.registered", module),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        env=with_our_packages(env),
+        env=with_our_packages(without_secrets(env)),
     )
     try:
         types, _ = await process.communicate()

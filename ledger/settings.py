@@ -9,7 +9,8 @@ file, then the default; the first one found counts.
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -634,6 +635,12 @@ def to_env(settings: Settings) -> dict[str, str]:
     Every knob is named, so that a variable or a file that the child finds changes none of them.
     """
     return {knob.env: _to_text(getattr(settings, name)) for name, knob in KNOBS.items()}
+
+
+def without_secrets(env: MutableMapping[str, str]) -> Mapping[str, str]:
+    """`env`, whatever becomes of it, for a process that runs others' code: `load` makes the same
+    settings of it, but for the values that are shown to nobody."""
+    return ChainMap({knob.env: "" for knob in KNOBS.values() if knob.is_secret}, env)
 
 
 def find_file(env: Mapping[str, str], directory: Path) -> Path | None:

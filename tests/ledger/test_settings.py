@@ -18,6 +18,7 @@ from ledger.settings import (
     find_file,
     load,
     to_env,
+    without_secrets,
 )
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
@@ -137,6 +138,16 @@ def test_empty_text_takes_back_an_optional_value(file: Path):
 @given(ANY_SETTINGS)
 def test_a_child_process_gets_the_very_same_settings(settings: Settings):
     assert load({}, to_env(settings), None).settings == settings
+
+
+def test_a_process_that_runs_the_code_of_others_gets_the_same_settings_without_the_keys():
+    keys = (f"whsec_{'a' * 32}", f"whsec_{'b' * 32}")
+    env = to_env(Settings(port=9, callback_secrets=keys))
+
+    without = without_secrets(env)
+
+    assert not any(key in value for key in keys for value in without.values())
+    assert load({}, without, None).settings == Settings(port=9)
 
 
 def test_nothing_a_child_finds_changes_what_its_parent_decided(file: Path):
