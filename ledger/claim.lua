@@ -14,7 +14,8 @@
 --       it may take to pass over all kb_ids at their limits; 0: all were looked at); taken, flat, six
 --       for each:
 --       index of its queue, entry, task id, version, submission, state
---       (the last three false when the task is gone).
+--       (the last three false when the task is gone; version is the server's error when its key holds
+--       something else).
 
 local wanted, min_idle, queue_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -28,9 +29,7 @@ local function take(index, entry, task)
   if task then
     -- Whatever stands under that key, one bad entry must not keep the others from being served.
     local found = pcall_redis('HMGET', prefix .. 'task:' .. task, 'version', 'submission', 'state')
-    if not found.err then
-      snapshot = found
-    end
+    snapshot = found.err and {found.err, false, false} or found
   end
   local at = #taken
   taken[at + 1], taken[at + 2], taken[at + 3] = index, entry, task or ''

@@ -141,9 +141,10 @@ def _place_arguments(before: Task | None, after: Task, step: Append) -> tuple[st
 
 def read_task(task_id: str, reply: tuple[bytes | None, bytes | None, bytes | None]) -> Task | None:
     version, submission, state = reply
-    if version is None:
+    if version is None and submission is None and state is None:
         return None
-    if not version.isdigit():
+    if version is None or not version.isdigit():
+        version = version or b""
         raise Undecodable(f"the snapshot of task {task_id} has no version, but {version[:40]!r}")
     return decode_task(task_id, int(version), submission or b"", state or b"")
 
@@ -271,9 +272,8 @@ def read_claimed(partition: int, queues: Sequence[Queue], row: list[Any]) -> Cla
     delivery = Delivery(
         queues[int(stream) - 1], partition, entry.decode(), task_id.decode(errors="replace")
     )
-    if version is None:
-        return Claimed(delivery, None, "there is no such task")
     try:
-        return Claimed(delivery, read_task(delivery.task_id, (version, submission, state)))
+        task = read_task(delivery.task_id, (version, submission, state))
     except Undecodable as error:
         return Claimed(delivery, None, str(error))
+    return Claimed(delivery, task, "there is no such task" if task is None else "")

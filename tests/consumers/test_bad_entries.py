@@ -76,7 +76,7 @@ async def a_snapshot_of_an_unknown_version(store: RedisStore) -> str:
 async def a_task_that_is_no_hash(store: RedisStore) -> str:
     task_id = await submit(store)
     await command(store, "SET", KEYS.task(task_id), "a string")
-    return "there is no such task"
+    return f"the snapshot of task {task_id} has no version, but b'WRONGTYPE"
 
 
 async def a_task_of_another_type(store: RedisStore) -> str:

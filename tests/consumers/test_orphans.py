@@ -155,12 +155,17 @@ async def test_nothing_is_removed_when_another_ledger_took_the_place_of_ours(
     assert path.exists()
 
 
-async def test_a_task_that_cannot_be_read_keeps_its_file(store: RedisStore, settings: Settings):
+@pytest.mark.parametrize(
+    "damage", [("HSET", "state", "{"), ("HDEL", "version"), ("SET", "mine")], ids=" ".join
+)
+async def test_a_task_that_cannot_be_read_keeps_its_file(
+    store: RedisStore, settings: Settings, damage: tuple[str, ...]
+):
     path = await stored(store, settings, "0" * 8, timedelta(hours=4))
     await submitted(store, TASK, {"file_path": key_of(settings, path)})
     client: Any = store.client
     key = PartitionKeys(store.partition_of(TASK)).task(TASK)
-    await client.hset(key, "state", "{")
+    await client.execute_command(damage[0], key, *damage[1:])
 
     await sweep(store, settings).step()
 

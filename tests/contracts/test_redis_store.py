@@ -9,7 +9,7 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.exceptions import ResponseError
 
-from ledger.codec import Meta, encode
+from ledger.codec import Meta, Undecodable, encode
 from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
@@ -218,6 +218,9 @@ async def test_a_key_of_another_kind_does_not_stop_a_claim(store: RedisStore):
     claimed = await store.claim(0, QUEUES, 10, [])
 
     assert [c.task for c in claimed] == [None, kept]
+    assert "WRONGTYPE" in claimed[0].fault
+    with pytest.raises(Undecodable, match=f"{broken.id} has no version, but b'WRONGTYPE"):
+        await store.load(broken.id)
 
 
 @pytest.mark.parametrize(
