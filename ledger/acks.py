@@ -5,10 +5,14 @@ reader that goes on from it misses nothing.
 """
 
 from collections import deque
+from typing import Final
 
 import msgspec
 
 from ledger.subscriptions import Checkpoint, order_of
+
+FEW_LINES: Final = 64
+"""So many are kept without a look at whether they could be fewer."""
 
 
 class _Line(msgspec.Struct):
@@ -59,15 +63,19 @@ class Acks:
         if line is not None:
             line.done = True
             self._advance()
+            if len(self._lines) > 4 * len(self._open) + FEW_LINES:
+                self._join_done()
 
     def ack_up_to(self, entry: str) -> None:
         """All events that were given out are done, up to and with that at `entry`."""
         last = order_of(entry)
-        for name, line in list(self._open.items()):
+        done: list[str] = []
+        for name, line in self._open.items():
             if line.checkpoint.order > last or not line.given:
                 break
-            del self._open[name]
-            line.done = True
+            done.append(name)
+        for name in done:
+            self._open.pop(name).done = True
         self._advance()
 
     def withdraw(self) -> None:
@@ -75,6 +83,21 @@ class Acks:
         while self._lines and not self._lines[-1].given:
             line = self._lines.pop()
             self._open.pop(line.checkpoint.entry, None)
+
+    @property
+    def lines(self) -> int:
+        """How much is remembered."""
+        return len(self._lines)
+
+    def _join_done(self) -> None:
+        """One event that is never acknowledged must not make all later ones be remembered."""
+        lines, self._lines = self._lines, deque()
+        for line in lines:
+            before = self._lines[-1] if self._lines else None
+            if before is not None and before.done and line.done:
+                before.checkpoint, before.given = line.checkpoint, before.given or line.given
+            else:
+                self._lines.append(line)
 
     def _advance(self) -> None:
         while self._lines and self._lines[0].done:

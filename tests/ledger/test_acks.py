@@ -1,9 +1,10 @@
 """How far acknowledgements, in whatever order, move a checkpoint."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.acks import Acks
+from ledger.acks import FEW_LINES, Acks
 from ledger.subscriptions import Checkpoint
 
 
@@ -79,8 +80,22 @@ def test_what_was_not_given_out_can_be_withdrawn():
     assert acks.checkpoint == at(1)
 
 
+def test_what_is_remembered_is_bounded_by_what_is_open():
+    acks = reading(1, 2)
+    for number in range(3, 2_000):
+        acks.read(at(number))
+        acks.gave(f"{number}-0")
+        acks.ack(f"{number}-0")
+        assert acks.lines <= 4 * acks.open + FEW_LINES + 1
+    acks.ack("1-0")
+    assert acks.checkpoint == at(1)
+    acks.ack("2-0")
+    assert acks.checkpoint == at(1_999)
+
+
 @given(st.data())
 def test_the_checkpoint_is_just_before_the_first_that_is_open(data: st.DataObject):
+    few = data.draw(st.sampled_from((0, FEW_LINES)))
     wanted = data.draw(st.lists(st.booleans(), min_size=1, max_size=30))
     numbers = [n for n, is_wanted in enumerate(wanted, 1) if is_wanted]
     acks = Acks(at(0))
@@ -92,7 +107,9 @@ def test_the_checkpoint_is_just_before_the_first_that_is_open(data: st.DataObjec
             acks.passed_over(at(number))
     left = set(numbers)
     for number in data.draw(st.permutations(numbers)):
-        acks.ack(f"{number}-0")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ledger.acks.FEW_LINES", few)
+            acks.ack(f"{number}-0")
         left.discard(number)
         assert acks.checkpoint == at(min(left, default=len(wanted) + 1) - 1)
         assert acks.open == len(left)
