@@ -270,7 +270,8 @@ class SubscribedPartition:
             self.lose()
             return
         self._saved = point
-        was_in_doubt = sent_s >= self._held_until_s
+        # By now, not when it was sent: `take` may have been in doubt while the answer was out.
+        was_in_doubt = asyncio.get_running_loop().time() >= self._held_until_s
         self._held_until_s = sent_s + lease_ms / 1_000
         if was_in_doubt:
             self._wake()

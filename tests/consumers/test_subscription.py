@@ -10,16 +10,20 @@ import pytest
 
 import consumers
 from consumers.joining import member_id
-from consumers.subscribed_event import SubscribedEvent
+from consumers.known_tasks import KnownTasks
+from consumers.remembered import Remembered
+from consumers.subscribed_event import SubscribedEvent, Wanted
+from consumers.subscribed_partition import SubscribedPartition, Terms
 from consumers.subscription import Subscription, subscribe
 from ledger.commands import CancelTask
+from ledger.foreign import ForeignEntries
 from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.store import Position
-from ledger.subscriptions import Checkpoint
+from ledger.subscriptions import Checkpoint, Filters, Held
 from ledger.system.events import SubscriptionHalted
 from ledger.task import Task
 from ledger.transact import transact
@@ -394,6 +398,36 @@ async def test_a_group_that_is_removed_ends_its_members(store: RedisStore):
 
         with pytest.raises(consumers.GroupRemoved, match="billing was removed"):
             await anext(events)
+
+
+async def test_a_lease_that_was_in_doubt_while_its_renewal_was_out_wakes_who_waits(
+    store: RedisStore,
+):
+    woken, subscriptions = asyncio.Event(), RedisSubscriptions(store.client, 1, 5_000)
+    claimed = await subscriptions.claim(0, "billing/1", "m1", 60_000, Checkpoint())
+    assert isinstance(claimed, Held)
+
+    class Slow(RedisSubscriptions):
+        async def keep(self, *arguments: Any, **more: Any) -> bool:
+            await asyncio.sleep(LEASE_MS / 1_000 + 0.01)
+            return await super().keep(*arguments, **more)
+
+    partition = SubscribedPartition(
+        store,
+        Slow(store.client, 1, 5_000),
+        0,
+        claimed,
+        Terms("billing", "billing/1", LEASE_MS, 10),
+        Wanted(Filters()),
+        KnownTasks(store),
+        ForeignEntries(),
+        Remembered(store, subscriptions, 0, "billing", await store.epoch()),
+        woken.set,
+    )
+
+    await partition.keep()
+
+    assert woken.is_set()
 
 
 # -- a ledger that is not what it was --------------------------------------------------------------
