@@ -211,8 +211,8 @@ class QueuesSideBySide(RuleBasedStateMachine):
         names = [f"type:{t}" for t in TYPES] + [f"kb:{kb_id}" for kb_id in KB_IDS]
         name = data.draw(st.sampled_from(names))
         self.lines.admitted.pop(name, None)
-        if stored.isdigit():
-            self.lines.admitted[name] = int(stored)
+        if stored:
+            self.lines.admitted[name] = -1 if stored == "garbage" else int(stored)
         client: Any = self.store.client
         damage = (
             client.hset(KEYS.admitted, name, stored) if stored else client.hdel(KEYS.admitted, name)

@@ -82,23 +82,30 @@ async def test_who_hangs_up_as_its_task_is_started_gives_it_back(
     remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ):
     task = await remote.submit()
-    starting, go_on = asyncio.Event(), asyncio.Event()
+    starting, noticed = asyncio.Event(), asyncio.Event()
     real: Any = remote_workers.transact
+    real_take: Any = remote_workers.RemoteWorkers.take
 
     async def slow(*arguments: Any, **named: Any) -> Any:
         done = await real(*arguments, **named)
         starting.set()
-        await go_on.wait()
+        await noticed.wait()
         return done
 
+    async def take(*arguments: Any) -> Any:
+        try:
+            return await real_take(*arguments)
+        finally:
+            noticed.set()
+
     monkeypatch.setattr(remote_workers, "transact", slow)
+    monkeypatch.setattr(remote_workers.RemoteWorkers, "take", take)
     call = remote.stub.GetPendingTasks(
         pb.GetPendingTasksRequest(worker_id="gone", task_types=[TYPE], wait_ms=30_000)
     )
     await starting.wait()
     monkeypatch.undo()
     call.cancel()
-    go_on.set()
     # Before a scheduler looks, since on a busy machine the lease could be over by then.
     async with asyncio.timeout(PATIENCE_S):
         while (await _loaded(store, task.id)).status is Status.PROCESSING:
