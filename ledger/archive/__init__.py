@@ -1,0 +1,1 @@
+"""The archive: events outside of the ledger, as transparency logs that can be proved."""

@@ -1,0 +1,282 @@
+"""Which leaves every task has, in a form that proves that there are no more.
+
+A segment is about the leaves of a range: a record for each task that has any of them, in the order
+of the tasks' ids, and a Merkle tree (RFC 6962) over the records. A log of some size has segments as
+its size says (`segment_ranges`); the root over them stands in its checkpoint. So a record that is
+in a segment's tree, or two neighbours between which there is none, say all that there is to say of
+a task within a range.
+
+    record   id (16 bytes), number of leaves, first leaf after the range's start, and the gaps
+             between them, as LEB128
+    segment  "LQI1", start, end, records, blocks (8 bytes each, big-endian), then for each block of
+             256 records: id of the first one, offset, length (8 bytes each), hash of the block's
+             tree; then the blocks, compressed: each record after its length as LEB128
+"""
+
+import heapq
+import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import Final, Self
+
+import msgspec
+
+from ledger.archive import merkle
+from ledger.archive.merkle import HASH_BYTES, Range
+from ledger.archive.tiles import TILE_WIDTH
+from ledger.identity import SYSTEM
+
+SMALLEST: Final = 256
+"""Leaves of the smallest whole segment; the last one of a log may have fewer."""
+
+LARGEST: Final = 1 << 22
+"""Leaves of the largest one: making one takes time and memory in proportion."""
+
+ID_BYTES: Final = 16
+_SYSTEM_KEY: Final = bytes(ID_BYTES)
+_MAGIC: Final = b"LQI1"
+_HEAD: Final = struct.Struct(">4sQQQQ")
+_BLOCK: Final = struct.Struct(f">{ID_BYTES}sQQ{HASH_BYTES}s")
+_COMMITTED: Final = struct.Struct(f">QQQ{HASH_BYTES}s")
+
+Compress = Callable[[bytes], bytes]
+Row = tuple[bytes, Sequence[int]]
+"""A task's key, and its leaves, in order."""
+
+
+class NoSegment(ValueError):
+    """Bytes that are no segment of an index; says why."""
+
+
+def key_of(task_id: str) -> bytes:
+    """How a task (or SYSTEM) stands in the index."""
+    return _SYSTEM_KEY if task_id == SYSTEM else bytes.fromhex(task_id.replace("-", ""))
+
+
+def segment_ranges(size: int) -> list[Range]:
+    """The ranges of the segments that a log of `size` leaves has: the largest ones first, each half
+    as large as the one before or less, but for the largest size, of which there may be many."""
+    ranges: list[Range] = []
+    start = 0
+    while size - start >= SMALLEST:
+        length = min(LARGEST, 1 << ((size - start).bit_length() - 1))
+        ranges.append((start, start + length))
+        start += length
+    if start < size:
+        ranges.append((start, size))
+    return ranges
+
+
+def segment_name(covered: Range) -> str:
+    """Where a segment lies."""
+    return f"index/{covered[0]}-{covered[1]}"
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a checkpoint commits to of a segment."""
+
+    start: int
+    end: int
+    records: int
+    root: bytes
+
+    @property
+    def hash(self) -> bytes:
+        packed = _COMMITTED.pack(self.start, self.end, self.records, self.root)
+        return merkle.leaf_hash(packed)
+
+
+def index_root(summaries: Iterable[Summary]) -> bytes:
+    """What stands in a checkpoint: the root over the segments of its size."""
+    return merkle.root([each.hash for each in summaries])
+
+
+def pack_record(row: Row, start: int) -> bytes:
+    """A record, as it is hashed."""
+    key, leaves = row
+    packed = bytearray(key)
+    _add_number(packed, len(leaves))
+    before = start
+    for each in leaves:
+        _add_number(packed, each - before)
+        before = each
+    return bytes(packed)
+
+
+def unpack_record(record: bytes, start: int) -> Row:
+    """Raises NoSegment for bytes that are no record."""
+    count, at = _number_at(record, ID_BYTES)
+    leaves: list[int] = []
+    before = start
+    for _ in range(min(count, len(record))):
+        gap, at = _number_at(record, at)
+        before += gap
+        leaves.append(before)
+    found = (record[:ID_BYTES], leaves)
+    if pack_record(found, start) != record:
+        raise NoSegment("a record of the index is not written as it must be")
+    return found
+
+
+def rows_of(keys: Iterable[tuple[bytes, int]]) -> list[Row]:
+    """Rows of leaves that are given as (task's key, number), in the order of the numbers."""
+    found: dict[bytes, list[int]] = {}
+    for key, number in keys:
+        found.setdefault(key, []).append(number)
+    return sorted(found.items())
+
+
+def merged(parts: Sequence[Iterable[Row]]) -> Iterator[Row]:
+    """The rows of ranges that follow upon one another, as those of one range."""
+    in_order = heapq.merge(*parts, key=lambda row: row[0])  # stable: earlier ranges come first
+    for key, rows in groupby(in_order, key=lambda row: row[0]):
+        leaves: list[int] = []
+        for _, some in rows:
+            leaves += some
+        yield key, leaves
+
+
+class _Block(msgspec.Struct, frozen=True):
+    first: bytes
+    offset: int
+    length: int
+    root: bytes
+
+
+def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tuple[bytes, Summary]:
+    """A segment of these rows, and what is committed to of it."""
+    start, end = covered
+    directory: list[bytes] = []
+    blocks: list[bytes] = []
+    roots: list[bytes] = []
+    count = offset = 0
+    left = iter(rows)
+    while some := [pack_record(row, start) for row in islice(left, TILE_WIDTH)]:
+        packed = bytearray()
+        for record in some:
+            _add_number(packed, len(record))
+            packed += record
+        block = compress(bytes(packed))
+        roots.append(merkle.root([merkle.leaf_hash(record) for record in some]))
+        directory.append(_BLOCK.pack(some[0][:ID_BYTES], offset, len(block), roots[-1]))
+        blocks.append(block)
+        offset += len(block)
+        count += len(some)
+    head = _HEAD.pack(_MAGIC, start, end, count, len(blocks))
+    packed_segment = b"".join([head, *directory, *blocks])
+    return packed_segment, Summary(start, end, count, merkle.root(roots))
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A record with the proof that it stands in its segment, at `number`."""
+
+    number: int
+    record: bytes
+    proof: tuple[bytes, ...]
+
+    @property
+    def key(self) -> bytes:
+        return self.record[:ID_BYTES]
+
+
+class Segment:
+    """A segment's directory, and its blocks as they are asked for."""
+
+    def __init__(self, covered: Range, records: int, blocks: Sequence[_Block], body: bytes) -> None:
+        self.covered = covered
+        self.records = records
+        self._blocks = blocks
+        self._firsts = [block.first for block in blocks]
+        self._body = body
+
+    @classmethod
+    def parse(cls, packed: bytes) -> Self:
+        """Raises NoSegment."""
+        if len(packed) < _HEAD.size or packed[:4] != _MAGIC:
+            raise NoSegment("these bytes are no segment of an index")
+        _, start, end, records, count = _HEAD.unpack_from(packed)
+        body_at = _HEAD.size + count * _BLOCK.size
+        if count != -(-records // TILE_WIDTH) or body_at > len(packed) or start > end:
+            raise NoSegment("a segment of the index is cut off, or its directory is damaged")
+        blocks = [
+            _Block(*found) for found in _BLOCK.iter_unpack(memoryview(packed)[_HEAD.size : body_at])
+        ]
+        return cls((start, end), records, blocks, packed[body_at:])
+
+    @property
+    def summary(self) -> Summary:
+        """What the directory says; whether its blocks do is found when they are read."""
+        root = merkle.root([block.root for block in self._blocks])
+        return Summary(*self.covered, self.records, root)
+
+    def rows(self, decompress: Compress) -> Iterator[Row]:
+        """All of them. Raises NoSegment where a block is not what the directory says."""
+        for number in range(len(self._blocks)):
+            for record in self._records(number, decompress):
+                yield unpack_record(record, self.covered[0])
+
+    def leaves_of(self, key: bytes, decompress: Compress) -> Sequence[int]:
+        """A task's leaves within the range. Raises NoSegment."""
+        number = bisect_right(self._firsts, key) - 1
+        if number < 0:
+            return ()
+        records = self._records(number, decompress)
+        at = bisect_left(records, key)
+        if at == len(records) or records[at][:ID_BYTES] != key:
+            return ()
+        return unpack_record(records[at], self.covered[0])[1]
+
+    def places_of(self, key: bytes, decompress: Compress) -> list[Place]:
+        """What proves which leaves a task has within the range: its record, or else those between
+        which it would stand. Raises NoSegment."""
+        number = max(bisect_right(self._firsts, key) - 1, 0)
+        if not self._blocks:
+            return []
+        records = self._records(number, decompress)
+        at = number * TILE_WIDTH + bisect_left(records, key)
+        inner = at - number * TILE_WIDTH
+        if inner < len(records) and records[inner][:ID_BYTES] == key:
+            return [self._place(at, decompress)]
+        return [self._place(n, decompress) for n in (at - 1, at) if 0 <= n < self.records]
+
+    def _place(self, number: int, decompress: Compress) -> Place:
+        block, at = divmod(number, TILE_WIDTH)
+        records = self._records(block, decompress)
+        hashes = [merkle.leaf_hash(record) for record in records]
+        within = merkle.inclusion_proof(hashes, at)
+        above = merkle.inclusion_proof([each.root for each in self._blocks], block)
+        return Place(number, records[at], (*within, *above))
+
+    def _records(self, number: int, decompress: Compress) -> list[bytes]:
+        block = self._blocks[number]
+        packed = decompress(self._body[block.offset : block.offset + block.length])
+        records: list[bytes] = []
+        at = 0
+        while at < len(packed):
+            length, first = _number_at(packed, at)
+            at = first + length
+            records.append(packed[first:at])
+        found = merkle.root([merkle.leaf_hash(record) for record in records])
+        if at != len(packed) or found != block.root:
+            raise NoSegment(f"block {number} of the index of {self.covered} was altered")
+        return records
+
+
+def _add_number(packed: bytearray, number: int) -> None:
+    while number > 0x7F:
+        packed.append(number & 0x7F | 0x80)
+        number >>= 7
+    packed.append(number)
+
+
+def _number_at(packed: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends. Raises NoSegment."""
+    number = shift = 0
+    while at < len(packed) and shift < 64:
+        byte = packed[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return number, at
+    raise NoSegment("a number of the index is cut off")

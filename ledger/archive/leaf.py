@@ -1,0 +1,159 @@
+"""A leaf of the log: who, what and when of one event, as canonical JSON (RFC 8785).
+
+    {"at":…,"data":"…","entry":"…","meta":{…},"prev":"…","prev_entry":"…","task":"…","type":"…",
+     "v":1,"version":…}
+
+`data` is SHA-256 of the salt and the event's data, which lie beside the leaf: erasing them leaves
+the tree as it is. `prev` is the hash of the leaf of the task's previous event, so that whoever has
+a task's last leaf can tell whether he has them all.
+"""
+
+import base64
+import hashlib
+from typing import Final
+
+import msgspec
+
+from ledger.codec import Meta, encode
+from ledger.store import Position, Recorded
+
+PLAIN_TYPES: Final = frozenset(
+    {
+        "TaskReleased",
+        "TaskStarted",
+        "RetryScheduled",
+        "TaskRetried",
+        "CallbackDelivered",
+        "QueueResumed",
+        "LimitSet",
+        "LimitRemoved",
+    }
+)
+"""Events whose data is none of the caller's, so that nobody has to be kept from guessing it."""
+
+EXACT_MAX: Final = (1 << 53) - 1
+"""Whole numbers that are larger have no canonical JSON."""
+
+_HEX_BYTES: Final = 32
+
+
+class _CanonicalMeta(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`Meta` with its fields in canonical order."""
+
+    actor: str = ""
+    commit: str = ""
+    request: str = ""
+    trace: str = ""
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    at: int
+    data: str
+    entry: str
+    meta: _CanonicalMeta | str
+    prev: str
+    prev_entry: str
+    task: str
+    type: str
+    v: int
+    version: int
+
+
+_decode_meta = msgspec.json.Decoder(Meta).decode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+class Leaf(msgspec.Struct, frozen=True, gc=False):
+    """What a leaf says. Hashes are bytes; `prev` is empty for a task's first event, and for the
+    first one that the archive ever saw of it."""
+
+    position: Position
+    type: str
+    task_id: str
+    version: int
+    at: int
+    meta: bytes
+    prev: bytes
+    prev_entry: str
+    data_hash: bytes
+
+    def recorded(self, data: bytes) -> Recorded:
+        """The event, as it stood in the ledger."""
+        return Recorded(
+            self.position,
+            self.type,
+            self.task_id,
+            self.version,
+            self.at,
+            data,
+            self.meta,
+            self.prev_entry,
+        )
+
+
+class NoLeaf(ValueError):
+    """Bytes that are no leaf of ours; says why."""
+
+
+def data_hash(salt: bytes, data: bytes) -> bytes:
+    """What a leaf has of an event's data."""
+    return hashlib.sha256(salt + data).digest()
+
+
+def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
+    """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly."""
+    if not (abs(event.at) <= EXACT_MAX and abs(event.version) <= EXACT_MAX):
+        raise NoLeaf(f"{event.position}: its time or version is out of range")
+    return (
+        b'{"at":%d,"data":"%b","entry":"%b","meta":%b,"prev":"%b","prev_entry":%b,"task":"%b",'
+        b'"type":%b,"v":1,"version":%d}'
+    ) % (
+        event.at,
+        hashed.hex().encode(),
+        event.position.entry.encode(),
+        _canonical_meta(event.meta),
+        prev.hex().encode(),
+        encode(event.prev),
+        event.task_id.encode(),
+        encode(event.type),
+        event.version,
+    )
+
+
+def unpack_leaf(partition: int, entry: bytes) -> Leaf:
+    """What a leaf says. Raises NoLeaf."""
+    try:
+        found = _decode_envelope(entry)
+        hashed, prev = bytes.fromhex(found.data), bytes.fromhex(found.prev)
+        meta = found.meta
+        if isinstance(meta, str):
+            stored = base64.b64decode(meta, validate=True)
+        else:
+            stored = encode(Meta(meta.actor, meta.request, meta.trace, meta.commit))
+        position = Position.parse(f"{partition}:{found.entry}")
+    except (ValueError, RecursionError) as error:
+        raise NoLeaf(f"no leaf of an event: {error}") from error
+    if found.v != 1 or len(hashed) != _HEX_BYTES or len(prev) not in (0, _HEX_BYTES):
+        raise NoLeaf("no leaf of an event: its format or its hashes are not ours")
+    return Leaf(
+        position,
+        found.type,
+        found.task,
+        found.version,
+        found.at,
+        stored,
+        prev,
+        found.prev_entry,
+        hashed,
+    )
+
+
+def _canonical_meta(stored: bytes) -> bytes:
+    """As an object where that gives the same bytes back, else as a string of them in base64."""
+    try:
+        meta = _decode_meta(stored)
+        if encode(meta) == stored:
+            return encode(_CanonicalMeta(meta.actor, meta.commit, meta.request, meta.trace))
+    except (ValueError, RecursionError):
+        pass
+    return b'"%b"' % base64.b64encode(stored)
