@@ -76,15 +76,15 @@ def tile_of(node: Node) -> tuple[int, int]:
     return level, index << above >> TILE_HEIGHT
 
 
-def node_in(tile: bytes, node: Node) -> bytes:
-    """A node's hash from its tile. Raises ValueError where the tile is too short."""
+def node_in(hashes: Sequence[bytes], node: Node) -> bytes:
+    """A node's hash from the hashes of its tile. Raises ValueError where there are too few."""
     height, index = node
     above = height % TILE_HEIGHT
     first = (index << above) % TILE_WIDTH
-    hashes = hashes_in(tile)[first : first + (1 << above)]
-    if len(hashes) < 1 << above:
-        raise ValueError(f"a tile of {len(tile)} bytes has not got the node {node}")
-    return root(hashes)
+    some = hashes[first : first + (1 << above)]
+    if len(some) < 1 << above:
+        raise ValueError(f"a tile of {len(hashes)} hashes has not got the node {node}")
+    return root(some)
 
 
 def hashes_in(tile: bytes) -> list[bytes]:

@@ -79,6 +79,13 @@ class Bucket:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
 
+    async def write(self, key: str, data: bytes) -> None:
+        async with self._puts:
+            await self._wrapped.write(key, data)
+
+    async def read(self, key: str) -> bytes:
+        return await self._wrapped.read(key)
+
     async def delete(self, key: str) -> None:
         await self._wrapped.delete(key)
 

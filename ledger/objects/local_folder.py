@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,10 @@ Result = TypeVar("Result")
 
 THREADS_MAX: Final = 16
 """Syncs at once: those that run together share the disk's work."""
+
+WRITING: Final = ".writing"
+LEFT_AFTER_S: Final = 3_600.0
+"""Nobody writes an object for longer."""
 
 READ_BYTES: Final = 256 * 1024
 
@@ -33,9 +38,19 @@ class LocalFolder:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "objects")
         self._known: set[Path] = set()
         """Folders that are there for good."""
+        self._has_cleared = False
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
         await self._in_thread(lambda: self._place(source, self.path(key)))
+
+    async def write(self, key: str, data: bytes) -> None:
+        await self._in_thread(lambda: self._write(data, self.path(key)))
+
+    async def read(self, key: str) -> bytes:
+        found = await self._in_thread(lambda: _bytes_of(self.path(key)))
+        if found is None:
+            raise FileNotFoundError(f"there is no object {key}")
+        return found
 
     async def delete(self, key: str) -> None:
         await self._in_thread(lambda: self.path(key).unlink(missing_ok=True))
@@ -77,6 +92,33 @@ class LocalFolder:
         except OSError as error:
             raise ObjectStoreError(f"{self._folder}: {error.strerror}") from error
 
+    def _write(self, data: bytes, path: Path) -> None:
+        source = self._writing_folder() / os.urandom(8).hex()
+        try:
+            with source.open("xb") as file:
+                file.write(data)
+                file.flush()
+                # Before it takes another object's place: that must not be lost to an empty file.
+                os.fsync(file.fileno())
+            self._place(source, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                source.unlink(missing_ok=True)
+            raise
+
+    def _writing_folder(self) -> Path:
+        """For what is not whole yet, on the same file system. What killed processes left there is
+        removed, once."""
+        folder = self._folder / WRITING
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._has_cleared:
+            for each in folder.iterdir():
+                with contextlib.suppress(OSError):
+                    if time.time() - each.stat().st_mtime > LEFT_AFTER_S:
+                        each.unlink()
+            self._has_cleared = True
+        return folder
+
     def _place(self, source: Path, path: Path) -> None:
         self._make_folder(path.parent)
         try:
@@ -103,6 +145,13 @@ class LocalFolder:
             if each == self._folder:
                 break
         self._known.add(folder)
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def _sync(path: Path) -> None:

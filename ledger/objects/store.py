@@ -31,6 +31,15 @@ class ObjectStore(Protocol):
         returns, the object survives a loss of power."""
         ...
 
+    async def write(self, key: str, data: bytes) -> None:
+        """Store these bytes, in the place of what was there. When this returns, they survive a loss
+        of power; before, there is the old object or the new one, and none in between."""
+        ...
+
+    async def read(self, key: str) -> bytes:
+        """A whole object. Raises FileNotFoundError."""
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         ...

@@ -24,6 +24,17 @@ class Wrapped:
     def __init__(self, store: "Obstore") -> None:
         self.store = store
 
+    async def write(self, key: str, data: bytes) -> None:
+        """Store these bytes, in the place of what was there."""
+        with told(key):
+            await obstore.put_async(self.store, key, data, use_multipart=False)
+
+    async def read(self, key: str) -> bytes:
+        """A whole object. Raises FileNotFoundError."""
+        with told(key):
+            found = await obstore.get_async(self.store, key)
+            return bytes(await found.bytes_async())
+
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         with told(key), contextlib.suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects, upload_key
 from ledger.objects.keys import day_prefix
+from ledger.objects.local_folder import LEFT_AFTER_S, WRITING
 from ledger.settings import Settings, SettingsError
 from tests.object_stores import S3, run_s3
 
@@ -67,6 +69,38 @@ async def test_what_was_put_is_there_until_it_is_deleted(settings: Settings, sou
     assert await keys_of(store, day_prefix(EPOCH, DAY)) == []
     with pytest.raises(FileNotFoundError):
         await content_of(store, KEY)
+    await store.close()
+
+
+async def test_bytes_that_are_written_take_the_place_of_older_ones(settings: Settings):
+    store = open_objects(settings)
+
+    await store.write("archive/a/checkpoint", b"old")
+    await store.write("archive/a/checkpoint", CONTENT)
+    await store.write("archive/a/checkpoint.p/3", b"")
+
+    assert await store.read("archive/a/checkpoint") == CONTENT
+    assert await store.read("archive/a/checkpoint.p/3") == b""
+    there = sorted(await keys_of(store, "archive/"))
+    assert there == ["archive/a/checkpoint", "archive/a/checkpoint.p/3"]
+    for missing in ("archive/b", "archive/a", "archive/a/checkpoint/1"):
+        with pytest.raises(FileNotFoundError, match=missing):
+            await store.read(missing)
+    await store.close()
+
+
+async def test_what_a_killed_process_was_writing_is_cleared_away_an_hour_later(tmp_path: Path):
+    store = open_objects(Settings(data_dir=str(tmp_path)))
+    folder = tmp_path / "objects" / WRITING
+    folder.mkdir(parents=True)
+    for name, age_s in (("old", LEFT_AFTER_S + 60), ("new", 0)):
+        (folder / name).write_bytes(b"half of")
+        at_s = time.time() - age_s
+        os.utime(folder / name, (at_s, at_s))
+
+    await store.write("archive/a", b"whole")
+
+    assert os.listdir(folder) == ["new"]
     await store.close()
 
 

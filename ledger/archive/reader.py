@@ -1,0 +1,325 @@
+"""Reads logs from the object store: a partition's events as they were sealed.
+
+Nothing is believed that contradicts what it stands beside, but proofs and signatures are not looked
+at here: `verify` does that, and whoever gets a proof.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeVar, cast
+
+from ledger.archive import merkle, tiles
+from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
+from ledger.archive.compression import decompress
+from ledger.archive.index import Segment, key_of, segment_name, segment_ranges
+from ledger.archive.leaf import Leaf, NoLeaf, data_hash, unpack_leaf
+from ledger.archive.merkle import Node, Range
+from ledger.archive.notes import BadNote, Note
+from ledger.archive.tiles import TILE_WIDTH, Stored
+from ledger.objects import ObjectStore
+from ledger.store import Position, Recorded
+
+Parsed = TypeVar("Parsed")
+
+CACHE_BYTES: Final = 16 * 1024 * 1024
+"""What a process keeps of what it has read, but for data: that may be erased."""
+
+UNPACKED_FACTOR: Final = 6
+"""How much larger, about, objects are in memory."""
+
+
+class Incomplete(Exception):
+    """An object that a checkpoint says there is, and is not there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is missing")
+        self.name = name
+
+
+class Damaged(Exception):
+    """An object of an archive that is not what it must be; says which, and why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+
+
+def log_prefix(epoch: str, partition: int) -> str:
+    """Where a partition's log lies in the object store."""
+    return f"archive/{epoch[:8]}/{partition}/"
+
+
+class Archive:
+    """All logs of a ledger. Every method may raise ObjectStoreError and Damaged."""
+
+    def __init__(
+        self, objects: ObjectStore, epoch: str, partitions: int, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.objects = objects
+        self.epoch = epoch
+        self.partitions = partitions
+        self._cache = _Cache(cache_bytes)
+
+    async def log(self, partition: int) -> "SealedLog | None":
+        """A partition's log as it is now; None where nothing was sealed yet."""
+        name = log_prefix(self.epoch, partition) + tiles.CHECKPOINT
+        try:
+            note = Note.parse((await self.objects.read(name)).decode())
+            checkpoint = Checkpoint.parse(note.text)
+        except FileNotFoundError:
+            return None
+        except (UnicodeDecodeError, BadNote, NoCheckpoint) as error:
+            raise Damaged(name, str(error)) from error
+        return self.log_at(partition, note, checkpoint)
+
+    def log_at(self, partition: int, note: Note, checkpoint: Checkpoint) -> "SealedLog":
+        """A partition's log as a checkpoint has it. Raises Damaged for one of another log."""
+        expected = origin_of(self.epoch, partition)
+        if checkpoint.origin != expected:
+            raise Damaged(
+                log_prefix(self.epoch, partition) + tiles.CHECKPOINT,
+                f"it is of the log {checkpoint.origin}, expected {expected}",
+            )
+        return SealedLog(self.objects, self.epoch, partition, note, checkpoint, self._cache)
+
+
+class SealedLog:
+    """A partition's log at one checkpoint. Every method may raise ObjectStoreError, Damaged, and
+    Incomplete: of an older checkpoint, parts may be gone that newer ones do not need."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        epoch: str,
+        partition: int,
+        note: Note,
+        checkpoint: Checkpoint,
+        cache: "_Cache",
+    ) -> None:
+        self.partition = partition
+        self.note = note
+        self.checkpoint = checkpoint
+        self._objects = objects
+        self._prefix = log_prefix(epoch, partition)
+        self._cache = cache
+
+    @property
+    def size(self) -> int:
+        """How many leaves it has."""
+        return self.checkpoint.size
+
+    # -- leaves and their data ----------------------------------------------------------------
+
+    async def entries(self, number: int) -> list[bytes]:
+        """The leaves of a bundle, as they are hashed."""
+        width = self._width(number)
+        name = self._prefix + tiles.entries_name(number, width)
+        whole = self._prefix + tiles.entries_name(number)
+        return _cut(await self._cached(name, _unpack_entries, whole), width, name)
+
+    async def leaf(self, index: int) -> Leaf:
+        """What one leaf says."""
+        number, at = divmod(index, TILE_WIDTH)
+        return self._leaf(index, (await self.entries(number))[at])
+
+    async def stored(self, number: int) -> list[Stored]:
+        """What lies beside the leaves of a bundle; of what lies apart, no data."""
+        width = self._width(number)
+        name = self._prefix + tiles.data_name(number, width)
+        packed = await self._read(name, self._prefix + tiles.data_name(number))
+        return _cut(_parsed(name, _unpack_data, packed), width, name)
+
+    async def data(self, index: int, stored: Stored) -> bytes:
+        """The data of a leaf, from wherever it lies."""
+        if not stored.apart:
+            return stored.data
+        name = self._prefix + tiles.apart_name(index)
+        return _parsed(name, decompress, await self._read(name))
+
+    async def events(self, start: int = 0, end: int | None = None) -> AsyncIterator[list[Recorded]]:
+        """The events of these leaves, a bundle at a time. Raises Damaged for data that is not what
+        its leaf says, unless it was erased."""
+        end = self.size if end is None else min(end, self.size)
+        for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            first = number * TILE_WIDTH
+            entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
+            yield [
+                await self._event(index, entries[index - first], stored[index - first])
+                for index in range(max(start, first), min(end, first + TILE_WIDTH))
+            ]
+
+    async def event(self, index: int) -> Recorded:
+        """One event. Raises as `events`."""
+        number, at = divmod(index, TILE_WIDTH)
+        entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
+        return await self._event(index, entries[at], stored[at])
+
+    async def _event(self, index: int, entry: bytes, stored: Stored) -> Recorded:
+        leaf, data = self._leaf(index, entry), await self.data(index, stored)
+        if not stored.erased and data_hash(stored.salt, data) != leaf.data_hash:
+            name = self._prefix + tiles.data_name(index // TILE_WIDTH)
+            raise Damaged(name, f"the data of {leaf.position} is not what its leaf says")
+        return leaf.recorded(data)
+
+    def _leaf(self, index: int, entry: bytes) -> Leaf:
+        try:
+            return unpack_leaf(self.partition, entry)
+        except NoLeaf as error:
+            name = self._prefix + tiles.entries_name(index // TILE_WIDTH)
+            raise Damaged(name, f"leaf {index}: {error}") from error
+
+    def _width(self, number: int) -> int:
+        width = tiles.width_of(number, 0, self.size)
+        if number < 0 or width == 0:
+            raise ValueError(f"a log of {self.size} leaves has no bundle {number}")
+        return width
+
+    async def index_after(self, position: Position) -> int:
+        """The first leaf whose event stands behind a position; the size, where none does."""
+        wanted = position.order
+        low, high = 0, -(-self.size // TILE_WIDTH)
+        while low < high:
+            middle = (low + high) // 2
+            if (await self.leaf(middle * TILE_WIDTH)).position.order <= wanted:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
+            return 0
+        first = (low - 1) * TILE_WIDTH
+        entries = await self.entries(low - 1)
+
+        def order(at: int) -> tuple[int, int]:
+            return self._leaf(first + at, entries[at]).position.order
+
+        return first + bisect_right(range(len(entries)), wanted, key=order)
+
+    # -- one task -----------------------------------------------------------------------------
+
+    async def segments(self) -> list[Segment]:
+        """Those of the index, without their blocks read."""
+        return [await self._segment(covered) for covered in segment_ranges(self.size)]
+
+    async def leaves_of(self, task_id: str) -> list[int]:
+        """Which leaves a task has."""
+        key = key_of(task_id)
+        found: list[int] = []
+        for segment in await self.segments():
+            try:
+                found += segment.leaves_of(key, decompress)
+            except ValueError as error:
+                name = self._prefix + segment_name(segment.covered)
+                raise Damaged(name, str(error)) from error
+        return found
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        """A task's events, as far as they were sealed, oldest first."""
+        return [await self.event(index) for index in await self.leaves_of(task_id)]
+
+    # -- the tree -----------------------------------------------------------------------------
+
+    async def leaf_hash(self, index: int) -> bytes:
+        """The hash of one leaf."""
+        return await self._node((0, index))
+
+    async def range_hash(self, covered: Range) -> bytes:
+        """The root over the leaves of a range, as `merkle.nodes_of` takes it."""
+        return merkle.fold([await self._node(node) for node in merkle.nodes_of(*covered)])
+
+    async def inclusion_proof(self, index: int) -> list[bytes]:
+        """That a leaf is in the tree."""
+        ranges = merkle.inclusion_ranges(index, self.size)
+        return [await self.range_hash(covered) for covered in ranges]
+
+    async def consistency_proof(self, old: int) -> list[bytes]:
+        """That the tree begins with that of an older size."""
+        ranges = merkle.consistency_ranges(old, self.size)
+        return [await self.range_hash(covered) for covered in ranges]
+
+    async def hashes(self, level: int, number: int) -> list[bytes]:
+        """The hashes of a tile."""
+        width = tiles.width_of(number, level, self.size)
+        name = self._prefix + tiles.tile_name(level, number, width)
+        whole = self._prefix + tiles.tile_name(level, number)
+        return _cut(await self._cached(name, tiles.hashes_in, whole), width, name)
+
+    async def _node(self, node: Node) -> bytes:
+        return tiles.node_in(await self.hashes(*tiles.tile_of(node)), node)
+
+    # -- objects ------------------------------------------------------------------------------
+
+    async def _segment(self, covered: Range) -> Segment:
+        name = self._prefix + segment_name(covered)
+        segment = await self._cached(name, Segment.parse)
+        if segment.covered != covered:
+            raise Damaged(name, f"it is about the leaves {segment.covered}")
+        return segment
+
+    async def _cached(
+        self, name: str, parse: Callable[[bytes], Parsed], fallback: str = ""
+    ) -> Parsed:
+        known = self._cache.get(name)
+        if known is None:
+            packed = await self._read(name, fallback)
+            known = _parsed(name, parse, packed)
+            self._cache.put(name, known, UNPACKED_FACTOR * len(packed))
+        return cast("Parsed", known)
+
+    async def _read(self, name: str, fallback: str = "") -> bytes:
+        """`fallback`: what takes its place once that is there."""
+        for each in dict.fromkeys((name, fallback or name)):
+            try:
+                return await self._objects.read(each)
+            except FileNotFoundError:
+                continue
+        raise Incomplete(name)
+
+
+class _Cache:
+    """What was read last, by name."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._kept: OrderedDict[str, tuple[object, int]] = OrderedDict()
+
+    def get(self, name: str) -> object | None:
+        """What stands under a name."""
+        known = self._kept.get(name)
+        if known is None:
+            return None
+        self._kept.move_to_end(name)
+        return known[0]
+
+    def put(self, name: str, found: object, size: int) -> None:
+        """Keep something that takes so many bytes, and let go of what was not asked for longest."""
+        if name not in self._kept:
+            self._kept[name] = found, size
+            self._bytes += size
+        while self._bytes > self._bytes_max and len(self._kept) > 1:
+            _, (_, dropped) = self._kept.popitem(last=False)
+            self._bytes -= dropped
+
+
+def _parsed(name: str, parse: Callable[[bytes], Parsed], packed: bytes) -> Parsed:
+    try:
+        return parse(packed)
+    except ValueError as error:
+        raise Damaged(name, str(error)) from error
+
+
+def _cut(found: list[Parsed], width: int, name: str) -> list[Parsed]:
+    """Of what may have grown since, as much as there is at the checkpoint."""
+    if len(found) < width:
+        raise Damaged(name, f"expected {width} entries, got {len(found)}")
+    return found if len(found) == width else found[:width]
+
+
+def _unpack_entries(packed: bytes) -> list[bytes]:
+    return tiles.unpack_entries(decompress(packed))
+
+
+def _unpack_data(packed: bytes) -> list[Stored]:
+    return tiles.unpack_data(decompress(packed))
