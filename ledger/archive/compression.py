@@ -1,5 +1,12 @@
-"""How bundles lie in the object store: as one Zstandard frame each (RFC 8878)."""
+"""How bundles lie in the object store: as one Zstandard frame each (RFC 8878), behind a skippable
+frame that holds the CRC-32 of it.
 
+Without that, a few changes of compressed bytes would be noticed by nobody, since they are
+decompressed to the same. Programs such as `zstd -d` step over it.
+"""
+
+import struct
+import zlib
 from typing import Final
 
 from backports import zstd
@@ -9,19 +16,27 @@ LEVEL: Final = 3
 UNPACKED_BYTES_MAX: Final = 256 * 1024 * 1024
 """More than any bundle has: what is damaged must not fill the memory."""
 
+_CHECK: Final = struct.Struct("<III")
+_SKIPPABLE: Final = 0x184D2A5C
+_CHECK_BYTES: Final = 4
+
 
 def compress(data: bytes) -> bytes:
-    """One frame."""
-    return zstd.compress(data, LEVEL)
+    """The two frames."""
+    frame = zstd.compress(data, LEVEL)
+    return _CHECK.pack(_SKIPPABLE, _CHECK_BYTES, zlib.crc32(frame)) + frame
 
 
 def decompress(packed: bytes) -> bytes:
-    """What was compressed. Raises ValueError for anything but one whole frame."""
+    """What was compressed. Raises ValueError for anything but these two whole frames."""
+    frame = packed[_CHECK.size :]
+    if packed[: _CHECK.size] != _CHECK.pack(_SKIPPABLE, _CHECK_BYTES, zlib.crc32(frame)):
+        raise ValueError("the compressed bytes are damaged: their checksum is another one")
     try:
-        frame = zstd.ZstdDecompressor()
-        data = frame.decompress(packed, UNPACKED_BYTES_MAX)
+        decompressor = zstd.ZstdDecompressor()
+        data = decompressor.decompress(frame, UNPACKED_BYTES_MAX)
     except (zstd.ZstdError, EOFError) as error:
         raise ValueError(f"the compressed bytes are damaged: {error}") from error
-    if not frame.eof or frame.unused_data:
+    if not decompressor.eof or decompressor.unused_data:
         raise ValueError("the compressed bytes are cut off, or followed by others")
     return data

@@ -156,6 +156,25 @@ def is_key_name(name: str) -> bool:
     return bool(name) and "+" not in name and not any(map(str.isspace, name))
 
 
+def pack_notes(notes: Sequence[Note]) -> bytes:
+    """Several notes in one object, an empty line between them. Their texts have no empty lines."""
+    return "\n".join(each.whole for each in notes).encode()
+
+
+def unpack_notes(packed: bytes) -> list[Note]:
+    """The notes of an object. Raises BadNote."""
+    try:
+        parts = packed.decode().split(_SEPARATOR)
+    except UnicodeDecodeError as error:
+        raise BadNote("expected notes, got what is no text") from error
+    *firsts, last = parts
+    if len(parts) % 2 or not last.endswith("\n"):
+        raise BadNote("expected notes, each of text, an empty line and signatures")
+    lines = [*firsts, last[:-1]]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return [Note.parse(f"{text}{_SEPARATOR}{signatures}\n") for text, signatures in pairs]
+
+
 def signers_of(note: Note, verifiers: Sequence[Verifier]) -> list[Verifier]:
     """Which of these keys signed a note. Raises BadNote where none did, or one's is wrong."""
     found = [each for each in verifiers if each.signed(note)]
