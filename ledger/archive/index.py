@@ -17,7 +17,7 @@ import heapq
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Final, Self
 
 import msgspec
@@ -35,9 +35,9 @@ LARGEST: Final = 1 << 22
 
 ID_BYTES: Final = 16
 _SYSTEM_KEY: Final = bytes(ID_BYTES)
-_MAGIC: Final = b"LQI1"
-_HEAD: Final = struct.Struct(">4sQQQQ")
-_BLOCK: Final = struct.Struct(f">{ID_BYTES}sQQ{HASH_BYTES}s")
+MAGIC: Final = b"LQI1"
+HEAD: Final = struct.Struct(">4sQQQQ")
+BLOCK: Final = struct.Struct(f">{ID_BYTES}sQQ{HASH_BYTES}s")
 _COMMITTED: Final = struct.Struct(f">QQQ{HASH_BYTES}s")
 
 Compress = Callable[[bytes], bytes]
@@ -96,21 +96,21 @@ def pack_record(row: Row, start: int) -> bytes:
     """A record, as it is hashed."""
     key, leaves = row
     packed = bytearray(key)
-    _add_number(packed, len(leaves))
+    add_number(packed, len(leaves))
     before = start
     for each in leaves:
-        _add_number(packed, each - before)
+        add_number(packed, each - before)
         before = each
     return bytes(packed)
 
 
 def unpack_record(record: bytes, start: int) -> Row:
     """Raises NoSegment for bytes that are no record."""
-    count, at = _number_at(record, ID_BYTES)
+    count, at = number_at(record, ID_BYTES)
     leaves: list[int] = []
     before = start
     for _ in range(min(count, len(record))):
-        gap, at = _number_at(record, at)
+        gap, at = number_at(record, at)
         before += gap
         leaves.append(before)
     found = (record[:ID_BYTES], leaves)
@@ -137,35 +137,77 @@ def merged(parts: Sequence[Iterable[Row]]) -> Iterator[Row]:
         yield key, leaves
 
 
-class _Block(msgspec.Struct, frozen=True):
+class Block(msgspec.Struct, frozen=True):
+    """What the directory says of TILE_WIDTH records, or of the last ones of a segment."""
+
     first: bytes
+    """The key of the first of them."""
     offset: int
     length: int
     root: bytes
 
 
+class SegmentPacker:
+    """Makes a segment of its records, as they come in order."""
+
+    def __init__(self, covered: Range, compress: Compress) -> None:
+        self._covered = covered
+        self._compress = compress
+        self._directory: list[bytes] = []
+        self._blocks: list[bytes] = []
+        self._roots: list[bytes] = []
+        self._pending: list[bytes] = []
+        self._count = self._offset = 0
+
+    @property
+    def between_blocks(self) -> bool:
+        """Whether a whole block may come next."""
+        return not self._pending
+
+    def add(self, records: Iterable[bytes]) -> None:
+        """The next records, as `pack_record` gives them."""
+        pending = self._pending
+        pending += records
+        for at in range(0, len(pending) - TILE_WIDTH + 1, TILE_WIDTH):
+            self._pack(pending[at : at + TILE_WIDTH])
+        del pending[: len(pending) // TILE_WIDTH * TILE_WIDTH]
+
+    def add_block(self, first: bytes, packed: bytes, root: bytes) -> None:
+        """The next TILE_WIDTH records, as they stand in another segment that begins where this one
+        does."""
+        self._add(first, packed, root, TILE_WIDTH)
+
+    def whole(self) -> tuple[bytes, Summary]:
+        """The segment, and what is committed to of it."""
+        if self._pending:
+            self._pack(self._pending)
+            self._pending = []
+        start, end = self._covered
+        head = HEAD.pack(MAGIC, start, end, self._count, len(self._blocks))
+        packed = b"".join([head, *self._directory, *self._blocks])
+        return packed, Summary(start, end, self._count, merkle.root(self._roots))
+
+    def _pack(self, records: Sequence[bytes]) -> None:
+        packed = bytearray()
+        for record in records:
+            add_number(packed, len(record))
+            packed += record
+        root = merkle.root([merkle.leaf_hash(record) for record in records])
+        self._add(records[0][:ID_BYTES], self._compress(bytes(packed)), root, len(records))
+
+    def _add(self, first: bytes, packed: bytes, root: bytes, count: int) -> None:
+        self._directory.append(BLOCK.pack(first, self._offset, len(packed), root))
+        self._blocks.append(packed)
+        self._roots.append(root)
+        self._offset += len(packed)
+        self._count += count
+
+
 def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tuple[bytes, Summary]:
     """A segment of these rows, and what is committed to of it."""
-    start, end = covered
-    directory: list[bytes] = []
-    blocks: list[bytes] = []
-    roots: list[bytes] = []
-    count = offset = 0
-    left = iter(rows)
-    while some := [pack_record(row, start) for row in islice(left, TILE_WIDTH)]:
-        packed = bytearray()
-        for record in some:
-            _add_number(packed, len(record))
-            packed += record
-        block = compress(bytes(packed))
-        roots.append(merkle.root([merkle.leaf_hash(record) for record in some]))
-        directory.append(_BLOCK.pack(some[0][:ID_BYTES], offset, len(block), roots[-1]))
-        blocks.append(block)
-        offset += len(block)
-        count += len(some)
-    head = _HEAD.pack(_MAGIC, start, end, count, len(blocks))
-    packed_segment = b"".join([head, *directory, *blocks])
-    return packed_segment, Summary(start, end, count, merkle.root(roots))
+    packer = SegmentPacker(covered, compress)
+    packer.add(pack_record(row, covered[0]) for row in rows)
+    return packer.whole()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -183,37 +225,42 @@ class Place(msgspec.Struct, frozen=True):
 class Segment:
     """A segment's directory, and its blocks as they are asked for."""
 
-    def __init__(self, covered: Range, records: int, blocks: Sequence[_Block], body: bytes) -> None:
+    def __init__(self, covered: Range, records: int, blocks: Sequence[Block], body: bytes) -> None:
         self.covered = covered
         self.records = records
-        self._blocks = blocks
+        self.blocks = blocks
         self._firsts = [block.first for block in blocks]
         self._body = body
+
+    def packed_block(self, number: int) -> bytes:
+        """A block as it is kept."""
+        block = self.blocks[number]
+        return self._body[block.offset : block.offset + block.length]
 
     @classmethod
     def parse(cls, packed: bytes) -> Self:
         """Raises NoSegment."""
-        if len(packed) < _HEAD.size or packed[:4] != _MAGIC:
+        if len(packed) < HEAD.size or packed[:4] != MAGIC:
             raise NoSegment("these bytes are no segment of an index")
-        _, start, end, records, count = _HEAD.unpack_from(packed)
-        body_at = _HEAD.size + count * _BLOCK.size
+        _, start, end, records, count = HEAD.unpack_from(packed)
+        body_at = HEAD.size + count * BLOCK.size
         if count != -(-records // TILE_WIDTH) or body_at > len(packed) or start > end:
             raise NoSegment("a segment of the index is cut off, or its directory is damaged")
         blocks = [
-            _Block(*found) for found in _BLOCK.iter_unpack(memoryview(packed)[_HEAD.size : body_at])
+            Block(*found) for found in BLOCK.iter_unpack(memoryview(packed)[HEAD.size : body_at])
         ]
         return cls((start, end), records, blocks, packed[body_at:])
 
     @property
     def summary(self) -> Summary:
         """What the directory says; whether its blocks do is found when they are read."""
-        root = merkle.root([block.root for block in self._blocks])
+        root = merkle.root([block.root for block in self.blocks])
         return Summary(*self.covered, self.records, root)
 
     def rows(self, decompress: Compress) -> Iterator[Row]:
         """All of them. Raises NoSegment where a block is not what the directory says."""
-        for number in range(len(self._blocks)):
-            for record in self._records(number, decompress):
+        for number in range(len(self.blocks)):
+            for record in self.block_records(number, decompress):
                 yield unpack_record(record, self.covered[0])
 
     def leaves_of(self, key: bytes, decompress: Compress) -> Sequence[int]:
@@ -221,7 +268,7 @@ class Segment:
         number = bisect_right(self._firsts, key) - 1
         if number < 0:
             return ()
-        records = self._records(number, decompress)
+        records = self.block_records(number, decompress)
         at = bisect_left(records, key)
         if at == len(records) or records[at][:ID_BYTES] != key:
             return ()
@@ -231,9 +278,9 @@ class Segment:
         """What proves which leaves a task has within the range: its record, or else those between
         which it would stand. Raises NoSegment."""
         number = max(bisect_right(self._firsts, key) - 1, 0)
-        if not self._blocks:
+        if not self.blocks:
             return []
-        records = self._records(number, decompress)
+        records = self.block_records(number, decompress)
         at = number * TILE_WIDTH + bisect_left(records, key)
         inner = at - number * TILE_WIDTH
         if inner < len(records) and records[inner][:ID_BYTES] == key:
@@ -242,19 +289,20 @@ class Segment:
 
     def _place(self, number: int, decompress: Compress) -> Place:
         block, at = divmod(number, TILE_WIDTH)
-        records = self._records(block, decompress)
+        records = self.block_records(block, decompress)
         hashes = [merkle.leaf_hash(record) for record in records]
         within = merkle.inclusion_proof(hashes, at)
-        above = merkle.inclusion_proof([each.root for each in self._blocks], block)
+        above = merkle.inclusion_proof([each.root for each in self.blocks], block)
         return Place(number, records[at], (*within, *above))
 
-    def _records(self, number: int, decompress: Compress) -> list[bytes]:
-        block = self._blocks[number]
-        packed = decompress(self._body[block.offset : block.offset + block.length])
+    def block_records(self, number: int, decompress: Compress) -> list[bytes]:
+        """The records of a block. Raises NoSegment where they are not what the directory says."""
+        block = self.blocks[number]
+        packed = decompress(self.packed_block(number))
         records: list[bytes] = []
         at = 0
         while at < len(packed):
-            length, first = _number_at(packed, at)
+            length, first = number_at(packed, at)
             at = first + length
             records.append(packed[first:at])
         found = merkle.root([merkle.leaf_hash(record) for record in records])
@@ -263,14 +311,15 @@ class Segment:
         return records
 
 
-def _add_number(packed: bytearray, number: int) -> None:
+def add_number(packed: bytearray, number: int) -> None:
+    """A number as LEB128."""
     while number > 0x7F:
         packed.append(number & 0x7F | 0x80)
         number >>= 7
     packed.append(number)
 
 
-def _number_at(packed: bytes, at: int) -> tuple[int, int]:
+def number_at(packed: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends. Raises NoSegment."""
     number = shift = 0
     while at < len(packed) and shift < 64:

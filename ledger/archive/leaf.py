@@ -35,6 +35,7 @@ EXACT_MAX: Final = (1 << 53) - 1
 """Whole numbers that are larger have no canonical JSON."""
 
 _HEX_BYTES: Final = 32
+_ENTRY: Final = b'"entry":"'
 
 
 class _CanonicalMeta(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -118,6 +119,12 @@ def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
         encode(event.type),
         event.version,
     )
+
+
+def entry_of(entry: bytes) -> str:
+    """Where the event of a leaf stands in its partition, without a look at the rest of the leaf."""
+    first = entry.index(_ENTRY) + len(_ENTRY)
+    return entry[first : entry.index(b'"', first)].decode()
 
 
 def unpack_leaf(partition: int, entry: bytes) -> Leaf:

@@ -200,7 +200,7 @@ class SealedLog:
 
     async def segments(self) -> list[Segment]:
         """Those of the index, without their blocks read."""
-        return [await self._segment(covered) for covered in segment_ranges(self.size)]
+        return [await self.segment(covered) for covered in segment_ranges(self.size)]
 
     async def leaves_of(self, task_id: str) -> list[int]:
         """Which leaves a task has."""
@@ -250,7 +250,8 @@ class SealedLog:
 
     # -- objects ------------------------------------------------------------------------------
 
-    async def _segment(self, covered: Range) -> Segment:
+    async def segment(self, covered: Range) -> Segment:
+        """One of those that the index has."""
         name = self._prefix + segment_name(covered)
         segment = await self._cached(name, Segment.parse)
         if segment.covered != covered:

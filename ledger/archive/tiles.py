@@ -17,6 +17,8 @@ TILE_WIDTH: Final = 256
 TILE_HEIGHT: Final = 8
 ENTRY_BYTES_MAX: Final = 0xFFFF
 SALT_BYTES: Final = 16
+LEVELS_MAX: Final = 8
+"""A log of more levels would have 256 to this power leaves."""
 
 APART_BYTES: Final = 16 * 1024
 """Data that is larger lies in an object of its own, so that a bundle has a bound."""
@@ -31,6 +33,13 @@ def number_path(number: int) -> str:
     digits = digits.zfill(-(-len(digits) // 3) * 3)
     *before, last = [digits[i : i + 3] for i in range(0, len(digits), 3)]
     return "".join(f"x{each}/" for each in before) + last
+
+
+def path_number(path: str) -> int | None:
+    """The number that `number_path` wrote; None for what it did not write."""
+    digits = path.replace("x", "").replace("/", "")
+    found = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
+    return found if found is not None and number_path(found) == path else None
 
 
 def _numbered(kind: str, number: int, width: int) -> str:

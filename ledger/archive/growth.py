@@ -1,0 +1,213 @@
+"""What a log grows by: from events to the objects that its next checkpoint is about.
+
+Nothing here reads or writes. Whoever does must be ready to begin anew from the last checkpoint:
+what was added cannot be taken back.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.archive import index, merkle, tiles
+from ledger.archive.compression import compress, decompress
+from ledger.archive.index import Segment, Summary, key_of, segment_name, segment_ranges
+from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, pack_leaf
+from ledger.archive.merging import merge
+from ledger.archive.merkle import Range, leaf_hash
+from ledger.archive.tiles import (
+    APART_BYTES,
+    ENTRY_BYTES_MAX,
+    SALT_BYTES,
+    TILE_WIDTH,
+    Stored,
+)
+from ledger.store import Recorded
+
+_sha256 = hashlib.sha256
+
+
+class Made(NamedTuple):
+    """An object of the log."""
+
+    name: str
+    packed: bytes
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """A log of some size, as far as it must be known to add to it."""
+
+    size: int = 0
+    tiles: tuple[Sequence[bytes], ...] = ()
+    """By level, the hashes of the last tile, where that is partial."""
+    entries: Sequence[bytes] = ()
+    """The leaves of the last bundle, where that is partial."""
+    stored: Sequence[Stored] = ()
+    summaries: Sequence[Summary] = ()
+    """Of the segments that its size has."""
+
+
+class SegmentPlan(msgspec.Struct, frozen=True):
+    """A segment to be made: of those before, which it takes the place of, and of new leaves."""
+
+    covered: Range
+    parts: tuple[Summary, ...]
+    records: list[bytes]
+
+    def make(self, packed_parts: Sequence[bytes]) -> tuple[Made, Summary]:
+        """The segment, given those it is made of. Takes its time. Raises NoSegment where one of
+        these is not what was committed to."""
+        segments = [Segment.parse(packed) for packed in packed_parts]
+        for segment, expected in zip(segments, self.parts, strict=True):
+            if segment.summary != expected:
+                raise index.NoSegment(f"the segment {segment.covered} was altered")
+        packed, summary = merge(self.covered, segments, self.records, compress, decompress)
+        return Made(segment_name(self.covered), packed), summary
+
+
+class Salts:
+    """What is hashed in front of each event's data: the same whenever a log is written anew, and
+    known to nobody who does not have the secret, or the event."""
+
+    def __init__(self, secret: bytes, partition: int) -> None:
+        self._before = secret + b"%d:" % partition
+
+    def of(self, event: Recorded) -> bytes:
+        """Empty where there is nothing to guess."""
+        if event.type in PLAIN_TYPES:
+            return b""
+        return _sha256(self._before + event.position.entry.encode()).digest()[:SALT_BYTES]
+
+
+class Growth:
+    """A log's end, as events are added to it: `add` some, then `take` what was made of them."""
+
+    def __init__(self, tail: Tail, salts: Salts) -> None:
+        self.size = tail.size
+        self._salts = salts
+        self._levels = [list(hashes) for hashes in tail.tiles]
+        self._entries = list(tail.entries)
+        self._stored = list(tail.stored)
+        self.last_entry = b""
+        """The last leaf that was added here."""
+        self._keys: list[tuple[bytes, int]] = []
+        self._base = tail.size
+        """The size that the last checkpoint has, or will have."""
+        self._summaries = list(tail.summaries)
+        self._made: list[Made] = []
+
+    def add(self, event: Recorded, prev: bytes) -> bytes:
+        """An event becomes the next leaf, whose hash is returned; `prev` is that of the last leaf
+        of the same task, if there is one. Raises NoLeaf for what cannot be one, and leaves it."""
+        salt, data = self._salts.of(event), event.data
+        entry = pack_leaf(event, prev, data_hash(salt, data))
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
+        if len(data) > APART_BYTES:
+            self._made.append(Made(tiles.apart_name(self.size), compress(data)))
+            self._stored.append(Stored(salt, b"", apart=True))
+        else:
+            self._stored.append(Stored(salt, data))
+        self._entries.append(entry)
+        self.last_entry = entry
+        self._keys.append((key_of(event.task_id), self.size))
+        self.size += 1
+        hashed = leaf_hash(entry)
+        self._add_hash(0, hashed)
+        if len(self._entries) == TILE_WIDTH:
+            self._made += self._bundles()
+            self._entries, self._stored = [], []
+        return hashed
+
+    @property
+    def added(self) -> int:
+        """Leaves that no checkpoint has yet."""
+        return self.size - self._base
+
+    @property
+    def root(self) -> bytes:
+        """Of the tree."""
+        subtrees: list[bytes] = []
+        for hashes in reversed(self._levels):
+            at = 0
+            for height, _ in merkle.nodes_of(0, len(hashes)):
+                subtrees.append(merkle.root(hashes[at : at + (1 << height)]))
+                at += 1 << height
+        return merkle.fold(subtrees)
+
+    @property
+    def index_root(self) -> bytes:
+        """Of the index, once its segments were made."""
+        return index.index_root(self._summaries)
+
+    def take(self) -> list[Made]:
+        """What was made since, but for the index."""
+        made, self._made = self._made, []
+        made += self._bundles()
+        for level, hashes in enumerate(self._levels):
+            if hashes:
+                made.append(self._tile(level, self.size >> (tiles.TILE_HEIGHT * (level + 1))))
+        return made
+
+    def plan(self) -> list[SegmentPlan]:
+        """The segments to be made for the size that it has now; `planned` takes what came of it."""
+        kept, plans = _kept(self._base, self.size), list[SegmentPlan]()
+        parts, at = tuple(self._summaries[kept:]), 0
+        for covered in segment_ranges(self.size)[kept:]:
+            count = covered[1] - max(covered[0], self._base)
+            rows = index.rows_of(self._keys[at : at + count])
+            records = [index.pack_record(row, covered[0]) for row in rows]
+            plans.append(SegmentPlan(covered, parts, records))
+            parts, at = (), at + count
+        return plans
+
+    def planned(self, summaries: Iterable[Summary]) -> None:
+        """These are the segments that were planned, and the size that it has now is to be that of a
+        checkpoint."""
+        del self._summaries[_kept(self._base, self.size) :]
+        self._summaries += summaries
+        self._base, self._keys = self.size, []
+
+    def _add_hash(self, level: int, hashed: bytes) -> None:
+        while True:
+            if level == len(self._levels):
+                self._levels.append([])
+            hashes = self._levels[level]
+            hashes.append(hashed)
+            if len(hashes) < TILE_WIDTH:
+                return
+            number = (self.size >> (tiles.TILE_HEIGHT * (level + 1))) - 1
+            self._made.append(self._tile(level, number))
+            hashed = merkle.root(hashes)
+            self._levels[level] = []
+            level += 1
+
+    def _tile(self, level: int, number: int) -> Made:
+        hashes = self._levels[level]
+        return Made(tiles.tile_name(level, number, len(hashes)), b"".join(hashes))
+
+    def _bundles(self) -> Iterator[Made]:
+        width = len(self._entries)
+        if width:
+            number = (self.size - 1) // TILE_WIDTH
+            entries = compress(tiles.pack_entries(self._entries))
+            yield Made(tiles.entries_name(number, width), entries)
+            yield Made(tiles.data_name(number, width), compress(tiles.pack_data(self._stored)))
+
+
+def superseded(old: int, new: int) -> Iterator[str]:
+    """What a log of `old` leaves needs, and one of `new` does not: the segments that became part of
+    larger ones, and the partial tiles and bundles that whole ones took the place of.
+
+    Partial ones are left until the whole one is there: who reads the log at an older checkpoint
+    goes to that one next (tlog-tiles).
+    """
+    for covered in segment_ranges(old)[_kept(old, new) :]:
+        yield segment_name(covered)
+
+
+def _kept(old: int, new: int) -> int:
+    """How many segments of a log are the same at two sizes, the larger one last."""
+    pairs = zip(segment_ranges(old), segment_ranges(new), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), len(segment_ranges(old)))

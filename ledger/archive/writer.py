@@ -1,0 +1,392 @@
+"""Writes a partition's log: seals events, from one checkpoint to the next.
+
+Everything that a checkpoint is about is durable, and was read back, before it is signed; it is
+durable in the list of all that were ever signed before it is published. So whoever comes after a
+writer that was killed, wherever it was, finds the last one that was signed, and goes on from there;
+what was written for another is the same bytes once more, or is cleared away.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ledger.archive import tiles
+from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
+from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail, superseded
+from ledger.archive.index import NoSegment, Summary, segment_name, segment_ranges
+from ledger.archive.key_list import introduce, pack_keys, unpack_keys
+from ledger.archive.keys import KeyFile
+from ledger.archive.last_leaves import LastLeaves
+from ledger.archive.leaf import Leaf, NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
+from ledger.archive.merkle import leaf_hash
+from ledger.archive.notes import BadNote, Note, Verifier, pack_notes, signers_of, unpack_notes
+from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog, log_prefix
+from ledger.archive.tiles import TILE_WIDTH
+from ledger.objects import ObjectStore, ObjectStoreError
+from ledger.store import Recorded
+
+WRITES_MAX: Final = 16
+"""Objects that are written, or read back, at once."""
+
+NOTES_AN_OBJECT: Final = 256
+
+SEAL_EVENTS_MAX: Final = 65_536
+"""Events of one checkpoint: what was written for one that was never signed lies within so many
+leaves of the last one that was."""
+
+
+class NotSigned(Exception):
+    """A log whose last checkpoint none of our keys signed; says where, and what to do."""
+
+
+class LostFence(Exception):
+    """Somebody else seals this partition by now: nothing was signed."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The last checkpoint, and those before it in the last object of the list of all."""
+
+    number: int
+    """Of that object."""
+    notes: tuple[Note, ...]
+    checkpoint: Checkpoint
+
+    @property
+    def note(self) -> Note:
+        return self.notes[-1]
+
+
+class LogWriter:
+    """The log of one partition. `open` it, `add` events and `seal` them, again and again.
+
+    Every method may raise ObjectStoreError, Damaged, Incomplete, BadKeyFile and NotSigned. After
+    any error, of whatever kind, open another one: what was added may be sealed or not.
+    """
+
+    def __init__(
+        self, archive: Archive, partition: int, key_file: KeyFile, leaves_kept: int = 65_536
+    ) -> None:
+        """`leaves_kept`: of so many tasks it remembers the last leaf."""
+        self._archive = archive
+        self._objects: ObjectStore = archive.objects
+        self._partition = partition
+        self._origin = origin_of(archive.epoch, partition)
+        self._prefix = log_prefix(archive.epoch, partition)
+        self._key_file = key_file
+        self._few = asyncio.Semaphore(WRITES_MAX)
+        self._head: Head | None = None
+        self._log: SealedLog | None = None
+        self._salts = Salts(key_file.keys().salts, partition)
+        self._growth = Growth(Tail(), self._salts)
+        self._last = LastLeaves(partition, leaves_kept)
+        self._last_entry = b""
+        self._introduced: Verifier | None = None
+        """The newest of our keys, once it stands in the log's list."""
+        self._partials: dict[str, list[str]] = {}
+        """By the name of a whole tile or bundle, the partial ones that came before it."""
+        self._superseded: list[str] = []
+        """What the last checkpoint does not need any more. It is removed with the next one, so that
+        whoever reads at this moment is not bereft of it."""
+
+    @property
+    def size(self) -> int:
+        """Leaves of the last checkpoint."""
+        return 0 if self._head is None else self._head.checkpoint.size
+
+    @property
+    def added(self) -> int:
+        """Events that no checkpoint is about yet."""
+        return self._growth.added
+
+    @property
+    def last(self) -> Leaf | None:
+        """The last leaf, sealed or not."""
+        return unpack_leaf(self._partition, self._last_entry) if self._last_entry else None
+
+    @property
+    def last_hash(self) -> bytes:
+        """Its hash; empty where there is none."""
+        return leaf_hash(self._last_entry) if self._last_entry else b""
+
+    def is_last(self, event: Recorded) -> bool:
+        """Whether an event is the one that the last leaf is of."""
+        last = self.last
+        if last is None:
+            return False
+        try:
+            hashed = data_hash(self._salts.of(event), event.data)
+            return pack_leaf(event, last.prev, hashed) == self._last_entry
+        except NoLeaf:
+            return False
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Find where the log ends, and finish what another writer began."""
+        self._head = head = await self._find_head()
+        if head is None:
+            return
+        self._check_signed(head)
+        self._log = log = self._archive.log_at(self._partition, head.note, head.checkpoint)
+        tail = await self._tail(log)
+        self._growth = growth = Growth(tail, self._salts)
+        if growth.root != head.checkpoint.root:
+            raise Damaged(self._prefix, f"its tiles are not what its checkpoint of {log.size} says")
+        if growth.index_root != head.checkpoint.index_root:
+            raise Damaged(self._prefix, f"its index is not what its checkpoint of {log.size} says")
+        if log.size:
+            self._last_entry = (await log.entries((log.size - 1) // TILE_WIDTH))[-1]
+        await self._publish(head, only_if_older=True)
+        await self._clear_away(log.size)
+
+    async def _find_head(self) -> Head | None:
+        published = await self._archive.log(self._partition)
+        number = await self._last_list()
+        if number is None:
+            if published is None:
+                return None
+            raise Incomplete(self._prefix + tiles.checkpoints_name(0))
+        notes = await self._list(number)
+        head = Head(number, tuple(notes), self._checkpoint_of(number, notes[-1]))
+        if published is None or published.size <= head.checkpoint.size:
+            return head
+        # One that was signed last, and was overwritten in the list by a writer that came too late.
+        return _followed(head, published.note, published.checkpoint)
+
+    async def _last_list(self) -> int | None:
+        """The number of the last object of the list of checkpoints: sought by doubling."""
+        if not await self._is_there(tiles.checkpoints_name(0)):
+            return None
+        low, step = 0, 1
+        while await self._is_there(tiles.checkpoints_name(low + step)):
+            low, step = low + step, step * 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._is_there(tiles.checkpoints_name(middle)):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    async def _is_there(self, name: str) -> bool:
+        try:
+            await self._objects.read(self._prefix + name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _list(self, number: int) -> list[Note]:
+        name = self._prefix + tiles.checkpoints_name(number)
+        try:
+            return unpack_notes(await self._objects.read(name))
+        except BadNote as error:
+            raise Damaged(name, str(error)) from error
+        except FileNotFoundError as error:
+            raise Incomplete(name) from error
+
+    def _checkpoint_of(self, number: int, note: Note) -> Checkpoint:
+        name = self._prefix + tiles.checkpoints_name(number)
+        try:
+            found = Checkpoint.parse(note.text)
+        except NoCheckpoint as error:
+            raise Damaged(name, str(error)) from error
+        if found.origin != self._origin:
+            raise Damaged(name, f"it is of the log {found.origin}, expected {self._origin}")
+        return found
+
+    def _check_signed(self, head: Head) -> None:
+        try:
+            signers_of(head.note, self._key_file.keys().verifiers(self._origin))
+        except BadNote as error:
+            raise NotSigned(
+                f"the checkpoint of {head.checkpoint.size} leaves of {self._prefix} is signed by no"
+                f" key in {self._key_file.path} ({error}): put back the file that has the key"
+            ) from error
+
+    async def _tail(self, log: SealedLog) -> Tail:
+        hashes: list[Sequence[bytes]] = []
+        level, above = 0, log.size
+        while above:
+            above, width = divmod(above, TILE_WIDTH)
+            hashes.append(await log.hashes(level, above) if width else ())
+            level += 1
+        number, width = divmod(log.size, TILE_WIDTH)
+        entries = await log.entries(number) if width else []
+        stored = await log.stored(number) if width else []
+        summaries = [await self._summary(log, covered) for covered in segment_ranges(log.size)]
+        return Tail(log.size, tuple(hashes), entries, stored, summaries)
+
+    async def _summary(self, log: SealedLog, covered: tuple[int, int]) -> Summary:
+        return (await log.segment(covered)).summary
+
+    async def _clear_away(self, size: int) -> None:
+        """Note what killed writers left behind, to be removed with the next checkpoint: objects of
+        checkpoints that were never signed, and those that older ones needed."""
+        needed = {segment_name(covered) for covered in segment_ranges(size)}
+        self._superseded += [name for name in await self._names("index") if name not in needed]
+        for kind, level in (("tile/entries", 0), ("data", 0), *_LEVELS):
+            sealed = size >> (tiles.TILE_HEIGHT * (level + 1))
+            reach = size + SEAL_EVENTS_MAX >> (tiles.TILE_HEIGHT * (level + 1))
+            for folder in {f"{kind}/{tiles.number_path(n)[:-4]}" for n in (sealed, reach)}:
+                await self._note_partials(kind, folder.removesuffix("/"), sealed)
+
+    async def _note_partials(self, kind: str, folder: str, sealed: int) -> None:
+        for name in await self._names(folder):
+            whole, is_partial, _ = name.partition(".p/")
+            if not is_partial:
+                continue
+            number = tiles.path_number(whole.removeprefix(f"{kind}/"))
+            if number is not None and number < sealed:
+                self._superseded.append(name)
+            else:
+                self._partials.setdefault(whole, []).append(name)
+
+    async def _names(self, folder: str) -> list[str]:
+        pages = self._objects.listed(self._prefix + folder)
+        return [each.key.removeprefix(self._prefix) async for page in pages for each in page]
+
+    # -- adding -------------------------------------------------------------------------------
+
+    async def add(self, events: Sequence[Recorded]) -> list[NoLeaf]:
+        """The partition's next events; what of them cannot be sealed, and is left out."""
+        if self._log is not None:
+            await self._last.find(events, self._log)
+        left_out: list[NoLeaf] = []
+        growth, last = self._growth, self._last
+        for event in events:
+            try:
+                last.put(event, growth.add(event, last.of(event.task_id)))
+            except NoLeaf as error:
+                left_out.append(error)
+        self._last_entry = growth.last_entry or self._last_entry
+        last.forget()
+        return left_out
+
+    # -- sealing ------------------------------------------------------------------------------
+
+    async def seal(self, may_sign: Callable[[], Awaitable[None]]) -> None:
+        """Make a checkpoint of what was added. `may_sign` raises LostFence, or whatever speaks
+        against it, when all is written."""
+        made = self._growth.take()
+        await _all(self._store(each) for each in made)
+        summaries = [await self._make(plan) for plan in self._growth.plan()]
+        old, size = self.size, self._growth.size
+        self._growth.planned(summaries)
+        await may_sign()
+        await self._introduce_keys()
+        self._head = head = self._signed()
+        name = tiles.checkpoints_name(head.number)
+        await self._store(Made(name, pack_notes(head.notes)))
+        await self._publish(head)
+        self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
+        await self._remove_superseded(old, size, made)
+
+    async def _store(self, made: Made) -> None:
+        """Write an object, and see that it is there."""
+        key = self._prefix + made.name
+        async with self._few:
+            await self._objects.write(key, made.packed)
+            try:
+                found = await self._objects.read(key)
+            except FileNotFoundError:
+                found = b""
+        if found != made.packed:
+            raise ObjectStoreError(f"{key}: what was written is not what is read back")
+
+    async def _make(self, plan: SegmentPlan) -> Summary:
+        """A segment of the index, from those that it takes the place of."""
+        names = [segment_name((part.start, part.end)) for part in plan.parts]
+        packed = [await self._read(name) for name in names]
+        try:
+            made, summary = await asyncio.to_thread(plan.make, packed)
+        except NoSegment as error:
+            raise Damaged(self._prefix + ", ".join(names), str(error)) from error
+        await self._store(made)
+        return summary
+
+    async def _read(self, name: str) -> bytes:
+        try:
+            return await self._objects.read(self._prefix + name)
+        except FileNotFoundError as error:
+            raise Incomplete(self._prefix + name) from error
+
+    async def _introduce_keys(self) -> None:
+        """Each key of ours stands in the log's list before it signs anything else."""
+        signers = self._key_file.keys().signers(self._origin)
+        if self._introduced == signers[-1].verifier:
+            return
+        name = self._prefix + tiles.KEYS
+        try:
+            listed = unpack_keys(await self._objects.read(name))
+        except FileNotFoundError:
+            listed = []
+        except BadNote as error:
+            raise Damaged(name, str(error)) from error
+        known = {each.verifier for each in listed}
+        notes = [each.note for each in listed]
+        for before, signer in zip([None, *signers], signers, strict=False):
+            if signer.verifier not in known:
+                notes.append(introduce(signer, before))
+        if len(notes) > len(listed):
+            await self._store(Made(tiles.KEYS, pack_keys(notes)))
+        self._introduced = signers[-1].verifier
+
+    def _signed(self) -> Head:
+        growth, before = self._growth, self._head
+        last = entry_of(self._last_entry) if self._last_entry else ""
+        checkpoint = Checkpoint(self._origin, growth.size, growth.root, growth.index_root, last)
+        *older, newest = self._key_file.keys().signers(self._origin)
+        signers = [newest]
+        if before is not None and not newest.verifier.signed(before.note):
+            # So that who trusts the key before comes to trust this one.
+            signers = [each for each in older if each.verifier.signed(before.note)] + signers
+        text = checkpoint.text
+        note = Note(text, tuple(signer.sign(text) for signer in signers))
+        return (
+            Head(0, (note,), checkpoint) if before is None else _followed(before, note, checkpoint)
+        )
+
+    async def _publish(self, head: Head, *, only_if_older: bool = False) -> None:
+        if only_if_older:
+            published = await self._archive.log(self._partition)
+            if published is not None and published.size >= head.checkpoint.size:
+                return
+        await self._store(Made(tiles.CHECKPOINT, head.note.whole.encode()))
+
+    async def _remove_superseded(self, old: int, new: int, made: Sequence[Made]) -> None:
+        removed, self._superseded = self._superseded, list(superseded(old, new))
+        for name, _ in made:
+            whole, is_partial, _ = name.partition(".p/")
+            if is_partial:
+                self._partials.setdefault(whole, []).append(name)
+            else:
+                self._superseded += self._partials.pop(name, ())
+        still_needed = {segment_name(covered) for covered in segment_ranges(new)}
+        await _all(self._remove(name) for name in removed if name not in still_needed)
+
+    async def _remove(self, name: str) -> None:
+        async with self._few:
+            await self._objects.delete(self._prefix + name)
+
+
+_LEVELS: Final = tuple((f"tile/{level}", level) for level in range(tiles.LEVELS_MAX))
+
+
+def _followed(head: Head, note: Note, checkpoint: Checkpoint) -> Head:
+    if len(head.notes) == NOTES_AN_OBJECT:
+        return Head(head.number + 1, (note,), checkpoint)
+    return Head(head.number, (*head.notes, note), checkpoint)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at once. When one fails, its error is raised once the others came to an end."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
