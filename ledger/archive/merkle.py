@@ -67,7 +67,7 @@ def fold(hashes: Sequence[bytes]) -> bytes:
     return folded
 
 
-def _split(start: int, end: int) -> int:
+def split(start: int, end: int) -> int:
     """Where the tree over these leaves, two or more, parts."""
     return start + (1 << ((end - start - 1).bit_length() - 1))
 
@@ -80,7 +80,7 @@ def inclusion_ranges(index: int, size: int) -> list[Range]:
     ranges: list[Range] = []
     start, end = 0, size
     while end - start > 1:
-        middle = _split(start, end)
+        middle = split(start, end)
         if index < middle:
             ranges.append((middle, end))
             end = middle
@@ -100,7 +100,7 @@ def consistency_ranges(old: int, new: int) -> list[Range]:
     ranges: list[Range] = []
     start, end, is_whole = 0, new, True
     while old != end:
-        middle = _split(start, end)
+        middle = split(start, end)
         if old <= middle:
             ranges.append((middle, end))
             end = middle

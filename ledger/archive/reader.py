@@ -5,15 +5,16 @@ at here: `verify` does that, and whoever gets a proof.
 """
 
 import asyncio
+import contextlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Final, TypeVar, cast
 
 from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
 from ledger.archive.compression import decompress
-from ledger.archive.index import Segment, key_of, segment_name, segment_ranges
+from ledger.archive.index import Place, Segment, key_of, segment_name, segment_ranges
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, unpack_leaf
 from ledger.archive.merkle import Node, Range
 from ledger.archive.notes import BadNote, Note
@@ -207,12 +208,26 @@ class SealedLog:
         key = key_of(task_id)
         found: list[int] = []
         for segment in await self.segments():
-            try:
+            with self._naming(segment):
                 found += segment.leaves_of(key, decompress)
-            except ValueError as error:
-                name = self._prefix + segment_name(segment.covered)
-                raise Damaged(name, str(error)) from error
         return found
+
+    async def places_of(self, task_id: str) -> list[tuple[Segment, list[Place]]]:
+        """What proves which leaves a task has, of each segment of the index."""
+        key = key_of(task_id)
+        found: list[tuple[Segment, list[Place]]] = []
+        for segment in await self.segments():
+            with self._naming(segment):
+                found.append((segment, segment.places_of(key, decompress)))
+        return found
+
+    @contextlib.contextmanager
+    def _naming(self, segment: Segment) -> Generator[None]:
+        """Whatever is wrong is so with this segment."""
+        try:
+            yield
+        except ValueError as error:
+            raise Damaged(self._prefix + segment_name(segment.covered), str(error)) from error
 
     async def history(self, task_id: str) -> list[Recorded]:
         """A task's events, as far as they were sealed, oldest first."""
