@@ -1,5 +1,7 @@
 """Records workers that fell silent: one event for each time, whoever sees it."""
 
+import asyncio
+
 import structlog
 
 from consumers.grace import Grace
@@ -25,8 +27,9 @@ class Losses:
 
     async def look(self) -> None:
         """Record those that were lost since. Raises Rejection, ForeignKey, Undecodable."""
+        asked_s = asyncio.get_running_loop().time()
         workers = await self._store.workers()
-        self._grace.answered()
+        self._grace.answered(asked_s)
         if self._grace.lasts:
             return
         lost = {w.report.id: w for w in workers if w.state is WorkerState.LOST}

@@ -93,7 +93,7 @@ class Scheduler:
             if await self._store.system_version() != self._system.version:
                 self._system = await self._store.load_system()
             await self._store.spread_limits(self._system)
-            self._grace.answered()
+            self._grace.answered(now_s)
             await self._losses.look()
             await self._recount(now_s)
             if self._followers is not None:
@@ -119,8 +119,9 @@ class Scheduler:
     async def _sweep(self, partition: int) -> float:
         # What cannot be served comes up each time, and must not crowd out the rest.
         count = ROUND_TASKS_MAX + len(self._unservable)
+        asked_s = asyncio.get_running_loop().time()
         overdue = await self._store.overdue(partition, count)
-        self._grace.answered()
+        self._grace.answered(asked_s)
         expired = () if self._grace.lasts else overdue.expired
         steps = [
             *((task_id, self._release(task_id, overdue.now_ms)) for task_id in overdue.due),
@@ -137,10 +138,11 @@ class Scheduler:
     async def _try(self, task_id: str, step: Coroutine[Any, Any, None]) -> None:
         """A task that is not there, or that cannot be read or moved, is told once, and stops no
         others."""
+        asked_s = asyncio.get_running_loop().time()
         try:
             if is_task_id(task_id):
                 await step
-                return self._grace.answered()
+                return self._grace.answered(asked_s)
             fault = "not the id of a task"
         except (ForeignKey, Undecodable) as error:
             fault = str(error)

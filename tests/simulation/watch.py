@@ -64,7 +64,7 @@ class Watch:
         self._on_paused = self._overriding("paused")
         self._on_outage = self._overriding("outage")
         self._system_version = 0
-        self._paused: dict[str, float] = {}
+        self._paused: dict[tuple[str, int], float] = {}
         network.on_append = self.appended
         network.on_late = nothing_to_do
         network.on_claim = self.claimed
@@ -149,10 +149,14 @@ class Watch:
             return
         self._system_version = version
         at_s, before = self._loop.time(), self._paused
-        paused: list[str] = list(now(store.load_system()).state.paused)
-        self._paused = {kind: before.get(kind, at_s) for kind in paused}
+        paused = now(store.load_system()).state.paused
+        # What was resumed and paused again between two looks is paused anew.
+        self._paused = {
+            (kind, pause.since): before.get((kind, pause.since), at_s)
+            for kind, pause in paused.items()
+        }
         for tell in self._on_paused:
-            tell(self._paused)
+            tell({kind: since_s for (kind, _), since_s in self._paused.items()})
 
     def outage(self, began_s: float, over_s: float) -> None:
         """The ledger is out of reach."""
