@@ -247,7 +247,16 @@ def make_projector(settings: Settings, _: Meter | None = None) -> Callable[[Redi
         settings.skip_events,
         settings.read_model_retention_s * 1_000,
     )
-    return lambda store: FollowingRole(Projector(store, options))
+
+    def make(store: RedisStore) -> Role:
+        # Not above: no worker needs it.
+        from ledger.archive.joined import Joined
+        from ledger.archive.reader import Archive
+
+        events = Joined(store, Archive(open_objects(settings), "", store.partitions))
+        return FollowingRole(Projector(store, options, events))
+
+    return make
 
 
 def make_notifier(settings: Settings, meter: Meter | None = None) -> Callable[[RedisStore], Role]:

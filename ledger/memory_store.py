@@ -25,7 +25,7 @@ from ledger.placement import (
     placement,
     queue_of,
 )
-from ledger.script_format import EVENT_FIELDS, limit_fields
+from ledger.script_format import as_entry, limit_fields
 from ledger.store import (
     Append,
     CallbacksWaiting,
@@ -420,7 +420,7 @@ class MemoryStore:
         return []
 
     async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
-        return [_as_entry(event) for event in await self.events_after(position, count, wait_ms)]
+        return [as_entry(event) for event in await self.events_after(position, count, wait_ms)]
 
     async def event_at(self, position: Position) -> Recorded | None:
         events = self.contents[position.partition].events
@@ -431,10 +431,3 @@ class MemoryStore:
 
     def _partition(self, task_id: str) -> Partition:
         return self.contents[self.partition_of(task_id)]
-
-
-def _as_entry(event: Recorded) -> Entry:
-    texts = (event.type, event.task_id, str(event.version), str(event.at))
-    values = [*map(str.encode, texts), event.data, event.meta, event.prev.encode()]
-    fields = [part for pair in zip(EVENT_FIELDS, values, strict=True) for part in pair]
-    return event.position.entry.encode(), fields

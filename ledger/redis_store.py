@@ -298,7 +298,9 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
         if added == told[b"length"]:
             return Extent(nothing, last, added)
         first = Position(partition, told[b"recorded-first-entry-id"].decode())
-        return Extent(first if told[b"length"] else last, last, added)
+        entry = told.get(b"max-deleted-entry-id", b"0-0").decode()
+        deleted = None if entry == "0-0" else Position(partition, entry)
+        return Extent(first if told[b"length"] else last, last, added, deleted)
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         loop = asyncio.get_running_loop()

@@ -248,6 +248,15 @@ def read_recorded(partition: int, entry: Entry) -> Recorded:
         raise ForeignEntry(position, repr(error)) from error
 
 
+def as_entry(event: Recorded) -> Entry:
+    """An event as it lies in a stream."""
+    return event.position.entry.encode(), [
+        *(b"type", event.type.encode(), b"task", event.task_id.encode()),
+        *(b"version", b"%d" % event.version, b"at", b"%d" % event.at),
+        *(b"data", event.data, b"meta", event.meta, b"prev", event.prev.encode()),
+    ]
+
+
 def read_events(
     partition: int, entries: Sequence[Entry]
 ) -> tuple[list[Recorded], list[ForeignEntry]]:

@@ -156,7 +156,8 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):
-    """What a partition holds: who reads on from a position between these two misses nothing.
+    """What a partition holds: who reads on from a position between these two misses nothing that
+    was trimmed.
 
     `first` is `0-0` while nothing was taken away; `last` is the end of all that there ever was, and
     `added` how many entries that were.
@@ -165,6 +166,13 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     first: Position
     last: Position
     added: int
+    deleted: Position | None = None
+    """The newest entry that was taken out by itself, from wherever it stood."""
+
+    @property
+    def whole_from(self) -> Position:
+        """As `first`, for whoever must not miss what was taken out of the middle either."""
+        return max(self.first, self.deleted or self.first, key=lambda position: position.order)
 
 
 Entry = tuple[bytes, list[bytes]]
@@ -240,6 +248,37 @@ def limit_share(limit: int, partitions: int) -> int:
     """What each partition may admit, since none knows of the others: rounded up, so that a limit
     holds exactly where it is a multiple of the partitions, and else by less than one for each."""
     return -(-limit // partitions)
+
+
+class Events(Protocol):
+    """What was recorded, for whoever reads it: a Store, or one together with its archive. Every
+    method may raise Rejection(SERVICE_UNAVAILABLE); where there is an archive, also Incomplete and
+    Damaged (`ledger.archive.reader`)."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the ledger has."""
+        ...
+
+    async def epoch(self) -> str:
+        """What tells this ledger from any other."""
+        ...
+
+    async def last_position(self, partition: int) -> Position:
+        """The position of the last event; `0-0` when there is none."""
+        ...
+
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        """The next entries of a partition, as `Store.entries_after` gives them."""
+        ...
+
+    async def event_at(self, position: Position) -> Recorded | None:
+        """The event at a position; None when none stands there."""
+        ...
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        """All events of a task (or of SYSTEM), oldest first; empty when there is no such task."""
+        ...
 
 
 class Store(Protocol):

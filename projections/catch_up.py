@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
-from ledger.store import Entry, Position, Store
+from ledger.store import Entry, Events, Position
 from projections.fold import DATA, Missing
 from projections.read_model import BEGINNING, Checkpoint, ReadModel, digest
 
@@ -33,22 +33,22 @@ class LedgerCutShort(Exception):
 
 async def bring_level(
     model: ReadModel,
-    store: Store,
+    events: Events,
     ends: Mapping[int, str] | None = None,
-    progress: Callable[[int], None] = lambda events: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Read on in every partition, exactly up to the entries `ends`, or up to where each ends now.
 
     `progress` is told of events as they are taken. Raises as ReadModel's methods, LedgerCutShort,
     Rejection.
     """
-    for partition in range(store.partitions):
+    for partition in range(events.partitions):
         end = ends.get(partition, BEGINNING) if ends is not None else None
         if end is None:
-            end = (await store.last_position(partition)).entry
+            end = (await events.last_position(partition)).entry
         start = Position(partition, model.checkpoint(partition).entry)
-        async for entries in read_ahead(store, start, end):
-            await take(model, store, partition, entries)
+        async for entries in read_ahead(events, start, end):
+            await take(model, events, partition, entries)
             progress(len(entries))
             tasks, size_bytes = model.gathered
             if tasks >= COMMIT_TASKS or size_bytes >= COMMIT_BYTES:
@@ -56,34 +56,34 @@ async def bring_level(
     model.commit()
 
 
-async def take(model: ReadModel, store: Store, partition: int, entries: Sequence[Entry]) -> None:
+async def take(model: ReadModel, events: Events, partition: int, entries: Sequence[Entry]) -> None:
     """Fold entries of one partition into the model, with what it needs from the store for that."""
     while True:
         try:
             model.take(partition, entries)
             return
         except Missing as missing:
-            model.remember(missing, await store.history(missing.task_id))
+            model.remember(missing, await events.history(missing.task_id))
             entries = _cut(entries, first=missing.position)
 
 
-async def still_there(store: Store, partition: int, checkpoint: Checkpoint) -> bool:
+async def still_there(events: Events, partition: int, checkpoint: Checkpoint) -> bool:
     """Whether the ledger still has the event that was read last; if not, it went backwards."""
     if checkpoint.entry == BEGINNING:
         return True
-    if partition >= store.partitions:
+    if partition >= events.partitions:
         return False
-    event = await store.event_at(Position(partition, checkpoint.entry))
+    event = await events.event_at(Position(partition, checkpoint.entry))
     return event is not None and digest(event) == checkpoint.digest
 
 
-async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[Sequence[Entry]]:
+async def read_ahead(events: Events, start: Position, end: str) -> AsyncGenerator[Sequence[Entry]]:
     """The entries behind `start`, up to and with `end`, in pieces."""
     last, count = Position(start.partition, end), READ_COUNT_FIRST
     position = start
     if position.order >= last.order:
         return
-    reading = asyncio.create_task(store.entries_after(position, count, BEHIND_WAIT_MS))
+    reading = asyncio.create_task(events.entries_after(position, count, BEHIND_WAIT_MS))
     try:
         while True:
             entries = await reading
@@ -98,7 +98,7 @@ async def read_ahead(store: Store, start: Position, end: str) -> AsyncGenerator[
                 yield _cut(entries, last=last)
                 return
             count = next_count(entries, count)
-            reading = asyncio.create_task(store.entries_after(position, count, BEHIND_WAIT_MS))
+            reading = asyncio.create_task(events.entries_after(position, count, BEHIND_WAIT_MS))
             await asyncio.sleep(0)  # lets the request out
             yield entries
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from ledger.store import Position, Store
+from ledger.store import Events, Position
 from projections import sqlite
 from projections.compare import Compared, compare
 from projections.model_files import ModelFiles
@@ -30,7 +30,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 async def check(
     files: ModelFiles,
-    store: Store,
+    ledger: Events,
     *,
     projections: Collection[str] = tuple(VERSIONS),
     skipped: Collection[str] = (),
@@ -45,14 +45,14 @@ async def check(
     path = files.current()
     if path is None or not path.exists():
         raise CannotCheck(f"there is no read model in {files.folder}: `ledgerq rebuild` makes one")
-    rebuild = Rebuild(files, store, skipped=skipped, progress=progress)
+    rebuild = Rebuild(files, ledger, skipped=skipped, progress=progress)
     try:
         with contextlib.closing(sqlite.open_reader(path)) as live:
             _check_comparable(live, projections)
-            await rebuild.build(await _ends(live, store))
+            await rebuild.build(await _ends(live, ledger))
             # From here on the live one stands still, as this connection sees it.
             live.execute("BEGIN")
-            ends = await _ends(live, store)
+            ends = await _ends(live, ledger)
             await rebuild.build(ends)
             await rebuild.forget_finished_before(evicted_before(live))
             found = list(compare(live, rebuild.model.db, projections))
@@ -73,8 +73,8 @@ def _check_comparable(live: sqlite3.Connection, projections: Collection[str]) ->
             raise CannotCheck(f"the projection {name} stopped at {stopped.at}: {stopped.reason}")
 
 
-async def _ends(live: sqlite3.Connection, store: Store) -> dict[int, str]:
-    ends = await ends_of(live, store)
+async def _ends(live: sqlite3.Connection, ledger: Events) -> dict[int, str]:
+    ends = await ends_of(live, ledger)
     if ends is None:
         raise CannotCheck(
             "the read model was made from events that this ledger does not have, or has no"

@@ -17,8 +17,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from ledger.archive.reader import Damaged, Incomplete
 from ledger.rejections import Rejection
-from ledger.store import Entry, Position, Store
+from ledger.store import Entry, Events, Position, Store
 from projections import sqlite
 from projections.catch_up import (
     READ_COUNT_FIRST,
@@ -56,6 +57,7 @@ EVICT_PAUSE_S: Final = 10.0
 
 PROGRESS_LOG_S: Final = 10.0
 
+ARCHIVE_HINT: Final = "`ledgerq verify` says what the archive lacks; put that back, and start again"
 REBUILD_HINT: Final = "`ledgerq rebuild` makes a read model of the ledger as it is now"
 
 
@@ -136,8 +138,12 @@ class OpenFile:
 class Projector:
     """A role: `step` again and again, then `close`."""
 
-    def __init__(self, store: Store, options: ProjectorOptions) -> None:
+    def __init__(
+        self, store: Store, options: ProjectorOptions, events: Events | None = None
+    ) -> None:
+        """`events`: where they are read, if the store may not have all of them any more."""
         self._store = store
+        self._events: Events = store if events is None else events
         self._options = options
         self._files = ModelFiles(options.folder)
         self._lock = contextlib.ExitStack()
@@ -210,7 +216,7 @@ class Projector:
             return await self._make("there is none yet")
         if not path.exists():
             return await self._make("it is missing")
-        epoch = await self._store.epoch()
+        epoch = await self._events.epoch()
         db = sqlite.open_writer(path)
         try:
             if is_current(db):
@@ -271,7 +277,7 @@ class Projector:
         log.info("read_model_building", reason=reason)
         self._rebuild = Rebuild(
             self._files,
-            self._store,
+            self._events,
             skipped=self._options.skip_events,
             progress=_logged_progress(),
         )
@@ -291,6 +297,10 @@ class Projector:
             # The old one goes on serving what it has.
             self._unbuildable_over = self._files.identity()
             log.error("read_model_cannot_be_built", reason=str(error), hint=GO_ON_HINT)
+            return PAUSE_S
+        except (Incomplete, Damaged) as error:
+            self._unbuildable_over = self._files.identity()
+            log.error("read_model_cannot_be_built", reason=str(error), hint=ARCHIVE_HINT)
             return PAUSE_S
         except (LedgerCutShort, FileNotFoundError) as error:
             log.warning("read_model_build_failed", reason=str(error))
@@ -321,6 +331,10 @@ class Projector:
                 return 0.0
         except BrokenProjection as error:
             self._stop_all(model, error.at, str(error), GO_ON_HINT)
+        except (Incomplete, Damaged) as error:
+            await self._drop_reads()
+            at = str(Position(0, model.checkpoint(0).entry))
+            self._stop_all(model, at, f"the archive: {error}", ARCHIVE_HINT)
         except BaseException:
             # What was read may not have been taken.
             await self._drop_reads()
@@ -344,18 +358,18 @@ class Projector:
         done = [partition for partition, read in self._reads.items() if read.done()]
         for partition in done:
             entries = await self._reads.pop(partition)
-            if not await still_there(self._store, partition, model.checkpoint(partition)):
+            if not await still_there(self._events, partition, model.checkpoint(partition)):
                 self._went_backwards(model, partition)
                 return
             if entries:
                 self._counts[partition] = next_count(entries, self._counts[partition])
                 self._read(position_of(partition, entries[-1]))
                 await asyncio.sleep(0)  # lets the request out
-                await take(model, self._store, partition, entries)
+                await take(model, self._events, partition, entries)
         model.commit()
 
     def _read(self, position: Position) -> None:
-        reading = self._store.entries_after(
+        reading = self._events.entries_after(
             position, self._counts[position.partition], READ_WAIT_MS
         )
         self._reads[position.partition] = asyncio.ensure_future(reading)

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from ledger.store import Store
+from ledger.store import Events
 from projections import retention, sqlite
 from projections.catch_up import bring_level, still_there
 from projections.fold import GO_ON_HINT, Poison
@@ -31,7 +31,7 @@ class Rebuild:
     def __init__(
         self,
         files: ModelFiles,
-        store: Store,
+        ledger: Events,
         *,
         skipped: Collection[str] = (),
         progress: Callable[[int], None] = lambda events: None,
@@ -39,7 +39,7 @@ class Rebuild:
         """Whoever makes one holds the REBUILD_LOCK until the end. `progress` is told of events
         taken."""
         self._files = files
-        self._store = store
+        self._ledger = ledger
         self._skipped = skipped
         self._progress = progress
         self._path: Path | None = None
@@ -92,7 +92,7 @@ class Rebuild:
         with _held(live) as db:
             if db is not None:
                 if not self.model.stopped:
-                    await self._bring_level(await ends_of(db, self._store))
+                    await self._bring_level(await ends_of(db, self._ledger))
                 # It may have let go of more tasks meanwhile.
                 await self.forget_finished_before(_read_evicted_before(db))
             path = self._close()
@@ -111,7 +111,7 @@ class Rebuild:
 
     async def _begin(self) -> None:
         self._files.remove_others()
-        epoch, partitions = await self._store.epoch(), self._store.partitions
+        epoch, partitions = await self._ledger.epoch(), self._ledger.partitions
         self._path = self._files.next_path()
         db = sqlite.create(self._path)
         self._model = ReadModel(db, partitions=partitions, epoch=epoch, skipped=self._skipped)
@@ -129,7 +129,7 @@ class Rebuild:
             raise
 
     async def _bring_level(self, ends: Mapping[int, str] | None = None) -> None:
-        await bring_level(self.model, self._store, ends, self._progress)
+        await bring_level(self.model, self._ledger, ends, self._progress)
 
     async def _draw_near(self, live: Path | None) -> None:
         """Catch up without holding anybody up, until little is left."""
@@ -148,17 +148,17 @@ class Rebuild:
         return self._path
 
 
-async def ends_of(live: sqlite3.Connection, store: Store) -> dict[int, str] | None:
+async def ends_of(live: sqlite3.Connection, ledger: Events) -> dict[int, str] | None:
     """How far a read model came, by partition; None when that is no part of this ledger, or cannot
     be read."""
     try:
         epoch, checkpoints = read_fact(live, "epoch"), read_checkpoints(live)
     except sqlite3.Error:
         return None
-    if epoch != await store.epoch():
+    if epoch != await ledger.epoch():
         return None
     for partition, checkpoint in checkpoints.items():
-        if not await still_there(store, partition, checkpoint):
+        if not await still_there(ledger, partition, checkpoint):
             return None
     return {partition: checkpoint.entry for partition, checkpoint in checkpoints.items()}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 from ledger.archive import merkle, tiles
@@ -19,16 +20,18 @@ from ledger.archive.index import (
 from ledger.archive.leaf import PLAIN_TYPES, data_hash, pack_leaf
 from ledger.archive.merkle import leaf_hash
 from ledger.archive.notes import Note, NoteSigner
-from ledger.archive.reader import log_prefix
+from ledger.archive.reader import Archive, log_prefix
 from ledger.archive.tiles import TILE_WIDTH, Stored
 from ledger.objects import ObjectStore
-from ledger.store import Position, Recorded
+from ledger.objects.local_folder import LocalFolder
+from ledger.store import Position, Recorded, Store
 
 Item = TypeVar("Item")
 
 EPOCH: Final = "0123456789abcdef0123456789abcdef"
 T0: Final = 1_763_811_000_000
 SEED: Final = bytes(range(32))
+EVENTS_MAX: Final = 100_000
 TYPES: Final = ("TaskSubmitted", "TaskStarted", "TaskProgressed", "TaskCompleted")
 
 
@@ -72,6 +75,10 @@ async def seal(
     place of their data."""
     prefix = log_prefix(epoch, partition)
     entries, stored = _leaves(events)
+    for index, each in enumerate(stored):
+        if len(each.data) > tiles.APART_BYTES:
+            await objects.write(prefix + tiles.apart_name(index), compress(each.data))
+            stored[index] = Stored(each.salt, b"", apart=True)
     for index, other in (changed or {}).items():
         stored[index] = other
     size = len(events)
@@ -102,6 +109,16 @@ async def seal(
     note = Note(text, tuple(signer.sign(text) for signer in signers))
     await objects.write(prefix + tiles.CHECKPOINT, note.whole.encode())
     return signers
+
+
+async def archive_of(store: Store, folder: Path) -> Archive:
+    """An archive in a folder, with all that a store has."""
+    archive = Archive(LocalFolder(folder), await store.epoch(), store.partitions)
+    for partition in range(store.partitions):
+        beginning = Position(partition, "0-0")
+        events = await store.events_after(beginning, EVENTS_MAX, 0)
+        await seal(archive.objects, events, epoch=archive.epoch, partition=partition)
+    return archive
 
 
 def _leaves(events: Iterable[Recorded]) -> tuple[list[bytes], list[Stored]]:

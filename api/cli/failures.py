@@ -11,6 +11,7 @@ def is_clear(error: Exception) -> bool:
     from consumers.handlers import HandlersError
     from consumers.pool import CannotRun
     from consumers.programs import NoServer
+    from ledger.archive.reader import Damaged, Incomplete
     from ledger.embedded import EmbeddedServerError
     from ledger.redis_connection import ServerRefused
     from ledger.redis_store import LedgerMismatch
@@ -21,6 +22,8 @@ def is_clear(error: Exception) -> bool:
     ours = (
         CliError,
         CannotCheck,
+        Damaged,
+        Incomplete,
         SettingsError,
         EmbeddedServerError,
         LedgerMismatch,

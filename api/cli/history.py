@@ -57,12 +57,12 @@ def history(
 
 
 async def _from_ledger(settings: Settings, task_id: str) -> bytes:
-    from api.cli.open_ledger import open_ledger
+    from api.cli.open_ledger import open_events
     from api.wire import History, SystemHistory, event_view
 
     known = task_id == SYSTEM or is_task_id(task_id)
-    async with open_ledger(settings) as store:
-        events = await store.history(task_id) if known else []
+    async with open_events(settings) as ledger:
+        events = await ledger.history(task_id) if known else []
     views = [event_view(event) for event in events]
     if task_id == SYSTEM:
         return msgspec.json.encode(SystemHistory(views))

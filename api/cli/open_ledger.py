@@ -9,8 +9,11 @@ from redis.exceptions import RedisError
 
 from api.cli.failures import CliError
 from consumers.roles import store_options
+from ledger.archive.joined import Joined
+from ledger.archive.reader import Archive
 from ledger.embedded import EmbeddedServer, running_server
 from ledger.embedded.data_dir import APPEND_DIR_NAME
+from ledger.objects import open_objects
 from ledger.redis_store import LedgerMismatch, RedisStore, ledger_facts
 from ledger.rejections import Rejection
 from ledger.settings import Settings, masked
@@ -59,6 +62,17 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[RedisStore]:
             yield store
         finally:
             await store.close()
+
+
+@contextlib.asynccontextmanager
+async def open_events(settings: Settings) -> AsyncGenerator[Joined]:
+    """All events of the ledger, from its stream and its archive. Raises as `open_ledger`."""
+    async with open_ledger(settings) as store:
+        objects = open_objects(settings)
+        try:
+            yield Joined(store, Archive(objects, await store.epoch(), store.partitions))
+        finally:
+            await objects.close()
 
 
 async def _facts(url: str) -> Mapping[str, str]:

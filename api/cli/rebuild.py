@@ -20,12 +20,10 @@ from api.cli.flags import (
     SkipEvents,
     load_settings,
 )
-from api.cli.open_ledger import open_ledger
+from api.cli.open_ledger import open_events
 from api.cli.output import print_fields, print_json
 from api.cli.progress import counting
 from consumers.collector import collect_rarely
-from ledger.keys import PartitionKeys
-from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from projections.check import Checked, check
 from projections.compare import Compared
@@ -96,26 +94,26 @@ def rebuild(
 async def _rebuild(settings: Settings) -> Rebuilt:
     files, began_s = ModelFiles(settings.read_model_folder), time.monotonic()
     # Nothing is written, not even the lock, before there is a ledger.
-    async with open_ledger(settings) as store:
-        with _alone(files), counting("rebuilding", await _length(store)) as progress:
-            making = Rebuild(files, store, skipped=settings.skip_events, progress=progress)
+    async with open_events(settings) as events:
+        with _alone(files), counting("rebuilding", await events.count()) as progress:
+            making = Rebuild(files, events, skipped=settings.skip_events, progress=progress)
             try:
                 await making.build()
-                events = making.model.events
+                taken = making.model.events
                 path = await making.swap()
             finally:
                 making.discard()
     seconds = time.monotonic() - began_s
-    return Rebuilt(str(path), events, round(seconds, 3), round(events / seconds))
+    return Rebuilt(str(path), taken, round(seconds, 3), round(taken / seconds))
 
 
 async def _check(settings: Settings, projections: Sequence[str]) -> CheckedSoFar:
     files = ModelFiles(settings.read_model_folder)
-    async with open_ledger(settings) as store:
-        with _alone(files), counting("checking", await _length(store)) as progress:
+    async with open_events(settings) as events:
+        with _alone(files), counting("checking", await events.count()) as progress:
             found = await check(
                 files,
-                store,
+                events,
                 projections=projections,
                 skipped=settings.skip_events,
                 progress=progress,
@@ -141,12 +139,6 @@ def _alone(files: ModelFiles) -> Generator[None]:
         if not alone:
             raise CliError(f"another rebuild is under way in {files.folder}: wait for its end")
         yield
-
-
-async def _length(store: RedisStore) -> int:
-    """Events in the ledger, for the progress bar."""
-    keys = [PartitionKeys(partition).events for partition in range(store.partitions)]
-    return sum([await store.client.xlen(key) for key in keys])
 
 
 def _print_rebuilt(found: Rebuilt, *, as_json: bool) -> None:

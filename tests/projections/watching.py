@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from ledger.store import Store
+from ledger.store import Events, Store
 from projections.model_files import ModelFiles
 from projections.projector import Projector, ProjectorOptions
 from projections.sqlite import open_reader
@@ -19,8 +19,10 @@ STEPS_MAX = 2_000
 class Watched:
     """A projector and its folder."""
 
-    def __init__(self, store: Store, options: ProjectorOptions) -> None:
-        self.projector = Projector(store, options)
+    def __init__(
+        self, store: Store, options: ProjectorOptions, events: Events | None = None
+    ) -> None:
+        self.projector = Projector(store, options, events)
         self.files = ModelFiles(options.folder)
         self._store = store
 
@@ -70,9 +72,11 @@ def reasons(db: sqlite3.Connection) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def projecting(store: Store, folder: Path, **options: Any) -> AsyncGenerator[Watched]:
+async def projecting(
+    store: Store, folder: Path, events: Events | None = None, /, **options: Any
+) -> AsyncGenerator[Watched]:
     """A projector on `store`, closed in the end."""
-    watched = Watched(store, ProjectorOptions(folder, **options))
+    watched = Watched(store, ProjectorOptions(folder, **options), events)
     try:
         yield watched
     finally:

@@ -1,0 +1,264 @@
+"""The archive and the stream as one: every event that there ever was, each once.
+
+What the stream has is read there, which is faster. Only what was sealed is ever taken out of it, so
+the archive has what it has no longer. What neither has was lost, and that is said.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Generator
+from typing import Final, TypeVar
+
+from ledger.archive.reader import Archive, Incomplete, SealedLog
+from ledger.archive.tiles import TILE_WIDTH
+from ledger.identity import SYSTEM, is_task_id, partition_of
+from ledger.objects import ObjectStoreError
+from ledger.rejections import Rejection, RejectionCode
+from ledger.script_format import as_entry, read_events
+from ledger.store import Entry, Extent, Position, Recorded, Store
+
+Found = TypeVar("Found")
+
+BEGINNING: Final = "0-0"
+HISTORY_CHUNK: Final = 500
+
+
+class Gap(Incomplete):
+    """Events that are neither in the stream nor in the archive; says which."""
+
+    def __init__(self, partition: int, what: str) -> None:
+        self.name = f"partition {partition}"
+        Exception.__init__(self, f"{self.name}: {what}")
+
+
+class Joined:
+    """All events of a ledger (`ledger.store.Events`), from its stream and its archive; or from the
+    archive alone, up to where it was sealed. An archive of the epoch "" becomes that of the ledger,
+    which it follows when there is another one.
+
+    Every method may raise Rejection(SERVICE_UNAVAILABLE) where either is out of reach, Incomplete
+    (above all Gap) and Damaged.
+    """
+
+    def __init__(self, store: Store | None, archive: Archive) -> None:
+        self._store = store
+        self._archive = archive
+        self._whole_from: dict[int, Position] = {}
+        """From where on a stream is whole, as far as is known: it has no less with time."""
+        self._logs: dict[int, SealedLog | None] = {}
+        self._next: dict[int, tuple[Position, int]] = {}
+        """Where somebody reads a log: a position, and the leaf behind it."""
+
+    @property
+    def partitions(self) -> int:
+        """How many the ledger has."""
+        return self._archive.partitions
+
+    async def epoch(self) -> str:
+        """What tells this ledger from any other."""
+        known = self._archive
+        epoch = known.epoch if self._store is None else await self._store.epoch()
+        if epoch and epoch != known.epoch:
+            self._archive = Archive(known.objects, epoch, known.partitions)
+            self._whole_from, self._logs, self._next = {}, {}, {}
+        return epoch
+
+    async def last_position(self, partition: int) -> Position:
+        """The position of the last event; `0-0` when there is none."""
+        if self._store is not None:
+            last = await self._store.last_position(partition)
+            if last.entry != BEGINNING:
+                return last
+        return await self._end_of(partition)
+
+    async def count(self) -> int:
+        """How many events there are, or somewhat more."""
+        found = 0
+        for partition in range(self.partitions):
+            if self._store is not None:
+                found += (await self._store.extent(partition)).added
+            elif (log := await self._newest(partition)) is not None:
+                found += log.size
+        return found
+
+    # -- in order -----------------------------------------------------------------------------
+
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        """As `Store.entries_after`. Of the archive, at most a bundle at once."""
+        store, partition = self._store, position.partition
+        if store is None:
+            return list(map(as_entry, await self._sealed_after(position, count)))
+        whole_from = self._whole_from.get(partition)
+        if whole_from is None or position.order >= whole_from.order:
+            entries = await store.entries_after(position, count, wait_ms)
+            # Asked afterwards: it may have been trimmed just before.
+            extent = await store.extent(partition)
+            self._whole_from[partition] = extent.whole_from
+            if position.order >= extent.whole_from.order:
+                return entries
+        sealed = await self._sealed_after(position, count)
+        if sealed:
+            return list(map(as_entry, sealed))
+        await self._check_reached(store, position)
+        return await store.entries_after(position, count, wait_ms)
+
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        """As `Store.events_after`."""
+        while entries := await self.entries_after(position, count, wait_ms):
+            events, _ = read_events(position.partition, entries)
+            if events:
+                return events
+            position = Position(position.partition, entries[-1][0].decode())
+        return []
+
+    async def event_at(self, position: Position) -> Recorded | None:
+        """The event at a position; None when none stands there."""
+        if self._store is not None:
+            event = await self._store.event_at(position)
+            if event is not None:
+                return event
+        return await self._from_log(position.partition, lambda log: _event_at(log, position))
+
+    async def _sealed_after(self, position: Position, count: int) -> list[Recorded]:
+        """The next events in the archive; nothing where it ends."""
+
+        async def some(log: SealedLog) -> list[Recorded]:
+            known, index = self._next.get(log.partition, (None, 0))
+            if known != position:
+                index = await log.index_after(position)
+            bundle_end = (index // TILE_WIDTH + 1) * TILE_WIDTH
+            end = min(index + count, bundle_end, log.size)
+            if index >= end:
+                return []
+            found = [event async for some in log.events(index, end) for event in some]
+            self._next[log.partition] = found[-1].position, end
+            return found
+
+        return await self._from_log(position.partition, some) or []
+
+    async def _check_reached(self, store: Store, position: Position) -> None:
+        """The archive ends: does the stream go on from there? Raises Gap."""
+        partition = position.partition
+        extent = await store.extent(partition)
+        if position.order >= extent.first.order or await self._began_here(store, extent):
+            return
+        end = await self._end_of(partition)
+        raise Gap(
+            partition,
+            f"what came after {end.entry} and before {extent.first.entry} is neither in the stream"
+            " nor in the archive",
+        )
+
+    async def _began_here(self, store: Store, extent: Extent) -> bool:
+        """Whether nothing was ever sealed and trimmed: somebody took out entries by hand."""
+        partition = extent.first.partition
+        if extent.deleted is None or await self._newest(partition) is not None:
+            return False
+        oldest = await store.events_after(Position(partition, BEGINNING), 1, 0)
+        return not oldest or not oldest[0].prev
+
+    # -- one task -----------------------------------------------------------------------------
+
+    async def history(self, task_id: str) -> list[Recorded]:
+        """All events of a task (or of SYSTEM), oldest first; empty when there is no such task."""
+        found: list[Recorded] = []
+        start: Position | None = None
+        while some := await self.history_back(task_id, start, HISTORY_CHUNK):
+            found += some
+            if not some[-1].prev:
+                break
+            start = Position(some[-1].position.partition, some[-1].prev)
+        found.reverse()
+        return found
+
+    async def history_back(
+        self, task_id: str, start: Position | None, count: int
+    ) -> list[Recorded]:
+        """As `Store.history_back`. Raises Gap where an event is gone that there was."""
+        found: list[Recorded] = []
+        if self._store is not None:
+            found = await self._store.history_back(task_id, start, count)
+            if len(found) == count or (found and not found[-1].prev):
+                return found
+        if found:
+            start = Position(found[-1].position.partition, found[-1].prev)
+        elif start is None and not (is_task_id(task_id) or task_id == SYSTEM):
+            return []
+        older = await self._sealed_back(task_id, start, count - len(found))
+        if start is not None and not older and (found or self._store is None):
+            raise Gap(
+                start.partition,
+                f"the event of {task_id} at {start.entry} is neither in the stream nor in the"
+                " archive",
+            )
+        return [*found, *older]
+
+    async def _sealed_back(
+        self, task_id: str, start: Position | None, count: int
+    ) -> list[Recorded]:
+        """Of the archive; nothing where `start` is not in it."""
+
+        async def some(log: SealedLog) -> list[Recorded]:
+            end = log.size if start is None else await log.index_after(start)
+            leaves = [leaf for leaf in await log.leaves_of(task_id) if leaf < end]
+            if start is not None and (not leaves or (await log.leaf(leaves[-1])).position != start):
+                return []
+            return [await log.event(leaf) for leaf in reversed(leaves[-count:])]
+
+        partition = partition_of(task_id, self.partitions)
+        if start is None:  # what was sealed a moment ago must not be missed
+            await self._newest(partition)
+        return await self._from_log(partition, some) or []
+
+    # -- logs ---------------------------------------------------------------------------------
+
+    async def _from_log(
+        self, partition: int, look: Callable[[SealedLog], Awaitable[Found]]
+    ) -> Found | None:
+        """What a look into the log finds: into the one that is known, and where it finds nothing
+        there, or what it takes is gone, into the newest."""
+        known = self._logs.get(partition)
+        if known is not None:
+            with contextlib.suppress(Incomplete), _outages():
+                found = await look(known)
+                if found:
+                    return found
+        newest = await self._newest(partition)
+        if newest is None:
+            return None
+        with _outages():
+            return await look(newest)
+
+    async def _newest(self, partition: int) -> SealedLog | None:
+        if not self._archive.epoch:
+            await self.epoch()
+        with _outages():
+            log = self._logs[partition] = await self._archive.log(partition)
+        return log
+
+    async def _end_of(self, partition: int) -> Position:
+        """The last event of the archive; `0-0` where it has none."""
+        log = await self._newest(partition)
+        if log is None or log.size == 0:
+            return Position(partition, BEGINNING)
+        if log.checkpoint.last:
+            return Position(partition, log.checkpoint.last)
+        with _outages():
+            return (await log.leaf(log.size - 1)).position
+
+
+async def _event_at(log: SealedLog, position: Position) -> Recorded | None:
+    index = await log.index_after(position)
+    if index == 0 or (await log.leaf(index - 1)).position != position:
+        return None
+    return await log.event(index - 1)
+
+
+@contextlib.contextmanager
+def _outages() -> Generator[None]:
+    """Of the object store, as those of the ledger are told."""
+    try:
+        yield
+    except ObjectStoreError as error:
+        raise Rejection(
+            RejectionCode.SERVICE_UNAVAILABLE, f"the archive cannot be read: {error}"
+        ) from error
