@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PROOF = {
-    **{"format": str, "task": str, "checkpoint": str},
+    **{"format": str, "task": str, "checkpoint": str, "keys": list},
     **{"events": list, "hashes": list, "segments": list},
 }
 EVENT = {"index": int, "leaf": str, "salt": str, "data": str, "data_base64": str, "erased": bool}
@@ -36,7 +36,7 @@ class Wrong(Exception):
     """The proof does not hold; says why."""
 
 
-class Unusable(Exception):
+class Unusable(ValueError):
     """A key that cannot be read; says which."""
 
 
@@ -88,37 +88,75 @@ def root_of(size: int, leaves: Mapping[int, bytes], hashes: Sequence[str]) -> by
 def parse_key(vkey: str) -> tuple[str, bytes]:
     """Name and public key of `NAME+ID+BASE64`."""
     name, _, rest = vkey.strip().partition("+")
-    key_id, _, encoded = rest.partition("+")
+    _, _, encoded = rest.partition("+")
     try:
         raw = base64.b64decode(encoded, validate=True)
     except ValueError:
         raw = b""
-    if len(raw) != 33 or raw[0] != 1 or sha256(f"{name}\n".encode() + raw)[:4].hex() != key_id:
+    if len(raw) != 33 or raw[0] != 1 or vkey_of(name, raw[1:]) != vkey.strip():
         raise Unusable(f"expected a key such as NAME+1234abcd+BASE64, got {vkey[:80]!r}")
     return name, raw[1:]
 
 
-def signed_by(note: str, origin: str, keys: Sequence[tuple[str, bytes]]) -> list[str]:
-    """Which keys signed the note. A key is good for all logs of its ledger, under their names."""
+def key_id(name: str, public: bytes) -> bytes:
+    return sha256(f"{name}\n".encode() + b"\1" + public)[:4]
+
+
+def vkey_of(name: str, public: bytes) -> str:
+    encoded = base64.b64encode(b"\1" + public).decode()
+    return f"{name}+{key_id(name, public).hex()}+{encoded}"
+
+
+def signed_by(note: str, origin: str, keys: Sequence[bytes]) -> list[bytes]:
+    """Which of these public keys signed a note under the log's name."""
     text, _, below = note.rpartition("\n\n")
     require(below.endswith("\n"), "expected text, an empty line and signatures")
-    found: list[str] = []
+    found: list[bytes] = []
     for line in below[:-1].split("\n"):
         dash, name, encoded = [*line.split(" "), "", ""][:3]
         require(line == f"\u2014 {name} {encoded}" and dash, f"{line[:60]!r} is no signature")
         raw = decoded(encoded)
-        for key_name, public in keys:
-            key_id = sha256(f"{origin}\n".encode() + b"\1" + public)[:4]
-            same_ledger = key_name.rpartition("/")[0] == origin.rpartition("/")[0]
-            if same_ledger and (name, raw[:4]) == (origin, key_id):
+        for public in keys:
+            if (name, raw[:4]) == (origin, key_id(origin, public)):
                 try:
                     key = Ed25519PublicKey.from_public_bytes(public)
                     key.verify(raw[4:], f"{text}\n".encode())
                 except InvalidSignature:
-                    raise Wrong("the signature is not of this checkpoint") from None
-                found.append(key_id.hex())
-    require(found, f"the checkpoint of {origin} is signed by none of the keys")
+                    raise Wrong(f"a signature by {name} is not of its text") from None
+                found.append(public)
+                break
+        else:
+            require(name != origin, f"a signature by {name} is of an unknown key")
     return found
+
+
+def keys_led_to(notes: Sequence[str], origin: str) -> list[bytes]:
+    """The public keys of a log that took one another's place, the first one first. Each of the
+    notes names two of them, and is signed by both."""
+    found: list[bytes] = []
+    for note in notes:
+        kind, name, key, before = note.rpartition("\n\n")[0].split("\n")
+        both = [parse_key(before)[1], parse_key(key)[1]]
+        require([vkey_of(origin, each) for each in both] == [before, key], "keys of another log")
+        require((kind, name) == ("ledgerq.key/v1", origin), "expected a note about a key")
+        require(signed_by(note, origin, both) == both, "a key is not introduced by the one before")
+        require(note.count("\n") == 7, "a note about a key has more than two signatures")
+        require(not found or found[-1] == both[0], "the keys do not follow upon one another")
+        found += both[1:] if found else both
+    return found
+
+
+def check_signed(proof: Mapping[str, Any], origin: str, keys: Sequence[tuple[str, bytes]]) -> str:
+    """That a trusted key signed the checkpoint, or led to the key that did; the ids of those that
+    did. A key is good for all logs of its ledger, under the log's name."""
+    ledger = origin.rpartition("/")[0]
+    trusted = [public for name, public in keys if name.rpartition("/")[0] == ledger]
+    led_to = keys_led_to(proof["keys"], origin)
+    require(not led_to or signed_by(proof["checkpoint"], origin, led_to[-1:]), "of no use: keys")
+    known = [*trusted, *led_to] if {*trusted} & {*led_to} else trusted
+    found = signed_by(proof["checkpoint"], origin, [*dict.fromkeys(known)])
+    require(found, f"the checkpoint of {origin} is signed by none of the keys")
+    return ", ".join(key_id(origin, public).hex() for public in found)
 
 
 # -- the events -----------------------------------------------------------------------------------
@@ -257,7 +295,7 @@ def check(written: bytes, keys: Sequence[tuple[str, bytes]]) -> tuple[list[dict[
     if match is None:
         raise Wrong("expected a checkpoint: origin, size, root, index and last")
     origin, size, last = match[1], int(match[2]), match[5]
-    signers = signed_by(proof["checkpoint"], origin, keys)
+    signers = check_signed(proof, origin, keys)
     leaves = read_leaves(proof)
     key = bytes(16) if proof["task"] == "system" else bytes.fromhex(proof["task"].replace("-", ""))
     own: list[int] = []
@@ -276,7 +314,7 @@ def check(written: bytes, keys: Sequence[tuple[str, bytes]]) -> tuple[list[dict[
     root = root_of(size, entries, proof["hashes"])
     require(root == decoded(match[3], 32), "the events lead to another root")
     until = f" up to its entry {last}" if last else ""
-    return leaves, f"{origin}, of {size} events{until}, signed by {', '.join(signers)}"
+    return leaves, f"{origin}, of {size} events{until}, signed by {signers}"
 
 
 def main() -> int:

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from ledger.archive import merkle
 from ledger.archive.index import Place, Segment, key_of, unpack_record
 from ledger.archive.multiproof import covering_ranges
+from ledger.archive.notes import BadNote
 from ledger.archive.proof import (
     FORMAT,
     BadProof,
+    IncompleteProof,
     Proof,
     ProvedEvent,
     ProvedRecord,
     ProvedSegment,
-    check_history,
 )
+from ledger.archive.proof_check import check_history
 from ledger.archive.reader import Damaged, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
 
@@ -30,17 +32,28 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
         FORMAT,
         task_id,
         log.note.whole,
+        await _keys(log),
         tuple([await _event(log, leaf) for leaf in leaves]),
         tuple([await log.range_hash(each) for each in covering_ranges(log.size, leaves)]),
         tuple(_segment(segment, places) for segment, places in found),
     )
     try:
         check_history(proof, log.checkpoint)
-    except BadProof as error:
-        if type(error) is BadProof:
-            raise Damaged(f"the log of partition {log.partition}", str(error)) from error
+    except IncompleteProof:
         raise
+    except BadProof as error:
+        raise Damaged(f"the log of partition {log.partition}", str(error)) from error
     return proof
+
+
+async def _keys(log: SealedLog) -> tuple[str, ...]:
+    """The notes that lead from the log's first key to the one that signed the checkpoint."""
+    listed = [each for each in await log.keys() if each.after is not None]
+    try:
+        signed = [number for number, each in enumerate(listed, 1) if each.verifier.signed(log.note)]
+    except BadNote as error:
+        raise Damaged(f"the log of partition {log.partition}", str(error)) from error
+    return tuple(each.note.whole for each in listed[: max(signed, default=0)])
 
 
 def _leaves_in(key: bytes, segment: Segment, places: Sequence[Place]) -> Sequence[int]:

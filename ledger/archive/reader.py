@@ -15,6 +15,7 @@ from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
 from ledger.archive.compression import decompress
 from ledger.archive.index import Place, Segment, key_of, segment_name, segment_ranges
+from ledger.archive.key_list import Introduced, unpack_keys
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, unpack_leaf
 from ledger.archive.merkle import Node, Range
 from ledger.archive.notes import BadNote, Note
@@ -110,6 +111,12 @@ class SealedLog:
     def size(self) -> int:
         """How many leaves it has."""
         return self.checkpoint.size
+
+    async def keys(self) -> list[Introduced]:
+        """The keys that sign the log, in the order in which they were introduced; no signature is
+        looked at."""
+        name = self._prefix + tiles.KEYS
+        return _parsed(name, unpack_keys, await self._read(name))
 
     # -- leaves and their data ----------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from typing import Final
 from ledger.archive.checkpoint import Checkpoint
 from ledger.archive.multiproof import inclusion_among
 from ledger.archive.notes import Note
-from ledger.archive.proof import Proof, tree_of
+from ledger.archive.proof import Proof
+from ledger.archive.proof_check import tree_of
 
 HEADER: Final = "c2sp.org/tlog-proof@v1"
 SUFFIX: Final = ".tlog-proof"

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from examples import check_proof as script
 from ledger.archive.checkpoint import Checkpoint, origin_of
+from ledger.archive.key_list import introduce
 from ledger.archive.leaf import data_hash
 from ledger.archive.merkle import leaf_hash, root_from_inclusion
 from ledger.archive.multiproof import covering_ranges
@@ -22,21 +23,27 @@ from ledger.archive.proof import (
     ProvedEvent,
     ProvedRecord,
     ProvedSegment,
-    Shown,
-    check_proof,
     read_proof,
-    tree_of,
     write_proof,
 )
+from ledger.archive.proof_check import Shown, check_proof, tree_of
 from ledger.archive.prover import prove
 from ledger.archive.reader import Archive, Damaged
 from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
 from ledger.objects.local_folder import LocalFolder
-from tests.archives import EPOCH, SEED, T0, a_task, histories, seal
+from tests.ledger.archive.proving import (
+    SEEDS,
+    a_task,
+    histories,
+    key_of,
+    proved,
+    put_in_place,
+    seal,
+)
+from tests.ledger.archive.sealed import EPOCH, START_MS
 
-KEY: Final = NoteSigner(origin_of(EPOCH, 0), SEED).verifier
-OTHER_KEY: Final = NoteSigner(origin_of(EPOCH, 0), bytes(32)).verifier
+KEY: Final = key_of(0)
 LEFT: Final = b'{"erased":true}'
 
 
@@ -47,20 +54,10 @@ async def objects(tmp_path: Path) -> AsyncGenerator[LocalFolder]:
     await store.close()
 
 
-async def proved(
-    objects: LocalFolder, task_id: str = a_task(0), *, epoch: str = EPOCH, partition: int = 0
-) -> Proof:
-    log = await Archive(objects, epoch, 8).log(partition)
-    assert log is not None
-    proof = await prove(log, task_id)
-    assert proof is not None
-    return proof
-
-
 async def a_proof(objects: LocalFolder) -> Proof:
-    """Of a task among three, in a log of twelve events."""
-    await seal(objects, histories(3))
-    return await proved(objects)
+    """Of a task of three events among two tasks, in a log whose key was changed."""
+    await seal(objects, histories(2, 3), rotated_at=(3,))
+    return await proved(objects, a_task(0))
 
 
 def size_of(proof: Proof) -> int:
@@ -136,7 +133,7 @@ async def test_data_that_is_no_text_is_proved_too(objects: LocalFolder) -> None:
     first, *others = histories(2)
     await seal(objects, [replace(first, data=b"\xff\x00"), *others])
 
-    written = write_proof(await proved(objects))
+    written = write_proof(await proved(objects, a_task(0)))
 
     assert checked(written).events[0].data_hash != hashlib.sha256(b"\xff\x00").digest()
     assert script_accepts(written)
@@ -156,20 +153,30 @@ async def test_events_of_the_service_are_proved_as_a_task_is(objects: LocalFolde
     assert script_accepts(written)
 
 
-async def test_any_of_the_keys_that_signed_will_do(objects: LocalFolder) -> None:
-    await seal(objects, histories(3), seeds=(SEED, bytes(32)))
-    written = write_proof(await proved(objects))
+async def test_whoever_trusts_a_key_trusts_those_that_took_its_place(objects: LocalFolder) -> None:
+    await seal(objects, histories(3), rotated_at=(4, 8, 9))
+    written = write_proof(await proved(objects, a_task(0)))
 
-    assert checked(written, OTHER_KEY).signed_by == (OTHER_KEY,)
-    assert checked(written, KEY, OTHER_KEY).signed_by == (KEY, OTHER_KEY)
-    assert script_accepts(written, OTHER_KEY)
+    for number in range(4):
+        shown = checked(written, key_of(number))
+        assert key_of(3) in shown.signed_by
+        assert script_accepts(written, key_of(number))
+
+
+async def test_a_key_whose_place_was_not_taken_does_not_help(objects: LocalFolder) -> None:
+    await seal(objects, histories(3), first_key=1, rotated_at=(4,))
+    written = write_proof(await proved(objects, a_task(0)))
+
+    with pytest.raises(BadProof, match="signed by none of the keys that are trusted"):
+        checked(written, key_of(0))
+    assert not script_accepts(written, key_of(0))
 
 
 async def test_a_key_is_good_for_all_logs_of_its_ledger(objects: LocalFolder) -> None:
     await seal(objects, histories(3, partition=5), partition=5)
     await seal(objects, histories(3), epoch="f" * 32)
-    written = write_proof(await proved(objects, partition=5))
-    elsewhere = write_proof(await proved(objects, epoch="f" * 32))
+    written = write_proof(await proved(objects, a_task(0), partition=5))
+    elsewhere = write_proof(await proved(objects, a_task(0), epoch="f" * 32))
 
     assert checked(written).origin == origin_of(EPOCH, 5)
     assert script_accepts(written)
@@ -199,7 +206,7 @@ async def test_a_history_without_beginning_is_told_as_incomplete(objects: LocalF
     await seal(objects, histories(3)[3:])
 
     with pytest.raises(IncompleteProof, match="begins with version 2"):
-        await proved(objects)
+        await proved(objects, a_task(0))
 
 
 # -- erasure --------------------------------------------------------------------------------------
@@ -212,8 +219,9 @@ async def an_erased_proof(objects: LocalFolder, left: bytes = LEFT) -> Proof:
         {"reason": "asked", "redacted": {"1": hashlib.sha256(LEFT).hexdigest()}}
     )
     events[9] = replace(events[9], type="TaskErased", data=redacted)
-    await seal(objects, events, changed={0: Stored(b"", left, erased=True)})
-    return await proved(objects)
+    await seal(objects, events)
+    await put_in_place(objects, {0: Stored(b"", left, erased=True)}, len(events))
+    return await proved(objects, a_task(0))
 
 
 async def test_erased_data_is_shown_as_what_is_left_of_it(objects: LocalFolder) -> None:
@@ -280,11 +288,12 @@ async def test_other_ways_to_write_the_same_are_refused(objects: LocalFolder) ->
         written.replace(b"\n", b"\r\n"),
         written.replace(b'"hashes": [', b'"hashes":  ['),
         written.replace("nächste".encode(), b"n\\u00e4chste"),
-        written.replace(b'"index": 3,', b'"index": 3.0,'),
-        written.replace(b'"index": 3,', b'"index": 3,\n   "index": 3,'),
-        written.replace(b'"records": 3,', b'"records": 3,\n   "more": 1,'),
-        written.replace(b'"erased"', b'"erased"') + b"{}",
+        written.replace(b'"index": 2,', b'"index": 2.0,'),
+        written.replace(b'"index": 2,', b'"index": 2,\n   "index": 2,'),
+        written.replace(b'"records": 2,', b'"records": 2,\n   "more": 1,'),
+        written + b"{}",
     ):
+        assert edited != written
         with pytest.raises(BadProof):
             checked(edited)
         assert not script_accepts(edited)
@@ -444,7 +453,7 @@ FORGERIES: Final[dict[str, tuple[Forge, str]]] = {
     ),
     "a larger log": (of_checkpoint(size=13), "the signature by .* is not of this text"),
     "another root": (of_checkpoint(root=bytes(32)), "is not of this text"),
-    "another end": (of_checkpoint(last=f"{T0}-7"), "is not of this text"),
+    "another end": (of_checkpoint(last=f"{START_MS}-7"), "is not of this text"),
     "another log": (of_checkpoint(origin=origin_of(EPOCH, 3)), "signed by none of the keys"),
     "no note": (lambda p, _: replace(p, checkpoint="x"), "the checkpoint: expected text"),
     "another format": (lambda p, _: replace(p, format="ledgerq.proof/v2"), "the format is"),
@@ -454,7 +463,7 @@ FORGERIES: Final[dict[str, tuple[Forge, str]]] = {
 @pytest.mark.parametrize("forgery", FORGERIES)
 async def test_a_forgery_is_found_and_named(objects: LocalFolder, forgery: str) -> None:
     await seal(objects, histories(3))
-    proof, other = await proved(objects), await proved(objects, a_task(1))
+    proof, other = await proved(objects, a_task(0)), await proved(objects, a_task(1))
     forge, named = FORGERIES[forgery]
 
     forged = write_proof(forge(proof, other))
@@ -468,7 +477,7 @@ async def test_a_forgery_is_found_and_named(objects: LocalFolder, forgery: str) 
 async def test_a_proof_of_one_log_does_not_hold_for_another(objects: LocalFolder) -> None:
     await seal(objects, histories(3))
     await seal(objects, histories(3)[1:], partition=1)
-    proof = await proved(objects)
+    proof = await proved(objects, a_task(0))
     other = await proved(objects, a_task(1), partition=1)
 
     forged = replace(proof, checkpoint=other.checkpoint)
@@ -479,12 +488,49 @@ async def test_a_proof_of_one_log_does_not_hold_for_another(objects: LocalFolder
 
 
 async def test_whoever_else_signs_is_not_believed(objects: LocalFolder) -> None:
-    await seal(objects, histories(3), seeds=(bytes(32),))
-    written = write_proof(await proved(objects))
+    await seal(objects, histories(3))
+    proof = await proved(objects, a_task(0))
+    note = Note.parse(proof.checkpoint)
+    beside = NoteSigner(origin_of(EPOCH, 0), SEEDS[1]).sign(note.text)
+    written = write_proof(
+        replace(proof, checkpoint=replace(note, signatures=(*note.signatures, beside)).whole)
+    )
 
-    with pytest.raises(BadProof, match="signed by none of the keys that are trusted, but by"):
+    with pytest.raises(BadProof, match="signed for the log by a key that is unknown too"):
         checked(written)
     assert not script_accepts(written)
+    with pytest.raises(BadProof, match="signed by none of the keys that are trusted, but by"):
+        checked(write_proof(proof), key_of(1))
+    assert not script_accepts(write_proof(proof), key_of(1))
+
+
+async def test_a_key_that_signed_beside_another_did_not_take_its_place(
+    objects: LocalFolder,
+) -> None:
+    """Anybody can add his line to a note that somebody signed."""
+    await seal(objects, histories(3), rotated_at=(6,))
+    proof = await proved(objects, a_task(0))
+    mallory = NoteSigner(origin_of(EPOCH, 0), SEEDS[3])
+    checkpoint = Note.parse(proof.checkpoint)
+    introduced = Note.parse(proof.keys[0])
+    of_mallory = introduce(mallory, NoteSigner(origin_of(EPOCH, 0), SEEDS[0]))
+    forged_notes = (
+        introduce(mallory, None),
+        replace(of_mallory, signatures=of_mallory.signatures[1:]),
+        replace(of_mallory, signatures=(introduced.signatures[0], of_mallory.signatures[1])),
+        replace(introduced, signatures=(*introduced.signatures, mallory.sign(introduced.text))),
+        replace(introduced, signatures=(introduced.signatures[0], mallory.sign(introduced.text))),
+    )
+
+    for note in forged_notes:
+        forged = replace(
+            proof,
+            keys=(note.whole,),
+            checkpoint=Note(checkpoint.text, (mallory.sign(checkpoint.text),)).whole,
+        )
+        with pytest.raises(BadProof):
+            check_proof(forged, [KEY])
+        assert not script_accepts(write_proof(forged))
 
 
 # -- proofs of single events ----------------------------------------------------------------------
