@@ -213,6 +213,12 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
             "Objects that broken uploads left behind, and that were removed.",
             meters.orphans_removed,
         ),
+        ("events_trimmed", "Sealed events that left the streams.", meters.events_trimmed),
+        (
+            "tasks_evicted",
+            "Finished tasks whose snapshots left the ledger's memory.",
+            meters.tasks_evicted,
+        ),
     ):
         yield CounterMetricFamily(name, told, value=value)
     yield _gauge("websocket_clients", "Clients of /ws/tasks, now.", meters.websocket_clients)

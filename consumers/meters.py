@@ -56,6 +56,8 @@ class Meters(msgspec.Struct, kw_only=True):
     upload_files: int = 0
     upload_bytes: int = 0
     orphans_removed: int = 0
+    events_trimmed: int = 0
+    tasks_evicted: int = 0
     websocket_clients: int = 0
     websockets_dropped: int = 0
     foreign_entries: int = 0
@@ -133,6 +135,12 @@ class Meter:
         self.meters.orphans_removed += count
         self.changed = True
 
+    def let_go(self, *, events: int = 0, tasks: int = 0) -> None:
+        """Sealed events were trimmed, finished tasks evicted."""
+        self.meters.events_trimmed += events
+        self.meters.tasks_evicted += tasks
+        self.changed = True
+
     def websocket(self, *, opened: int = 0, dropped: int = 0) -> None:
         """Clients of `/ws/tasks` came (or went, below 0), or were cut off."""
         self.meters.websocket_clients += opened
@@ -195,6 +203,8 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     total.upload_files += other.upload_files
     total.upload_bytes += other.upload_bytes
     total.orphans_removed += other.orphans_removed
+    total.events_trimmed += other.events_trimmed
+    total.tasks_evicted += other.tasks_evicted
     total.websockets_dropped += other.websockets_dropped
     total.websocket_clients += 0 if ended else other.websocket_clients
     total.threads_abandoned += 0 if ended else other.threads_abandoned

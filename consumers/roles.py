@@ -254,7 +254,7 @@ def make_projector(settings: Settings, _: Meter | None = None) -> Callable[[Redi
         from ledger.archive.reader import Archive
 
         events = Joined(store, Archive(open_objects(settings), "", store.partitions))
-        return FollowingRole(Projector(store, options, events))
+        return FollowingRole(Projector(store, options, events, store))
 
     return make
 

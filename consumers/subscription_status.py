@@ -107,15 +107,29 @@ async def _holders(
         for name, group in groups.items()
     ]
     passed += [(_foreign_name(foreign), foreign.passed, True) for foreign in view.foreign]
-    found: list[Holder] = []
-    for name, entry, foreign in passed:
-        following = None
-        if order_of(entry) < order_of(view.ends.last):
-            following = entry_after(entry)
-            if order_of(entry)[0] < view.now_ms - hold_ms:
-                following = await subscriptions.first_after(partition, entry)
-        found.append(Holder(name, entry, following, foreign))
-    return found
+    oldest_held_ms = view.now_ms - hold_ms
+    return [
+        await holder(subscriptions, partition, name, entry, view.ends.last, oldest_held_ms, foreign)
+        for name, entry, foreign in passed
+    ]
+
+
+async def holder(
+    subscriptions: Subscriptions,
+    partition: int,
+    name: str,
+    passed: str,
+    last: str,
+    oldest_held_ms: int,
+    foreign: bool = False,
+) -> Holder:
+    """Who has passed `passed`, in a partition that ends at `last`. Raises Rejection."""
+    following = None
+    if order_of(passed) < order_of(last):
+        following = entry_after(passed)
+        if order_of(passed)[0] < oldest_held_ms:
+            following = await subscriptions.first_after(partition, passed)
+    return Holder(name, passed, following, foreign)
 
 
 def _registered(

@@ -1,12 +1,14 @@
 -- Appends events: the only thing that changes a task. Carries out a batch of items, in order; for
 -- each one atomically: compare the version, write the events, save the snapshot, and move the task
--- from its old place to its new one. It knows places, not statuses. After queues.lua, positions.lua.
+-- from its old place to its new one. It knows places, not statuses. After queues.lua, positions.lua,
+-- entries.lua.
 --
 -- KEYS  1-4 as queues.lua has them, 5 events stream, 6 due, 7 leases, then for each item its task hash
 -- ARGV  1 staged_max, 2 the priorities, the most urgent first, with a comma after each,
 --       then for each item:
 --         task id, expected version, commit, at (ms), meta (JSON), queue, kb_id,
---         submission ("" keeps the stored one, "=" takes the first event's data),
+--         submission ("" keeps the stored one, "=" takes the first event's data, and an entry behind
+--         that says up to where it is known that no such task was evicted),
 --         state (JSON), then its new place, as kind, number, name:
 --           keep  0          ""            stay where it is
 --           ready queue_max  ""            refused when so many wait there already; 0 = no bound
@@ -22,6 +24,7 @@
 --   -2  when its task hash, or a key of its queue or of its host's line, is something else, or its
 --       version is no number
 --   -3  when a task would be started out of a backlog past a limit
+--   -4  when the task may have been evicted, as far as is known
 --
 -- An item whose commit is the task's last one was applied before, and its reply lost: it is
 -- answered again, not applied again.
@@ -167,6 +170,16 @@ local function enter(kind, number, name, task, queue, kb, known, before)
   return ''
 end
 
+-- Up to where finished tasks were let go of; looked up once a batch.
+local archive = prefix .. 'archive'
+local evicted_up_to
+local function may_be_evicted(absent_as_of)
+  if evicted_up_to == nil then
+    evicted_up_to = holds(archive, 'hash') and call('HGET', archive, 'evicted')
+  end
+  return evicted_up_to and is_before(absent_as_of, evicted_up_to)
+end
+
 local replies, told = {}, {}
 local argument, key, item = 3, 8, 1
 local last_of_all = #ARGV
@@ -193,6 +206,8 @@ while argument <= last_of_all do
     else
       replies[item] = tonumber(version) or -2
     end
+  elseif version == '0' and #submission > 1 and may_be_evicted(string.sub(submission, 2)) then
+    replies[item] = -4
   elseif kind == 'ready' and number ~= '0' and known.length + known.held >= tonumber(number) then
     replies[item] = -1
   elseif kind == 'lease' and string.sub(place, 1, 8) == 'backlog:'
@@ -213,10 +228,7 @@ while argument <= last_of_all do
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
         'commit', commit, 'last', last)
     else
-      if submission == '=' then
-        submission = ARGV[first + 1]
-      end
-      call('HSET', hash, 'version', version, 'submission', submission, 'state', state,
+      call('HSET', hash, 'version', version, 'submission', ARGV[first + 1], 'state', state,
         'place', place, 'commit', commit, 'last', last)
     end
     replies[item] = last

@@ -15,6 +15,11 @@ def is_task_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
+def is_derived(task_id: str) -> bool:
+    """Whether a task's id is made of an Idempotency-Key: it may be met again, however late."""
+    return task_id[14:15] == "8"
+
+
 def partition_of(task_id: str, partitions: int) -> int:
     """The partition that a task lives in, for good: its last 16 bits, modulo `partitions`.
     Also that of SYSTEM.

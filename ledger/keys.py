@@ -23,6 +23,15 @@ on Redis Cluster too.
     {ledgerq:p}:checkpoints               hash     of each subscription, <group>/<id>: `:at` how far
                                                    it is, `:lease` who reads for it, `:halted` why
                                                    it does not go on
+    {ledgerq:p}:projections               hash     <node>: how far its read model is, and when it
+                                                   said so
+    {ledgerq:p}:archive                   hash     owner, until, generation: who seals; size, entry,
+                                                   digest: of what was sealed last; halted: why it
+                                                   does not go on; trimmed: what stood before it may
+                                                   be gone; evicted: up to where finished tasks were
+                                                   let go of, and looked: how many leaves that are
+    {ledgerq:p}:restored                  zset     <id> <version> <entry> of evicted tasks that were
+                                                   put back, by the time (ms) of that
     {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task
     {ledgerq:0}:ledger                    hash     format, partitions, epoch, secret
     {ledgerq:0}:workers                   hash     <worker id>: what it last said of itself
@@ -66,6 +75,9 @@ class PartitionKeys:
         """What every script is given that has to do with queues; see queues.lua."""
         self.set_aside = f"{tag}set-aside"
         self.checkpoints = f"{tag}checkpoints"
+        self.projections = f"{tag}projections"
+        self.archive = f"{tag}archive"
+        self.restored = f"{tag}restored"
         self.task_prefix = f"{tag}task:"
         self._ready_prefix = f"{tag}ready:"
         self._ready: dict[Queue, str] = {}

@@ -77,8 +77,11 @@ class Script:
 
     def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
         self.name = name
-        files = (Path(__file__).with_name(f"{part}.lua") for part in (*after, name))
-        self.text = b"".join(file.read_bytes() for file in files)
+        *before, own = [
+            Path(__file__).with_name(f"{part}.lua").read_bytes() for part in (*after, name)
+        ]
+        flags, own = own.split(b"\n", 1) if own.startswith(b"#!") else (b"", own)
+        self.text = b"".join((flags, b"\n" if flags else b"", *before, own))
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 

@@ -13,18 +13,25 @@ from redis.exceptions import ResponseError
 from ledger import keys
 from ledger.codec import Undecodable, decode_meta, encode
 from ledger.foreign import ForeignEntries
+from ledger.identity import is_derived
 from ledger.keys import PartitionKeys
+from ledger.past import Past
 from ledger.redis_callbacks import RedisCallbacks
 from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
 from ledger.redis_connection import Caller, Script, connect, connections_made
 from ledger.redis_queues import RedisQueues
 from ledger.redis_recount import LOAD, RedisRecount
+from ledger.redis_retention import RedisRetention
 from ledger.redis_system import RedisSystem
+from ledger.rejections import Rejection, RejectionCode
+from ledger.retention import BEGINNING, Ended
 from ledger.script_format import (
+    EVICTED_SINCE,
     PRIORITIES,
     Argument,
     EncodedAppend,
+    EvictedSince,
     encode_append,
     encode_system_append,
     read_events,
@@ -61,6 +68,9 @@ log = structlog.get_logger("ledger")
 
 LEDGER_FORMAT: Final = "1"
 HISTORY_CHUNK: Final = 500
+LOOKS_MAX: Final = 4
+"""How often it is looked up whether a task was evicted, while others are being evicted."""
+
 LAST_EVENT_CHUNK: Final = 100
 """Entries looked at together for the last event, where the last entry is none."""
 
@@ -69,7 +79,7 @@ class LedgerMismatch(Exception):
     """The server holds a ledger of another format or partition count."""
 
 
-APPEND = Script("append", after=("queues", "positions"))
+APPEND = Script("append", after=("queues", "positions", "entries"))
 HISTORY = Script("history")
 RENEW = Script("renew")
 DUE = Script("due")
@@ -79,9 +89,12 @@ WORKERS = Script("workers")
 WORKER_KEYS: Final = (keys.WORKERS, keys.HEARTBEATS)
 
 
-class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
+class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRetention):
     """The Store on a server. Made with `open`, ended with `close`. Over a client that is there
     already, make it with the constructor, then `prepare` it."""
+
+    past: Past | None = None
+    """Asked for what was evicted and trimmed. Without it, such tasks and events are not known."""
 
     def __init__(self, client: Redis, options: StoreOptions) -> None:
         super().__init__(client, options)
@@ -91,6 +104,8 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
         self._loads = [self._coalescer_of(p, self._send_loads) for p in self._keys]
         self._commit_prefix = os.urandom(8).hex()
         self._commits = 0
+        self._evicted = [BEGINNING] * options.partitions
+        """Of each partition, up to where at least finished tasks were let go of."""
         self.foreign = ForeignEntries()
         self.on_append: Callable[[int, float], None] | None = None
         """Told of every append that was answered: how many steps it had, and its seconds."""
@@ -151,9 +166,18 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
 
     async def append(self, step: Append) -> Outcome:
         partition = self.partition_of(step.after.id)
-        encoded = self._encode(partition, step)
-        outcome = await self._appends[partition].submit(encoded, encoded.size_bytes)
-        if outcome is None:
+        if step.before is None and is_derived(step.after.id):
+            outcome = await self._append_first(partition, step)
+        else:
+            outcome = await self._append(partition, step)
+            if (
+                isinstance(outcome, Conflict)
+                and outcome.version == 0
+                and step.before is not None
+                and await self._restore(partition, step.before)
+            ):
+                outcome = await self._append(partition, step)
+        if outcome is None or outcome is EVICTED_SINCE:
             raise ForeignKey(self._keys[partition].of_task(step.after))
         if self.partitions > 1 and isinstance(outcome, Written) and outcome.queue_position:
             told = outcome.queue_position + await self._waiting_elsewhere(step.after)
@@ -170,7 +194,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
                 sent = [encoded[i] for i in batch]
                 replies = await self._send_appends(self._keys[partition], sent)
                 for i, outcome in zip(batch, replies, strict=True):
-                    outcomes[i] = outcome
+                    outcomes[i] = None if outcome is EVICTED_SINCE else outcome
         return outcomes
 
     async def append_system(self, step: SystemAppend) -> Written | Conflict:
@@ -180,8 +204,52 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
             raise ForeignKey([encoded.key])
         return outcome
 
-    def _encode(self, partition: int, step: Append) -> EncodedAppend:
-        return encode_append(self._keys[partition], step, self._next_commit())
+    async def _append(
+        self, partition: int, step: Append, absent_as_of: str = BEGINNING
+    ) -> Outcome | EvictedSince | None:
+        encoded = self._encode(partition, step, absent_as_of)
+        return await self._appends[partition].submit(encoded, encoded.size_bytes)
+
+    async def _append_first(self, partition: int, step: Append) -> Outcome | None:
+        """Of a task whose id is derived from a key: it may have been, and been evicted. Whoever
+        says that it was not says up to which event he knows that."""
+        for _ in range(LOOKS_MAX):
+            evicted = absent_as_of = self._evicted[partition]
+            if evicted != BEGINNING:
+                if self.past is None:
+                    raise _no_past(step.after.id)
+                kept = await self.past.find(step.after.id, evicted)
+                if kept.task is not None:
+                    return Conflict(kept.task.version)
+                absent_as_of = kept.as_of
+            outcome = await self._append(partition, step, absent_as_of)
+            if outcome is not EVICTED_SINCE:
+                return outcome
+            await self._look_at_evicted(partition)
+        raise Rejection(
+            RejectionCode.SERVICE_UNAVAILABLE,
+            "finished tasks are being evicted faster than they can be looked up; try again",
+        )
+
+    async def _look_at_evicted(self, partition: int) -> str:
+        evicted = (await self.archive_state(partition)).evicted
+        if evicted != BEGINNING:
+            self._evicted[partition] = evicted
+        return evicted
+
+    async def _restore(self, partition: int, task: Task) -> bool:
+        """Put the snapshot of an evicted task back; False where it cannot have been evicted so."""
+        if self.past is None:
+            return False
+        entry = await self.past.last_entry(task)
+        if entry is None:
+            return False
+        ended = Ended(task.id, task.version, entry)
+        submission, state = encode(task.submission), encode(task.state)
+        return await self.restore(partition, ended, submission, state) is not None
+
+    def _encode(self, partition: int, step: Append, absent_as_of: str = BEGINNING) -> EncodedAppend:
+        return encode_append(self._keys[partition], step, self._next_commit(), absent_as_of)
 
     def _next_commit(self) -> str:
         self._commits += 1
@@ -203,7 +271,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
 
     async def _send_appends(
         self, partition: PartitionKeys, batch: list[EncodedAppend]
-    ) -> list[Outcome | None]:
+    ) -> list[Outcome | EvictedSince | None]:
         script_keys = [*partition.queues, partition.events, partition.due, partition.leases]
         arguments: list[Argument] = [self._options.staged_max, PRIORITIES]
         for item in batch:
@@ -239,7 +307,12 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
     async def load(self, task_id: str) -> Task | None:
         partition = self.partition_of(task_id)
         reply = await self._loads[partition].submit(task_id, 0)
-        return read_task(task_id, reply)
+        task = read_task(task_id, reply)
+        if task is None and self.past is not None:
+            evicted = await self._look_at_evicted(partition)
+            if evicted != BEGINNING:
+                return (await self.past.find(task_id, evicted)).task
+        return task
 
     async def _send_loads(
         self, partition: PartitionKeys, batch: list[str]
@@ -263,12 +336,21 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
         self, task_id: str, start: Position | None, count: int
     ) -> list[Recorded]:
         partition = self._partition(task_id)
-        entries, _ = await self._call(
+        number = partition.partition
+        entries, following = await self._call(
             HISTORY,
             (partition.events, partition.task(task_id)),
             ("" if start is None else start.entry, count),
         )
-        return [read_recorded(partition.partition, entry) for entry in entries]
+        found = [read_recorded(number, entry) for entry in entries]
+        if self.past is None or len(found) == count:
+            return found
+        if following:
+            # Where it goes on, the stream was trimmed.
+            start = Position(number, following.decode())
+        elif found or await self._look_at_evicted(number) == BEGINNING:
+            return found
+        return [*found, *await self.past.history_back(task_id, start, count - len(found))]
 
     async def last_position(self, partition: int) -> Position:
         end, count = "+", 1
@@ -328,7 +410,13 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
         key = self._keys[position.partition].events
         entries = await self._caller.command("XRANGE", key, position.entry, position.entry)
         events, _ = read_events(position.partition, entries)
-        return events[0] if events else None
+        if events or self.past is None:
+            return events[0] if events else None
+        # What is not there and was not trimmed was lost, whoever else may know it.
+        trimmed = (await self.archive_state(position.partition)).trimmed
+        if position.order >= Position(position.partition, trimmed).order:
+            return None
+        return await self.past.event_at(position)
 
     async def secret(self) -> bytes:
         """What this ledger's processes sign with; as old as the ledger, and told to nobody."""
@@ -403,6 +491,14 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount):
                     f"this ledger has {field} {stored}, the settings ask for {value}; a ledger's "
                     f"{field} cannot be changed: set it to {stored}, or use another server"
                 )
+
+
+def _no_past(task_id: str) -> Rejection:
+    return Rejection(
+        RejectionCode.SERVICE_UNAVAILABLE,
+        f"whether the task {task_id} was there before, and was evicted, is only known where the"
+        " archive can be read",
+    )
 
 
 async def ledger_facts(url: str, timeout_ms: int) -> dict[str, str]:

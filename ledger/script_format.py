@@ -1,6 +1,7 @@
 """Between the Store's structs and what the scripts take and give: arguments and replies."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from ledger.codec import Undecodable, decode_system, decode_task, encode
 from ledger.events import Priority, TaskSubmitted
 from ledger.foreign import ForeignEntry
-from ledger.identity import SYSTEM, is_task_id
+from ledger.identity import SYSTEM, is_derived, is_task_id
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Callback, Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.store import (
@@ -54,9 +55,14 @@ class EncodedAppend(msgspec.Struct, frozen=True, gc=False):
     """Of what varies: the state and the events."""
 
 
-def encode_append(partition: PartitionKeys, step: Append, commit: str) -> EncodedAppend:
+def encode_append(
+    partition: PartitionKeys, step: Append, commit: str, absent_as_of: str
+) -> EncodedAppend:
+    """`absent_as_of`: up to this entry, the task that begins here is known not to have been
+    evicted; asked of those only whose ids may be met again."""
     after, before = step.after, step.before
     submission = after.submission
+    begins = isinstance(step.events[0], TaskSubmitted)
     state = encode(after.state)
     size_bytes = len(state)
     arguments: list[Argument] = [
@@ -67,7 +73,7 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         _with_commit(encode(step.meta), commit),
         queue_name(queue_of(after)),
         submission.kb_id,
-        b"=" if isinstance(step.events[0], TaskSubmitted) else b"",
+        _first_argument(after.id, absent_as_of) if begins else "",
         state,
         *_place_arguments(before, after, step),
         len(step.events),
@@ -78,6 +84,10 @@ def encode_append(partition: PartitionKeys, step: Append, commit: str) -> Encode
         arguments += (type(event).__name__, data)
     key = partition.task(after.id)
     return EncodedAppend(after.id, after.version, commit, key, arguments, size_bytes)
+
+
+def _first_argument(task_id: str, absent_as_of: str) -> str:
+    return f"={absent_as_of}" if is_derived(task_id) else "="
 
 
 def encode_system_append(
@@ -104,7 +114,15 @@ def _with_commit(meta: bytes, commit: str) -> bytes:
     return b'%b%b"commit":"%b"}' % (meta[:-1], b"," if len(meta) > 2 else b"", commit.encode())
 
 
-def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
+class EvictedSince(Enum):
+    EVICTED_SINCE = "evicted since"
+
+
+EVICTED_SINCE: Final = EvictedSince.EVICTED_SINCE
+"""Nothing was written: the task may have been evicted, later than its writer knew."""
+
+
+def read_outcome(partition: int, reply: bytes | int) -> Outcome | EvictedSince | None:
     """What became of an item; None when a key of it holds something foreign."""
     if isinstance(reply, bytes):
         entry, _, queue_position = reply.decode().partition(" ")
@@ -116,6 +134,8 @@ def read_outcome(partition: int, reply: bytes | int) -> Outcome | None:
             return Full()
         case -3:
             return Limited()
+        case -4:
+            return EVICTED_SINCE
         case version:
             return Conflict(version)
 

@@ -362,6 +362,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 7 * _DAY_S
 
+    event_retention_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10 * _YEAR_S,
+            description="age at which sealed events leave the streams, where nobody waits for them;"
+            " at least 60 s, 0 keeps them all",
+        ),
+    ] = _DAY_S
+    task_retention_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10 * _YEAR_S,
+            description="how long after their last event finished tasks leave Redis; 0 keeps them",
+        ),
+    ] = _DAY_S
+
     handlers: Annotated[
         ModuleName | None, Meta(description="module whose @handler functions the workers run")
     ] = None

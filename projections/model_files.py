@@ -4,6 +4,7 @@ current                    names the live file; replaced whole
 read-model-<n>.sqlite3     the live one, and one that is being made in its shadow
 projector.lock             held by the projector that writes
 rebuild.lock               held by whoever makes another file
+node                       what the folder is called where several nodes are told apart
 damage-met                 names the live file where a reader met damage, until somebody checked it
 """
 
@@ -20,9 +21,11 @@ from projections.sqlite import sync
 CURRENT: Final = "current"
 PROJECTOR_LOCK: Final = "projector.lock"
 REBUILD_LOCK: Final = "rebuild.lock"
+NODE: Final = "node"
 DAMAGED: Final = ".damaged"
 DAMAGE_MET: Final = "damage-met"
 
+_NODE: Final = re.compile(r"[0-9a-f]{8}")
 _NAME: Final = re.compile(r"read-model-(\d+)\.sqlite3")
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 
@@ -40,6 +43,20 @@ class ModelFiles:
         except (OSError, UnicodeDecodeError):
             return None
         return self.folder / name if _NAME.fullmatch(name) else None
+
+    def node(self) -> str:
+        """What the folder is called among those of other nodes: made by chance with the first
+        question, and kept."""
+        file = self.folder / NODE
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            name = file.read_text(encoding="ascii").strip()
+            if _NODE.fullmatch(name):
+                return name
+        name = os.urandom(4).hex()
+        draft = file.with_name(f"{NODE}.new")
+        draft.write_text(f"{name}\n", encoding="ascii")
+        draft.replace(file)
+        return name
 
     def install(self, path: Path) -> None:
         """Make a whole file the live one, and remove those that it replaces. Raises

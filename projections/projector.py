@@ -8,6 +8,7 @@ one of another version are made anew.
 
 import asyncio
 import contextlib
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ import structlog
 
 from ledger.archive.reader import Damaged, Incomplete
 from ledger.rejections import Rejection
+from ledger.retention import Projection, Retention
 from ledger.store import Entry, Events, Position, Store
 from projections import sqlite
 from projections.catch_up import (
@@ -58,6 +60,10 @@ EVICT_PAUSE_S: Final = 10.0
 PROGRESS_LOG_S: Final = 10.0
 
 ARCHIVE_HINT: Final = "`ledgerq verify` says what the archive lacks; put that back, and start again"
+
+TELL_S: Final = 5.0
+"""How often the ledger is told how far the read model is, so that trimming waits for it."""
+
 REBUILD_HINT: Final = "`ledgerq rebuild` makes a read model of the ledger as it is now"
 
 
@@ -139,11 +145,18 @@ class Projector:
     """A role: `step` again and again, then `close`."""
 
     def __init__(
-        self, store: Store, options: ProjectorOptions, events: Events | None = None
+        self,
+        store: Store,
+        options: ProjectorOptions,
+        events: Events | None = None,
+        retention: Retention | None = None,
     ) -> None:
-        """`events`: where they are read, if the store may not have all of them any more."""
+        """`events`: where they are read, if the store may not have all of them any more;
+        `retention`: told how far the read model is."""
         self._store = store
         self._events: Events = store if events is None else events
+        self._retention = retention
+        self._tell_at_s = 0.0
         self._options = options
         self._files = ModelFiles(options.folder)
         self._lock = contextlib.ExitStack()
@@ -169,7 +182,9 @@ class Projector:
             if self._open_file is None:
                 return await self._open()
             self._open_file.check()
-            return PAUSE_S if self._stopped else await self._follow(self._open_file.model)
+            pause_s = PAUSE_S if self._stopped else await self._follow(self._open_file.model)
+            await self._tell(self._open_file.model)
+            return pause_s
         except Superseded:
             await self._let_go()
             return 0.0
@@ -367,6 +382,17 @@ class Projector:
                 await asyncio.sleep(0)  # lets the request out
                 await take(model, self._events, partition, entries)
         model.commit()
+
+    async def _tell(self, model: ReadModel) -> None:
+        """Also when it has come no further: it is there, and waits for what follows."""
+        now_s = time.monotonic()
+        if self._retention is None or now_s < self._tell_at_s:
+            return
+        self._tell_at_s = now_s + TELL_S
+        node, now_ms, host = self._files.node(), self._store.now_ms(), socket.gethostname()
+        for partition in range(self._store.partitions):
+            told = Projection(model.checkpoint(partition).entry, now_ms, host)
+            await self._retention.tell_projection(partition, node, told)
 
     def _read(self, position: Position) -> None:
         reading = self._events.entries_after(

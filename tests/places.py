@@ -134,6 +134,8 @@ def _is_known(key: str) -> bool:
         return True
     if key in (names.callbacks, names.callback_bell) or key.startswith(names.callback_line("")):
         return True
+    if key in (names.projections, names.archive, names.restored):
+        return True
     if key in (names.limits, names.admitted, names.checkpoints) or key == PartitionKeys(0).task(
         SYSTEM
     ):

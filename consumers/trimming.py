@@ -1,0 +1,173 @@
+"""Lets go of what the archive has: old events leave the streams, and finished tasks the memory.
+
+Runs beside the archiver, under its lease. The archive's own log says what there is to let go of: a
+task's last event is met when it is old enough, and the task is as it left it, or a later event of
+it will be met. So each event is looked at once, and nothing is searched for.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from consumers.meters import Meter
+from consumers.retention_status import PartitionRetention, Terms, retention_status
+from consumers.service import Service
+from ledger.archive.reader import Archive, Damaged, Incomplete
+from ledger.archive.tiles import TILE_WIDTH
+from ledger.identity import SYSTEM
+from ledger.objects import ObjectStoreError
+from ledger.retention import BEGINNING, Ended, Retention
+from ledger.subscriptions import Subscriptions, order_of
+
+log = structlog.get_logger("trimming")
+
+EVERY_S: Final = 5.0
+"""Between looks, when there is nothing more to let go of now."""
+
+TRIM_ENTRIES: Final = 1_000
+TRIM_CALLS: Final = 20
+"""Entries that go in one call, for as long as the server is held up, and calls in a row."""
+
+EVICT_BUNDLES: Final = 40
+"""Of 256 events each, looked at in a row."""
+
+RESTORED_KEPT_MS: Final = 10 * 60_000
+"""A task that was put back, so that something may happen to it, goes again after so long."""
+
+RESTORED_MAX: Final = 200
+"""Of those, looked at in one step."""
+
+
+class Clocked(Retention, Protocol):
+    """A Retention that tells the time."""
+
+    def now_ms(self) -> int: ...
+
+
+class Trimming:
+    """A role: `service.run()`, to be stopped whenever one likes."""
+
+    def __init__(
+        self,
+        store: Clocked,
+        subscriptions: Subscriptions,
+        archive: Archive,
+        terms: Terms,
+        generation_of: Callable[[int], int | None],
+        meter: Meter,
+    ) -> None:
+        """`generation_of`: the archiver's lease on a partition, None while it has none."""
+        self._store = store
+        self._subscriptions = subscriptions
+        self._archive = archive
+        self._terms = terms
+        self._generation_of = generation_of
+        self._meter = meter
+        self._failing = False
+        self.service = Service("trimming", self.step)
+
+    async def step(self) -> float:
+        """Let go of some; seconds until there may be more."""
+        if not (self._terms.events_ms or self._terms.tasks_ms):
+            return EVERY_S
+        now_ms = self._store.now_ms()
+        status = await retention_status(self._store, self._subscriptions, self._terms, now_ms)
+        more = False
+        for partition in status.partitions:
+            generation = self._generation_of(partition.partition)
+            if generation is not None and generation == partition.archive.generation:
+                more |= await self._let_go(partition, generation, now_ms)
+        return 0.0 if more else EVERY_S
+
+    async def _let_go(self, found: PartitionRetention, generation: int, now_ms: int) -> bool:
+        """Whether there is more to let go of."""
+        if found.archive.halted or found.archive.sealed == BEGINNING:
+            return False
+        try:
+            # In this order: a task's events are read in the archive once it is gone.
+            more = await self._evict(found, generation, now_ms)
+        except (ObjectStoreError, Damaged, Incomplete) as error:
+            # What cannot be read is not relied upon.
+            if not self._failing:
+                log.error("archive_unreadable", partition=found.partition, reason=str(error))
+            self._failing = True
+            return False
+        self._failing = False
+        return await self._trim(found, generation) or more
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def _trim(self, found: PartitionRetention, generation: int) -> bool:
+        up_to = found.trim.up_to
+        if order_of(found.ends.first) >= order_of(up_to):
+            return False
+        for _ in range(TRIM_CALLS):
+            gone = await self._store.trim(found.partition, generation, up_to, TRIM_ENTRIES)
+            if not gone:
+                return False
+            self._meter.let_go(events=gone)
+            await asyncio.sleep(0)
+        return True
+
+    # -- tasks --------------------------------------------------------------------------------
+
+    async def _evict(self, found: PartitionRetention, generation: int, now_ms: int) -> bool:
+        if not self._terms.tasks_ms:
+            return False
+        await self._evict_restored(found, generation, now_ms)
+        looked, up_to = found.archive.looked, order_of(found.evict.up_to)
+        if order_of(found.archive.evicted) >= up_to:
+            return False
+        sealed = await self._archive.log(found.partition)
+        if sealed is None:
+            return False
+        for _ in range(EVICT_BUNDLES):
+            if looked >= sealed.size:
+                return False
+            number, first = looked // TILE_WIDTH, looked % TILE_WIDTH
+            leaves = [
+                await sealed.leaf(number * TILE_WIDTH + at)
+                for at in range(first, len(await sealed.entries(number)))
+            ]
+            old = [leaf for leaf in leaves if leaf.position.order <= up_to]
+            if not old:
+                return False
+            looked += len(old)
+            last = {
+                leaf.task_id: Ended(leaf.task_id, leaf.version, leaf.position.entry)
+                for leaf in old
+                if leaf.task_id != SYSTEM
+            }
+            reached = old[-1].position.entry
+            if not await self._evict_these(found, generation, reached, looked, [*last.values()]):
+                return False
+            if len(old) < len(leaves):
+                return False
+        return True
+
+    async def _evict_these(
+        self,
+        found: PartitionRetention,
+        generation: int,
+        reached: str,
+        looked: int,
+        ended: Sequence[Ended],
+    ) -> bool:
+        """Whether the lease still holds."""
+        gone = await self._store.evict(found.partition, generation, reached, looked, list(ended))
+        if gone:
+            self._meter.let_go(tasks=gone)
+        return gone is not None
+
+    async def _evict_restored(
+        self, found: PartitionRetention, generation: int, now_ms: int
+    ) -> None:
+        partition, state = found.partition, found.archive
+        before_ms = now_ms - RESTORED_KEPT_MS
+        restored = await self._store.restored(partition, before_ms, RESTORED_MAX)
+        if restored and await self._evict_these(
+            found, generation, state.evicted, state.looked, restored
+        ):
+            await self._store.forget_restored(partition, restored)
