@@ -5,7 +5,8 @@ import sys
 
 
 def main() -> int:
-    """Run the command of `sys.argv`; its exit code: 0 it worked, 1 it did not, 2 it was misspelt.
+    """Run the command of `sys.argv`; its exit code: 0 it worked, 1 it did not, 2 it was misspelt;
+    commands that check an archive have further ones.
 
     What went wrong is one line on standard error; a traceback there is a fault of ours.
     """
@@ -19,10 +20,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
-        from api.cli.failures import is_clear
+        from api.cli.failures import CliError, is_clear
 
         if not is_clear(error):
             raise
         print(f"ledgerq: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, CliError) else 1
     return result if isinstance(result, int) else 0

@@ -184,6 +184,14 @@ _add(
 )
 _add(
     AUDIT,
+    "verify",
+    "Recompute the whole archive from its bytes, and name whatever is not as it was sealed.",
+    "ledgerq verify",
+    "ledgerq verify --archive /backup/objects --key ledgerq/0c83…/0+8791b4bd+AfonTUqM…",
+    "ledgerq verify --archive s3://bucket/ledgerq --json",
+)
+_add(
+    AUDIT,
     "rebuild",
     "Make the read models anew from the ledger, or check that they are what it makes.",
     "ledgerq rebuild",

@@ -4,6 +4,14 @@
 class CliError(Exception):
     """Something that the person at the terminal can mend; says what, where and how."""
 
+    exit_code = 1
+
+
+class CouldNotCheck(CliError):
+    """A check that came to no end, so that it says nothing of what was to be checked."""
+
+    exit_code = 4
+
 
 def is_clear(error: Exception) -> bool:
     """Whether the exception's text is all that a person needs."""

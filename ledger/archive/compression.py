@@ -30,13 +30,14 @@ def compress(data: bytes) -> bytes:
 def decompress(packed: bytes) -> bytes:
     """What was compressed. Raises ValueError for anything but these two whole frames."""
     frame = packed[_CHECK.size :]
-    if packed[: _CHECK.size] != _CHECK.pack(_SKIPPABLE, _CHECK_BYTES, zlib.crc32(frame)):
-        raise ValueError("the compressed bytes are damaged: their checksum is another one")
+    is_right = packed[: _CHECK.size] == _CHECK.pack(_SKIPPABLE, _CHECK_BYTES, zlib.crc32(frame))
     try:
         decompressor = zstd.ZstdDecompressor()
         data = decompressor.decompress(frame, UNPACKED_BYTES_MAX)
     except (zstd.ZstdError, EOFError) as error:
         raise ValueError(f"the compressed bytes are damaged: {error}") from error
-    if not decompressor.eof or decompressor.unused_data:
-        raise ValueError("the compressed bytes are cut off, or followed by others")
+    if not decompressor.eof:
+        raise ValueError("the compressed bytes are damaged: they are cut off")
+    if not is_right or decompressor.unused_data:
+        raise ValueError("the compressed bytes are damaged: their checksum is another one")
     return data

@@ -18,7 +18,7 @@ START_MS: Final = 1_763_811_000_000
 
 LIFE: Final = (
     ("TaskSubmitted", b'{"task_type":"health_check","kb_id":"kb","payload":{"n":%d}}'),
-    ("TaskStarted", b'{"worker_id":"host-%d","lease_ms":15000}'),
+    ("TaskStarted", b'{"attempt":1,"worker_id":"host-%d","lease_ms":15000}'),
     ("TaskProgressed", b'{"attempt":1,"progress":50,"message":"%d"}'),
     ("TaskCompleted", b'{"attempt":1,"result":%d}'),
 )

@@ -1,0 +1,57 @@
+"""Which objects a log has, as far as what must be checked depends on it."""
+
+import re
+from array import array
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ledger.archive.merkle import Range
+
+UNEXPECTED_NAMED: Final = 5
+
+_NUMBER: Final = r"(?:x[0-9]{3}/)*[0-9]{3}"
+_TILE: Final = re.compile(
+    rf"((?:tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])|data)/{_NUMBER})(?:\.p/([0-9]{{1,3}}))?"
+)
+_APART: Final = re.compile(rf"data/apart/({_NUMBER})")
+_SEGMENT: Final = re.compile(r"index/([0-9]{1,16})-([0-9]{1,16})")
+_LIST: Final = re.compile(rf"checkpoints/({_NUMBER})")
+_SINGLE: Final = frozenset({"checkpoint", "keys"})
+
+
+class Listing:
+    """Made of the names that are there: 8 bytes for data that lies apart, nothing for whole tiles
+    and bundles."""
+
+    def __init__(self) -> None:
+        self.partials: dict[str, list[int]] = {}
+        """By the name of the whole tile or bundle, the widths of those that came before it."""
+        self.segments: set[Range] = set()
+        self.apart = array("Q")
+        self.lists = 0
+        """Objects with checkpoints: up to the last one that is there."""
+        self.objects = 0
+        self.unexpected: list[str] = []
+        self.more_unexpected = 0
+
+    def add(self, name: str) -> None:
+        """An object is there."""
+        self.objects += 1
+        if found := _TILE.fullmatch(name):
+            if found[2] is not None:
+                self.partials.setdefault(found[1], []).append(int(found[2]))
+        elif found := _APART.fullmatch(name):
+            self.apart.append(_number(found[1]))
+        elif found := _SEGMENT.fullmatch(name):
+            self.segments.add((int(found[1]), int(found[2])))
+        elif found := _LIST.fullmatch(name):
+            self.lists = max(self.lists, _number(found[1]) + 1)
+        elif name not in _SINGLE:
+            if len(self.unexpected) < UNEXPECTED_NAMED:
+                self.unexpected.append(name)
+            else:
+                self.more_unexpected += 1
+
+
+def _number(path: str) -> int:
+    return int(path.replace("x", "").replace("/", ""))

@@ -1,0 +1,564 @@
+"""Verifies a partition's log: everything that a checkpoint is about, made anew from the bytes."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from ledger.archive import merkle, tiles
+from ledger.archive.checkpoint import origin_of
+from ledger.archive.compression import decompress
+from ledger.archive.index import key_of, segment_name, segment_ranges
+from ledger.archive.key_list import Introduced, unpack_keys
+from ledger.archive.leaf import PLAIN_TYPES, Leaf, NoLeaf, data_hash, pack_leaf, unpack_leaf
+from ledger.archive.merkle import Range
+from ledger.archive.notes import BadNote, Verifier
+from ledger.archive.reader import log_prefix
+from ledger.archive.tiles import TILE_HEIGHT, TILE_WIDTH, Stored
+from ledger.archive.verify import bundles
+from ledger.archive.verify.bundles import Leaves, Raw
+from ledger.archive.verify.erasures import Erasures
+from ledger.archive.verify.faults import Faults, Kind, LogReport
+from ledger.archive.verify.history import NOTES_AN_OBJECT, History, Point
+from ledger.archive.verify.listing import Listing
+from ledger.archive.verify.segments import Index, check_segment
+from ledger.archive.verify.stream import StreamCheck
+from ledger.archive.verify.tasks import ERASED, Chains, LastEvents
+from ledger.archive.verify.tree import Tree
+from ledger.archive.verify.trust import Trust, renamed
+from ledger.objects import ObjectStore, ObjectStoreError
+from ledger.store import Position, Recorded
+
+AHEAD: Final = 4
+"""Bundles that are read before they are looked at."""
+
+CLOCK_SLACK_MS: Final = 1_000
+"""Processes whose clocks differ by less write events in the order in which the ledger has them."""
+
+NOTICES_MAX: Final = 20
+_LATEST: Final = (1 << 64, 0)
+
+NEWER_MAX: Final = 20
+"""How often the end of a log that grows meanwhile is looked for anew."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What whoever verifies knows beforehand."""
+
+    keys: tuple[Verifier, ...] = ()
+    """That he trusts, whatever log they are named for; without any, the archive's own word."""
+    witnesses: tuple[Verifier, ...] = ()
+    """That must have cosigned."""
+    seen: tuple[Point, ...] = ()
+    """What others say that the log was."""
+
+
+class LogCheck:
+    """One partition's log, verified once."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        epoch: str,
+        partition: int,
+        options: Options,
+        stream: StreamCheck | None,
+        faults: Faults,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._objects = objects
+        self._partition = partition
+        self._origin = origin_of(epoch, partition)
+        self._prefix = log_prefix(epoch, partition)
+        self._options = options
+        self._stream = stream
+        self._faults = faults
+        self._progress = progress
+        self._listing = Listing()
+        self._known = [renamed(key, self._origin) for key in options.keys]
+        self._trust = Trust((), self._known)
+        self._history = History(self._origin, self._trust, faults)
+        self._last = LastEvents()
+        self._chains = Chains(faults, self._last)
+        self._erasures = Erasures(faults)
+        self._tree: Tree | None = Tree()
+        self._index: Index | None = Index()
+        self._segments_checked: set[Range] = set()
+        self._points: deque[Point] = deque()
+        self._wrong: list[Point] = []
+        self._right_up_to = 0
+        self._listed_size = 0
+        self._size = 0
+        self._position = Position(partition, "0-0")
+        self._hole_after: tuple[int, int] | None = None
+        self._at = 0
+        self._notices: list[str] = []
+
+    async def run(self) -> LogReport:
+        """Read it from one end to the other."""
+        try:
+            await self._run()
+        except ObjectStoreError as error:
+            self._faults.add(Kind.UNREADABLE, self._prefix, str(error))
+        finally:
+            self._last.close()
+        return self._report()
+
+    async def _run(self) -> None:
+        await self._read_listing()
+        await self._read_keys()
+        await self._read_history()
+        if self._stream is not None:
+            await self._stream.begin()
+        await self._check_points(b"")
+        for _ in range(NEWER_MAX):
+            size = self._head
+            if await self._check_leaves(size) and await self._check_end(size):
+                break
+        if self._hole_after is not None:
+            self._chains.hole(self._hole_after, _LATEST)
+        self._tell_wrong()
+        self._tell_witnesses()
+        self._notices += self._erasures.finish()
+        if self._stream is not None:
+            await self._stream.finish(self._position, self._chains, self._erasures.tasks)
+
+    # -- what was signed ----------------------------------------------------------------------
+
+    async def _read_listing(self) -> None:
+        async for page in self._objects.listed(self._prefix):
+            for each in page:
+                self._listing.add(each.key.removeprefix(self._prefix))
+
+    async def _read_keys(self) -> None:
+        introduced: list[Introduced] | None = None
+        packed = await self._read(tiles.KEYS)
+        if packed is not None:
+            try:
+                introduced = unpack_keys(packed)
+            except BadNote as error:
+                self._faults.add(Kind.ALTERED, tiles.KEYS, str(error))
+        elif self._listing.objects:
+            self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")
+        self._trust = Trust(introduced, self._known, self._options.witnesses)
+        self._trust.introduce(tiles.KEYS, self._origin, self._faults)
+        self._history = History(self._origin, self._trust, self._faults)
+
+    async def _read_history(self) -> None:
+        # Where anything was signed, there is a list.
+        for number in range(max(self._listing.lists, bool(self._listing.objects))):
+            packed = await self._read(tiles.checkpoints_name(number))
+            if packed is None:
+                reason = "the list of the checkpoints is not there"
+                self._faults.add(Kind.MISSING, tiles.checkpoints_name(number), reason)
+            else:
+                is_last = number == self._listing.lists - 1
+                self._history.add_list(number, packed, is_last=is_last)
+        published = await self._read(tiles.CHECKPOINT)
+        if published is not None:
+            self._history.add_published(published)
+        elif self._listing.objects:
+            self._faults.add(Kind.MISSING, tiles.CHECKPOINT, "the checkpoint is not there")
+        self._listed_size = self._head
+        for point in self._options.seen:
+            if point.size > self._head:
+                reason = f"the log has {self._head} leaves, and had {point.size} when it was seen"
+                self._faults.add(Kind.TRUNCATED, point.where, reason)
+        self._line_up_points()
+
+    async def _has_grown(self) -> bool:
+        """Whether there is a newer checkpoint, which is taken then. What is gone of an older one
+        was superseded."""
+        size, history = self._head, self._history
+        number = history.signed // NOTES_AN_OBJECT
+        while (packed := await self._read(tiles.checkpoints_name(number))) is not None:
+            history.add_list(number, packed, is_last=True)
+            number += 1
+        self._line_up_points()
+        return self._head > size
+
+    def _line_up_points(self) -> None:
+        points = [*self._history.points, *self._options.seen]
+        points.sort(key=lambda point: point.size)
+        self._points = deque(each for each in points if each.size > self._size or not self._size)
+
+    @property
+    def _head(self) -> int:
+        """The size of the newest checkpoint."""
+        points = self._history.points
+        return points[-1].size if points else 0
+
+    # -- leaves -------------------------------------------------------------------------------
+
+    async def _check_leaves(self, size: int) -> bool:
+        """All leaves up to a size; False where the end of the log is another one by now."""
+        async for raw in self._raws(size):
+            is_gone = None in (raw.entries, raw.data, raw.tile)
+            if is_gone and raw.width < TILE_WIDTH and await self._has_grown():
+                return False
+            await self._check_bundle(raw, size)
+        return True
+
+    async def _raws(self, size: int) -> AsyncIterator[Raw]:
+        """The bundles up to a size that were not looked at, or not whole."""
+        waiting: deque[asyncio.Task[Raw]] = deque()
+        number, end = self._size // TILE_WIDTH, -(-size // TILE_WIDTH)
+        try:
+            while waiting or number < end:
+                while number < end and len(waiting) < AHEAD:
+                    width = tiles.width_of(number, 0, size)
+                    waiting.append(asyncio.ensure_future(self._raw(number, width)))
+                    number += 1
+                yield await waiting.popleft()
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _raw(self, number: int, width: int) -> Raw:
+        entries, data, tile = await asyncio.gather(
+            self._read(tiles.entries_name(number, width)),
+            self._read(tiles.data_name(number, width)),
+            self._read(tiles.tile_name(0, number, width)),
+        )
+        return Raw(number, width, entries, data, tile)
+
+    async def _check_bundle(self, raw: Raw, size: int) -> None:
+        faults = self._faults
+        entries = bundles.unpacked_entries(raw, faults)
+        name = tiles.tile_name(0, raw.number, raw.width)
+        tile = bundles.unpacked_tile(name, raw.tile, raw.width, faults)
+        is_right = await self._which_is_right(raw, entries, tile)
+        leaves = bundles.compared(raw, entries, tile, is_right, faults)
+        data = bundles.unpacked_data(raw, faults)
+        await self._check_partials(raw, leaves, data)
+        first = raw.number * TILE_WIDTH
+        events: list[tuple[Recorded, bool]] = []
+        if not leaves.hashes:
+            self._lose_tree()
+        at = self._size - first
+        while at < raw.width:
+            end = min(raw.width, self._points[0].size - first if self._points else raw.width)
+            keys: list[bytes] = []
+            for place in range(at, end):
+                entry = leaves.entries[place] if leaves.entries else None
+                hashed = leaves.hashes[place] if leaves.hashes else b""
+                stored = data[place] if data is not None else None
+                found = await self._check_leaf(first + place, entry, hashed, stored)
+                if found is None:
+                    self._index = None
+                else:
+                    events.append(found)
+                    keys.append(key_of(found[0].task_id))
+            if self._index is not None:
+                self._index.add(keys)
+            if self._tree is not None:
+                await self._grow(leaves.hashes[at:end], size)
+            at, self._size = end, first + end
+            await self._check_points(leaves.entries[at - 1] if leaves.entries else None)
+        if self._stream is not None:
+            await self._stream.compare(events, self._chains)
+        self._progress(len(events))
+
+    async def _check_leaf(
+        self, index: int, entry: bytes | None, hashed: bytes, stored: Stored | None
+    ) -> tuple[Recorded, bool] | None:
+        """An event, and whether its data is what it was; None where it cannot be known."""
+        if entry is None:
+            if self._hole_after is None:
+                self._hole_after = self._position.order
+            return None
+        try:
+            leaf = unpack_leaf(self._partition, entry)
+        except NoLeaf as error:
+            self._faults.add(Kind.FORGED, bundles.leaf_name(index, None), str(error))
+            return await self._check_leaf(index, None, hashed, stored)
+        position = leaf.position
+        data = await self._data(index, leaf, stored)
+        is_whole = data is not None and stored is not None and not stored.erased
+        event = leaf.recorded(data or b"")
+        if pack_leaf(event, leaf.prev, leaf.data_hash) != entry:
+            self._faults.add(Kind.FORGED, position, "its leaf is not written as it must be")
+        if position.order <= self._position.order:
+            reason = f"it comes after the event at {self._position}"
+            self._faults.add(Kind.REORDERED, position, reason)
+        if self._hole_after is not None:
+            self._chains.hole(self._hole_after, position.order)
+            self._hole_after = None
+        self._chains.add(event, hashed, leaf.prev, is_whole=is_whole)
+        if stored is not None and stored.erased:
+            self._erasures.gone(event, stored.data)
+        elif event.type == ERASED and is_whole:
+            self._erasures.erased(event)
+        self._look_at_clock(event)
+        self._position = position
+        return event, is_whole
+
+    async def _data(self, index: int, leaf: Leaf, stored: Stored | None) -> bytes | None:
+        """The data of a leaf, or what an erasure left of it; None where it is not what was sealed,
+        which was told then."""
+        if stored is None:
+            return None
+        data, where = stored.data, leaf.position
+        if stored.apart:
+            if data or stored.erased:
+                self._faults.add(Kind.ALTERED, where, "its data lies apart, and here too")
+            name = tiles.apart_name(index)
+            packed = await self._read(name)
+            if packed is None:
+                self._faults.add(Kind.MISSING, name, f"the data of the event at {where}")
+                return None
+            try:
+                data = decompress(packed)
+            except ValueError as error:
+                self._faults.add(Kind.ALTERED, name, f"the data of the event at {where}: {error}")
+                return None
+        if stored.erased:
+            if stored.salt:
+                self._faults.add(Kind.ALTERED, where, "its data was erased, and its salt was not")
+            return data
+        if data_hash(stored.salt, data) != leaf.data_hash:
+            name = tiles.apart_name(index) if stored.apart else tiles.data_name(index // TILE_WIDTH)
+            reason = f"the data of this {leaf.type} is not what was sealed, in {name}"
+            self._faults.add(Kind.ALTERED, where, reason)
+            return None
+        if bool(stored.salt) == (leaf.type in PLAIN_TYPES):
+            self._faults.add(Kind.ALTERED, where, "its salt is not as for events of its type")
+        return data
+
+    def _look_at_clock(self, event: Recorded) -> None:
+        if event.at < self._at - CLOCK_SLACK_MS:
+            self._notice(f"at {event.position} the clock went back by {self._at - event.at} ms")
+        self._at = event.at
+
+    def _notice(self, text: str) -> None:
+        if len(self._notices) < NOTICES_MAX:
+            self._notices.append(text)
+
+    # -- the tree and the index ---------------------------------------------------------------
+
+    async def _grow(self, hashes: Sequence[bytes], size: int) -> None:
+        assert self._tree is not None  # noqa: S101 - the caller looked
+        for level, number, found in list(self._tree.add(hashes)):
+            if level:
+                await self._check_tile(level, number, found, size)
+
+    async def _check_tile(self, level: int, number: int, right: Sequence[bytes], size: int) -> None:
+        """A tile above those of the leaves, which those say."""
+        name = tiles.tile_name(level, number, len(right))
+        found = bundles.unpacked_tile(name, await self._read(name), len(right), self._faults)
+        await self._check_partial_tiles(level, number, right)
+        for at, (a, b) in enumerate(zip(right, found or right, strict=True)):
+            if a == b:
+                continue
+            below = number * TILE_WIDTH + at << TILE_HEIGHT * level
+            covered = (below, below + (1 << TILE_HEIGHT * level))
+            if await self._leads_to_root(covered, [b], size):
+                reason = f"leaves {covered[0]} to {covered[1] - 1} are not what was sealed"
+                self._faults.add(Kind.ALTERED, name, f"{reason}, nor are their tiles")
+                self._lose_tree()
+            else:
+                reason = f"its hash of leaves {covered[0]} to {covered[1] - 1} is not theirs"
+                self._faults.add(Kind.ALTERED, name, reason)
+
+    def _lose_tree(self) -> None:
+        """Nobody knows any more what the root is."""
+        self._tree = self._index = None
+
+    async def _which_is_right(
+        self, raw: Raw, entries: Sequence[bytes] | None, tile: Sequence[bytes] | None
+    ) -> bool | None:
+        """Whether it is the tile; None where it is not known, or does not matter."""
+        if entries is None or tile is None:
+            return None
+        hashes = [merkle.leaf_hash(entry) for entry in entries]
+        if hashes == tile:
+            return None
+        first = raw.number * TILE_WIDTH
+        covered = (first, first + raw.width)
+        if await self._leads_to_root(covered, tile, self._head):
+            return True
+        return False if await self._leads_to_root(covered, hashes, self._head) else None
+
+    async def _leads_to_root(self, covered: Range, hashes: Sequence[bytes], size: int) -> bool:
+        """Whether these hashes are right, as the tiles beside and above them say."""
+        points = self._history.points
+        root = next((each.root for each in reversed(points) if each.size == size), b"")
+        try:
+            siblings = [
+                merkle.fold([await self._node(node, size) for node in merkle.nodes_of(*each)])
+                for each in bundles.ranges_beside(covered, size)
+            ]
+        except LookupError:
+            return False
+        return bundles.leads_to(root, covered, size, hashes, siblings)
+
+    async def _node(self, node: merkle.Node, size: int) -> bytes:
+        level, number = tiles.tile_of(node)
+        name = tiles.tile_name(level, number, tiles.width_of(number, level, size))
+        packed = await self._read(name)
+        try:
+            return tiles.node_in(tiles.hashes_in(packed or b""), node)
+        except ValueError as error:
+            raise LookupError(name) from error
+
+    async def _check_points(self, entry: bytes | None) -> None:
+        """What was signed of the leaves so far; `entry`: the last one of them."""
+        while self._points and self._points[0].size <= self._size:
+            point = self._points.popleft()
+            if self._tree is not None and self._tree.root() != point.root:
+                self._wrong.append(point)
+            elif self._tree is not None:
+                self._right_up_to = point.size
+            if point.last and entry is not None:
+                self._check_last(point)
+            if self._index is not None:
+                await self._check_index(point)
+
+    def _check_last(self, point: Point) -> None:
+        if point.last != self._position.entry:
+            reason = (
+                f"it says that the last event stands at {point.last}, not {self._position.entry}"
+            )
+            self._faults.add(Kind.FORGED, point.where, reason)
+
+    async def _check_index(self, point: Point) -> None:
+        assert self._index is not None  # noqa: S101 - the caller looked
+        root = self._index.root()
+        if point.index_root not in (None, root):
+            reason = "its index is not that of its leaves: it has tasks' events wrong, or not all"
+            self._faults.add(Kind.FORGED, point.where, reason)
+        for covered, right in self._index.fresh.items():
+            is_listed = covered in self._listing.segments or point.size > self._listed_size
+            if is_listed and (packed := await self._read(segment_name(covered))) is not None:
+                self._segments_checked.add(covered)
+                try:
+                    check_segment(packed, right)
+                except ValueError as error:
+                    self._faults.add(Kind.ALTERED, segment_name(covered), str(error))
+
+    async def _check_end(self, size: int) -> bool:
+        """What there is of a log of this size, and not of a larger one; False where it is gone,
+        since the log has grown."""
+        partial = [] if self._tree is None else [each for each in self._tree.partial() if each[0]]
+        names = [tiles.tile_name(level, number, len(some)) for level, number, some in partial]
+        needed = {segment_name(c): c for c in segment_ranges(size)}
+        names += [name for name, c in needed.items() if c not in self._segments_checked]
+        gone = [name for name in names if await self._read(name) is None]
+        if gone and await self._has_grown():
+            return False
+        for level, number, some in partial:
+            await self._check_tile(level, number, some, size)
+        for name in gone:
+            if name in needed:
+                self._faults.add(Kind.MISSING, name, "this segment of the index is not there")
+        return True
+
+    # -- partial objects of earlier checkpoints -----------------------------------------------
+
+    async def _check_partials(
+        self, raw: Raw, leaves: Leaves, data: Sequence[Stored] | None
+    ) -> None:
+        number = raw.number
+        for width in self._partial_widths(tiles.entries_name(number), raw.width):
+            if leaves.hashes:
+                name = tiles.entries_name(number, width)
+                await self._check_partial(name, _entry_hashes, leaves.hashes[:width])
+        for width in self._partial_widths(tiles.data_name(number), raw.width):
+            if data is not None:
+                name = tiles.data_name(number, width)
+                await self._check_partial(name, tiles.unpack_data, data[:width])
+        if leaves.hashes:
+            await self._check_partial_tiles(0, number, leaves.hashes)
+
+    async def _check_partial_tiles(self, level: int, number: int, right: Sequence[bytes]) -> None:
+        for width in self._partial_widths(tiles.tile_name(level, number), len(right)):
+            name = tiles.tile_name(level, number, width)
+            packed = await self._read(name)
+            if packed is not None and packed != b"".join(right[:width]):
+                self._faults.add(Kind.ALTERED, name, "it is not the beginning of the tile after it")
+
+    def _partial_widths(self, whole: str, width: int) -> list[int]:
+        """Those that are there, and narrower."""
+        return [each for each in self._listing.partials.get(whole, ()) if each < width]
+
+    async def _check_partial(
+        self, name: str, unpack: Callable[[bytes], Sequence[object]], right: Sequence[object]
+    ) -> None:
+        packed = await self._read(name)
+        if packed is None:
+            return
+        try:
+            found = unpack(decompress(packed))
+        except ValueError as error:
+            self._faults.add(Kind.ALTERED, name, str(error))
+            return
+        if list(found) != list(right):
+            reason = "it is not the beginning of the bundle that came after it"
+            self._faults.add(Kind.ALTERED, name, reason)
+
+    # -- what it comes to ---------------------------------------------------------------------
+
+    def _tell_wrong(self) -> None:
+        """Checkpoints whose root is not that of the leaves."""
+        if not self._wrong:
+            return
+        if self._right_up_to == self._head:
+            for point in self._wrong:
+                reason = "it is of another history than what was sealed after it"
+                self._faults.add(Kind.FORGED, point.where, reason)
+            return
+        first = next(each for each in self._wrong if each.size > self._right_up_to)
+        where = f"leaves {self._right_up_to} to {first.size - 1}"
+        reason = f"they are not what was sealed: {first.where} has another root"
+        self._faults.add(Kind.ALTERED, where, reason)
+
+    def _tell_witnesses(self) -> None:
+        for each in self._options.witnesses:
+            size = self._history.witnessed.get(each)
+            if size is None:
+                reason = f"the witness {each.vkey} has cosigned no checkpoint"
+                self._faults.add(Kind.MISSING, tiles.CHECKPOINT, reason)
+            elif size < self._head:
+                self._notice(f"{each.name} has cosigned {size} of {self._head} leaves")
+
+    def _report(self) -> LogReport:
+        unknown = self._chains.unknown_types
+        for name, count in unknown.items():
+            reason = f"{count} events of the type {name!r}: this version does not know it"
+            self._faults.add(Kind.UNREADABLE, self._prefix, reason)
+        listing = self._listing
+        if listing.unexpected:
+            more = f" and {listing.more_unexpected} more" if listing.more_unexpected else ""
+            names = ", ".join(listing.unexpected)
+            self._notice(f"objects that are none of an archive: {names}{more}")
+        stream = self._stream
+        return LogReport(
+            self._partition,
+            self._origin,
+            self._size,
+            len(self._history.points),
+            self._chains.tasks,
+            tuple(each.vkey for each in self._trust.signed),
+            self._erasures.events,
+            len(self._erasures.tasks),
+            stream.same if stream else 0,
+            stream.beyond if stream else 0,
+            {each.vkey: size for each, size in self._history.witnessed.items()},
+            tuple(self._faults.named),
+            self._faults.more,
+            tuple(self._notices),
+        )
+
+    async def _read(self, name: str) -> bytes | None:
+        """An object, or None where there is none."""
+        try:
+            return await self._objects.read(self._prefix + name)
+        except FileNotFoundError:
+            return None
+
+
+def _entry_hashes(bundle: bytes) -> Sequence[bytes]:
+    return [merkle.leaf_hash(entry) for entry in tiles.unpack_entries(bundle)]

@@ -1,0 +1,78 @@
+"""`ledgerq verify` on a folder with an archive, away from its ledger."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ledger.archive.reader import log_prefix
+from ledger.objects.local_folder import LocalFolder
+from tests.cli.running import Call
+from tests.ledger.archive.sealed import EPOCH, key_file, lives, opened, seal
+
+ORIGIN = f"ledgerq/{EPOCH}/0"
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Path:
+    store = LocalFolder(tmp_path / "objects")
+    await seal(await opened(store, key_file(tmp_path)), lives(60), 30)
+    await store.close()
+    return tmp_path / "objects"
+
+
+def vkey(folder: Path) -> str:
+    return key_file(folder.parent).keys().verifiers(ORIGIN)[-1].vkey
+
+
+def test_an_archive_is_verified_by_a_key_from_elsewhere(folder: Path, ledgerq: Call) -> None:
+    found = ledgerq("verify", "--archive", str(folder), "--key", vkey(folder), "--json").json()
+
+    assert (found["verdict"], found["epoch"], found["events"]) == ("fine", EPOCH, 60)
+    assert (found["keys_given"], found["with_ledger"]) == (True, False)
+    assert found["logs"][0]["keys"] == [vkey(folder)]
+
+
+def test_whose_word_it_is_stands_there(folder: Path, ledgerq: Call) -> None:
+    ran = ledgerq("verify", "--archive", str(folder))
+
+    assert ran.code == 0
+    assert "by the archive's own word: give --key to be sure" in ran.out
+    assert "all is as it was sealed" in ran.out
+
+
+def test_what_is_wrong_is_one_line_and_the_exit_code_says_what(folder: Path, ledgerq: Call) -> None:
+    tile = folder / log_prefix(EPOCH, 0) / "tile" / "0" / "000.p" / "60"
+    packed = tile.read_bytes()
+
+    tile.write_bytes(bytes([packed[0] ^ 1]) + packed[1:])
+    altered = ledgerq("verify", "--archive", str(folder))
+    tile.unlink()
+    missing = ledgerq("verify", "--archive", str(folder), "--json")
+
+    assert altered.code == 1
+    first = altered.out.splitlines()[0]
+    assert first == "partition 0: altered: tile/0/000.p/60: its hash of leaf 0 is not that leaf's"
+    assert missing.code == 3
+    assert [fault["where"] for fault in json.loads(missing.out)["logs"][0]["faults"]] == [
+        "tile/0/000.p/60"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "there is no archive in"),
+        (["objects", "--epoch", "another"], "has no log of the ledger another"),
+        (["objects", "--key", "abc"], "expected a key such as"),
+    ],
+)
+def test_what_cannot_be_checked_has_a_code_of_its_own(
+    folder: Path, ledgerq: Call, arguments: list[str], said: str
+) -> None:
+    assert folder.name == "objects"
+    ran = ledgerq("verify", "--archive", *arguments)
+
+    assert ran.code == 4
+    assert said in ran.err
+    assert len(ran.err.splitlines()) == 1
