@@ -12,6 +12,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
+from consumers.archive_status import PartitionSealed
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
 from consumers.subscription_status import Followers
 from ledger.store import CallbacksWaiting
@@ -37,6 +38,7 @@ class Scrape(msgspec.Struct, frozen=True):
     system: SystemState | None = None
     followers: Followers | None = None
     callbacks: CallbacksWaiting | None = None
+    archive: Sequence[PartitionSealed] | None = None
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -55,6 +57,8 @@ def families(scrape: Scrape) -> Iterator[Metric]:
         yield from _of_subscriptions(scrape.followers)
     if scrape.callbacks is not None:
         yield from _of_waiting_callbacks(scrape.callbacks)
+    if scrape.archive is not None:
+        yield from _of_archive(scrape.archive)
 
 
 # -- what the ledger knows ------------------------------------------------------------------------
@@ -172,6 +176,34 @@ def _of_subscriptions(followers: Followers) -> Iterator[Metric]:
     yield from (lag, members, halted, overdue)
 
 
+def _of_archive(archive: Sequence[PartitionSealed]) -> Iterator[Metric]:
+    def gauge(name: str, told: str, values: Sequence[float]) -> Metric:
+        found = GaugeMetricFamily(name, told, labels=["partition"])
+        for each, value in zip(archive, values, strict=True):
+            found.add_metric([str(each.partition)], value)
+        return found
+
+    yield gauge(
+        "archive_sealed_events", "Events that are sealed.", [each.sealed.size for each in archive]
+    )
+    yield gauge(
+        "archive_lag_events",
+        "Events that are not sealed yet.",
+        [each.lag_events for each in archive],
+    )
+    yield gauge(
+        "archive_unsealed_seconds",
+        "For how long the first event that is not sealed has waited. It grows where no archiver"
+        " runs, or the object store takes nothing.",
+        [each.unsealed_s for each in archive],
+    )
+    yield gauge(
+        "archive_halted",
+        "Whether nothing more is sealed, or trimmed, until somebody decides.",
+        [bool(each.halted) for each in archive],
+    )
+
+
 # -- what processes measured ----------------------------------------------------------------------
 
 
@@ -231,6 +263,7 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
         meters.threads_abandoned,
     )
     yield from _of_callbacks(meters)
+    yield from _of_sealing(meters)
     yield from _of_blocked_loops(meters)
     yield CounterMetricFamily(
         "ledger_foreign_entries",
@@ -258,6 +291,22 @@ def _of_callbacks(meters: Meters) -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily("callback_duration_seconds", "How long a post took.")
     _add(seconds, [], meters.callback_seconds, DURATION_BOUNDS_S)
+    yield seconds
+
+
+def _of_sealing(meters: Meters) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "archive_events_sealed", "Events that went into the archive.", value=meters.events_sealed
+    )
+    yield CounterMetricFamily(
+        "archive_seals_failed",
+        "Times that events could not be sealed, and were tried again.",
+        value=meters.seals_failed,
+    )
+    seconds = HistogramMetricFamily(
+        "archive_seal_duration_seconds", "How long it took to make a checkpoint."
+    )
+    _add(seconds, [], meters.seal_seconds, DURATION_BOUNDS_S)
     yield seconds
 
 

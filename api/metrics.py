@@ -20,8 +20,10 @@ from api.describe import Answer, Group, operation
 from api.exchange import Exchange
 from api.lag import Lag
 from api.metric_families import Scrape, families
+from consumers.archive_status import archive_status
 from consumers.meters import Meters
 from consumers.subscription_status import followers
+from ledger.redis_archive import RedisArchive
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
 from ledger.settings import Settings
@@ -55,6 +57,7 @@ class Metrics:
     ) -> None:
         self._store = store
         self._subscriptions = subscriptions
+        self._fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
         self._hold_ms = settings.subscription_hold_s * 1_000
         self._gather = gather
         self._ask = ask
@@ -74,20 +77,32 @@ class Metrics:
         is 0.
         """
         exchange.parameters()
-        meters, totals, workers, system, followed, callbacks = await asyncio.gather(
-            self._gather(),
-            _or_none("read model", self._totals()),
+        of_ledger = asyncio.gather(
             _or_none("workers", self._store.workers()),
             _or_none("pauses and limits", self._store.load_system()),
             _or_none("subscriptions", followers(self._subscriptions, self._hold_ms)),
             _or_none("callbacks", self._callbacks()),
+            _or_none("archive", archive_status(self._fence, self._subscriptions)),
+        )
+        meters, totals, (workers, system, followed, callbacks, archive) = await asyncio.gather(
+            self._gather(), _or_none("read model", self._totals()), of_ledger
         )
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
         state = None if system is None else system.state
         text = exposition(
-            Scrape(meters, totals, lag, workers, self._task_types, state, followed, callbacks)
+            Scrape(
+                meters,
+                totals,
+                lag,
+                workers,
+                self._task_types,
+                state,
+                followed,
+                callbacks,
+                archive,
+            )
         )
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)

@@ -65,6 +65,9 @@ class Meters(msgspec.Struct, kw_only=True):
     callbacks_delivered: int = 0
     callbacks_failed: int = 0
     callback_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
+    events_sealed: int = 0
+    seal_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
+    seals_failed: int = 0
     loop_blocks: dict[str, int] = {}
     """By the task type whose handler held up the event loop; "" where that is unknown."""
     loop_blocked_seconds: dict[str, float] = {}
@@ -121,6 +124,19 @@ class Meter:
         meters.callbacks_failed += not delivered
         meters.callback_seconds.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         meters.callback_seconds.total += seconds
+        self.changed = True
+
+    def sealed(self, events: int, seconds: float) -> None:
+        """So many events were sealed together."""
+        meters = self.meters
+        meters.events_sealed += events
+        meters.seal_seconds.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        meters.seal_seconds.total += seconds
+        self.changed = True
+
+    def seal_failed(self) -> None:
+        """Events could not be sealed, and are tried again."""
+        self.meters.seals_failed += 1
         self.changed = True
 
     def uploads(self, *, running: int = 0, files: int = 0, size: int = 0) -> None:
@@ -195,6 +211,9 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     _add(total.append_seconds, other.append_seconds)
     _add(total.append_items, other.append_items)
     _add(total.callback_seconds, other.callback_seconds)
+    _add(total.seal_seconds, other.seal_seconds)
+    total.events_sealed += other.events_sealed
+    total.seals_failed += other.seals_failed
     total.callbacks_delivered += other.callbacks_delivered
     total.callbacks_failed += other.callbacks_failed
     total.streams_dropped += other.streams_dropped

@@ -81,6 +81,11 @@ def notifier_program(settings: Settings, env: Mapping[str, str]) -> Program:
     return Program("notifier", argv, env, 1, stop_timeout_s)
 
 
+def archiver_program(env: Mapping[str, str]) -> Program:
+    """The archiver as a child process."""
+    return Program("archiver", module_argv("consumers.roles", "archiver", CHILD_NAME), env)
+
+
 async def registered_types(module: str, env: MutableMapping[str, str]) -> list[str]:
     """The task types that a module of handlers registers, asked of a process of its own.
 

@@ -31,6 +31,7 @@ from consumers.programs import NoServer, server_url
 from consumers.registered import import_handlers
 from consumers.scheduler import OUTAGE_GRACE_S, Scheduler
 from consumers.service import Service, backoff_s
+from consumers.settling import settle_ms
 from consumers.signals import StopSignals
 from consumers.signatures import Signer, signing_secrets
 from consumers.worker import Worker, WorkerOptions
@@ -40,13 +41,10 @@ from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
-from ledger.settings import Durability, Settings, SettingsError, load, masked
+from ledger.settings import Settings, SettingsError, load, masked
 from projections.projector import Projector, ProjectorOptions
 
 log = structlog.get_logger("roles")
-
-SETTLE_EVERYSEC_MS: Final = 2_000
-"""By then the server has synced what it was given, where it does so once a second."""
 
 SLOW_START_S: Final = 1.0
 """A server that takes longer to answer is worth a line in the log."""
@@ -263,13 +261,12 @@ def make_notifier(settings: Settings, meter: Meter | None = None) -> Callable[[R
     """Needs keys to sign with beside the ledger. What it gives raises SettingsError when there are
     none."""
     allowed = AllowList(settings.callback_hosts)
-    synced_later = settings.durability is Durability.EVERYSEC
     options = NotifierOptions(
         concurrency=settings.callback_concurrency,
         host_concurrency=settings.callback_host_concurrency,
         timeout_ms=settings.callback_timeout_ms,
         lease_ms=settings.callback_timeout_ms + 2 * settings.redis_timeout_ms,
-        settle_ms=SETTLE_EVERYSEC_MS if synced_later else 0,
+        settle_ms=settle_ms(settings),
         policy=settings.callback_policy,
         lasts_ms=settings.callback_retry_s * 1_000,
     )
@@ -281,10 +278,21 @@ def make_notifier(settings: Settings, meter: Meter | None = None) -> Callable[[R
     return make
 
 
+def make_archiver(settings: Settings, meter: Meter | None = None) -> Callable[[RedisStore], Role]:
+    """Needs the object store, and keys to sign with beside the ledger. What it gives raises
+    BadKeyFile when there are none and none can be made."""
+    # Not above: no worker needs it.
+    from consumers.archiver import Archiver, archiver_options
+
+    objects, options = open_objects(settings), archiver_options(settings)
+    return lambda store: Archiver(store, objects, options, meter=meter)
+
+
 ROLES: Final[Mapping[str, Callable[[Settings, Meter], Callable[[RedisStore], Role]]]] = {
     "scheduler": make_scheduler,
     "projector": make_projector,
     "notifier": make_notifier,
+    "archiver": make_archiver,
 }
 
 

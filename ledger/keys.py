@@ -26,10 +26,11 @@ on Redis Cluster too.
     {ledgerq:p}:projections               hash     <node>: how far its read model is, and when it
                                                    said so
     {ledgerq:p}:archive                   hash     owner, until, generation: who seals; size, entry,
-                                                   digest: of what was sealed last; halted: why it
-                                                   does not go on; trimmed: what stood before it may
-                                                   be gone; evicted: up to where finished tasks were
-                                                   let go of, and looked: how many leaves that are
+                                                   digest, passed: of what was sealed last; halted:
+                                                   why it does not go on; trimmed: what stood before
+                                                   it may be gone; evicted: up to where finished
+                                                   tasks were let go of, and looked: how many leaves
+                                                   that are
     {ledgerq:p}:restored                  zset     <id> <version> <entry> of evicted tasks that were
                                                    put back, by the time (ms) of that
     {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task

@@ -309,6 +309,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 3_600
 
+    archive_key_file: Annotated[
+        str | None,
+        Meta(
+            description="file with what signs the archive, made at the first use; without it,"
+            " archive.key in data_dir"
+        ),
+    ] = None
+    archive_seal_events: Annotated[
+        int,
+        Meta(
+            ge=256,
+            le=65_536,
+            description="a checkpoint of the archive is made when there are so many events",
+        ),
+    ] = 8_192
+    archive_seal_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=_HOUR_MS,
+            description="or when the first of them has waited for so long",
+        ),
+    ] = 5_000
+    archive_lease_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=600_000,
+            description="a partition whose archiver was silent for so long is sealed by another",
+        ),
+    ] = 15_000
+
     append_batch_items_max: Annotated[
         int, Meta(ge=1, le=1_000, description="most appends sent in one script call")
     ] = 128
@@ -524,6 +556,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def metrics_folder(self) -> Path:
         """Where the processes of this node keep what they measured."""
         return Path(self.data_dir) / "metrics"
+
+    @property
+    def archive_keys(self) -> Path:
+        """Where the keys of the archive lie."""
+        return Path(self.archive_key_file or Path(self.data_dir) / "archive.key")
 
     @property
     def read_model_folder(self) -> Path:

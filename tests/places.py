@@ -136,9 +136,9 @@ def _is_known(key: str) -> bool:
         return True
     if key in (names.projections, names.archive, names.restored):
         return True
-    if key in (names.limits, names.admitted, names.checkpoints) or key == PartitionKeys(0).task(
-        SYSTEM
-    ):
+    if key in (names.limits, names.admitted, names.checkpoints):
+        return True
+    if key == PartitionKeys(0).task(SYSTEM):
         return True
     if key.startswith(names.task_prefix):
         return is_task_id(key.removeprefix(names.task_prefix))

@@ -19,6 +19,7 @@ from ledger.settings import ENV_PREFIX, load
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "projections", "consumers", "api")
 PLUGIN = "ledgerq_pytest.py"
+ROLES = ("api", "worker", "scheduler", "projector", "notifier", "archiver")
 
 
 class Service(msgspec.Struct):
@@ -124,7 +125,7 @@ def test_the_changelog_begins_with_this_version():
     assert headings[0] == ledger.__version__
 
 
-@pytest.mark.parametrize("role", ["api", "worker", "scheduler", "projector", "notifier"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_role_in_compose_is_a_command(compose: Compose, role: str):
     command = compose.services[role].command
 
@@ -137,7 +138,7 @@ def test_a_role_in_compose_is_a_command(compose: Compose, role: str):
 def test_roles_share_one_image_and_wait_for_a_healthy_valkey(compose: Compose):
     roles = {name: service for name, service in compose.services.items() if name != "valkey"}
 
-    assert set(roles) == {"api", "worker", "scheduler", "projector", "notifier"}
+    assert set(roles) == {*ROLES}
     assert {service.image for service in roles.values()} == {"ledgerq"}
     assert all(service.healthcheck["test"] for service in compose.services.values())
     for service in roles.values():

@@ -71,6 +71,13 @@ _add(
     "Tell callback_urls of the ends of tasks, signed, again and again until they take it.",
     "ledgerq notifier --redis redis://localhost:6379/0 --callback-hosts 'hooks.example.org'",
 )
+# Its examples stand with its own commands: an App that is loaded lazily brings them itself.
+app.command(
+    "api.cli.archiver:app",
+    name="archiver",
+    help="Seal the ledger's events in the archive, signed, for good.",
+    group=RUN,
+)
 _add(
     TASKS,
     "submit",
@@ -120,7 +127,7 @@ _add(
     "Queue a failed or canceled task again.",
     "ledgerq retry 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11",
 )
-# Its examples stand with its own commands: an App that is loaded lazily brings them itself.
+# Its examples stand with its own commands too.
 app.command(
     "api.cli.dead_letters:app",
     name="dead-letters",

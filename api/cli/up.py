@@ -43,6 +43,7 @@ from consumers import logs
 from consumers.own_modules import describe_exit, module_argv
 from consumers.pool import CHILD_NAME, CannotRun, Pool, Program
 from consumers.programs import (
+    archiver_program,
     child_env,
     drain_s,
     notifier_program,
@@ -205,4 +206,5 @@ class Supervisor:
             scheduler_program(self._env),
             projector_program(self._env),
             notifier_program(settings, self._env),
+            archiver_program(self._env),
         ]

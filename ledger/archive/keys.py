@@ -18,6 +18,7 @@ from typing import Final, Self
 import msgspec
 
 from ledger.archive.notes import NoteSigner, Verifier
+from ledger.settings import SettingsError
 
 KEY_FILE: Final = "archive.key"
 """What it is called in a data directory."""
@@ -32,8 +33,11 @@ _HEADER: Final = (
 )
 
 
-class BadKeyFile(Exception):
+class BadKeyFile(SettingsError):
     """A file that has no keys, or that cannot be read or written; says which, and why."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__([problem])
 
 
 class ArchiveKeys(msgspec.Struct, frozen=True):

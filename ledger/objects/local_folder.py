@@ -88,6 +88,7 @@ class LocalFolder:
         except asyncio.CancelledError:
             # The thread goes on: what it does must be done before anything is said to be undone.
             await asyncio.wait([working])
+            working.exception()  # nobody is told of it
             raise
         except OSError as error:
             raise ObjectStoreError(f"{self._folder}: {error.strerror}") from error

@@ -51,6 +51,19 @@ class RecordSubscriptionHalted(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RecordArchiveHalted(msgspec.Struct, frozen=True):
+    """Keep that a partition is not sealed any further, and why."""
+
+    partition: int
+    reason: str
+
+
 SystemCommand = (
-    PauseQueue | ResumeQueue | SetLimit | RemoveLimit | RecordWorkerLost | RecordSubscriptionHalted
+    PauseQueue
+    | ResumeQueue
+    | SetLimit
+    | RemoveLimit
+    | RecordWorkerLost
+    | RecordSubscriptionHalted
+    | RecordArchiveHalted
 )

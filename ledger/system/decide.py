@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from ledger.rejections import Rejection, RejectionCode
 from ledger.system.commands import (
     PauseQueue,
+    RecordArchiveHalted,
     RecordSubscriptionHalted,
     RecordWorkerLost,
     RemoveLimit,
@@ -17,6 +18,7 @@ from ledger.system.commands import (
     SystemCommand,
 )
 from ledger.system.events import (
+    ArchiveHalted,
     LimitRemoved,
     LimitSet,
     QueuePaused,
@@ -55,6 +57,8 @@ def decide(command: SystemCommand, system: System, now: int) -> tuple[SystemEven
         case RecordSubscriptionHalted(group, partition, reason):
             # Whoever records it was the one that halted the group, and does so once.
             return (SubscriptionHalted(group, partition, reason),)
+        case RecordArchiveHalted(partition, reason):
+            return (ArchiveHalted(partition, reason),)
         case _:
             assert_never(command)
 

@@ -67,7 +67,23 @@ class SubscriptionHalted(msgspec.Struct, frozen=True):
     reason: str
 
 
-SystemEvent = QueuePaused | QueueResumed | LimitSet | LimitRemoved | WorkerLost | SubscriptionHalted
+class ArchiveHalted(msgspec.Struct, frozen=True):
+    """Nothing more of a partition is sealed, or trimmed: the ledger has not got what was sealed
+    last, most likely because it lost its newest events."""
+
+    partition: int
+    reason: str
+
+
+SystemEvent = (
+    QueuePaused
+    | QueueResumed
+    | LimitSet
+    | LimitRemoved
+    | WorkerLost
+    | SubscriptionHalted
+    | ArchiveHalted
+)
 
 SYSTEM_EVENT_TYPES: dict[str, type[SystemEvent]] = {
     kind.__name__: kind for kind in get_args(SystemEvent)

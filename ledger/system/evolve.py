@@ -6,6 +6,7 @@ from typing import TypeVar, assert_never
 from msgspec.structs import replace
 
 from ledger.system.events import (
+    ArchiveHalted,
     LimitRemoved,
     LimitScope,
     LimitSet,
@@ -56,8 +57,8 @@ def _state_after(
         case WorkerLost():
             known = lately(state.lost, at)
             return replace(state, lost={**known, event.worker_id: event.last_heartbeat})
-        case SubscriptionHalted():
-            return state  # the group's checkpoint says whether it still is
+        case SubscriptionHalted() | ArchiveHalted():
+            return state  # the group's checkpoint, or the fence, says whether it still is
         case _:
             assert_never(event)
 

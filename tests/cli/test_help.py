@@ -15,6 +15,7 @@ COMMANDS = (
     "scheduler",
     "projector",
     "notifier",
+    "archiver",
     "submit",
     "status",
     "list",

@@ -12,6 +12,8 @@ from ledger.settings import Settings
 from tests.cli.running import Call, run
 from tests.consumers.role_process import RoleProcess, role_process
 
+ROLES = ("api", "worker", "scheduler", "projector", "notifier", "archiver")
+
 
 @contextlib.contextmanager
 def role(name: str, *arguments: str, cwd: Path, settings: Settings) -> Generator[RoleProcess]:
@@ -40,7 +42,7 @@ def test_the_roles_work_together_and_end_in_peace(tmp_path: Path, empty_url: str
     assert done["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "scheduler", "projector", "notifier"])
+@pytest.mark.parametrize("name", ROLES)
 def test_a_role_needs_to_know_a_server(tmp_path: Path, name: str):
     port = ("--port", "0") if name == "api" else ()
 

@@ -133,6 +133,7 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
             "scheduler": 1,
             "projector": 1,
             "notifier": 1,
+            "archiver": 1,
             "worker": 2,
             "valkey": 1,
         }

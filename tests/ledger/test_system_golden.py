@@ -11,6 +11,7 @@ from ledger.redis_store import RedisStore
 from ledger.store import SystemAppend
 from ledger.system.events import (
     SYSTEM_EVENT_TYPES,
+    ArchiveHalted,
     LimitRemoved,
     LimitScope,
     LimitSet,
@@ -34,6 +35,7 @@ EVENTS: Final[dict[str, SystemEvent]] = {
         LimitSet(LimitScope.KB, "handbook", 4),
         LimitRemoved(LimitScope.KB, "handbook"),
         SubscriptionHalted("billing", 1, "the ledger ends at 5-0, before 7-0"),
+        ArchiveHalted(1, "the ledger ends at 1:5-0, before 1:7-0, which is in the archive"),
         WorkerLost("host-1-4711-a0b1", "host-1", 4_711, MS - 15_200, 3),
     )
 }

@@ -1,0 +1,125 @@
+"""`ledgerq archiver`, and its `key` and `rotate-key`."""
+
+import asyncio
+from typing import Annotated
+
+import uvloop
+from cyclopts import App, Parameter
+
+from api.cli.failures import CliError
+from api.cli.flags import AsJson, DataDir, Format, KeyFile, Level, RedisUrl, load_settings
+from api.cli.open_ledger import open_ledger
+from api.cli.output import print_json
+from consumers import logs
+from consumers.archiver import CANNOT_SEAL, Archiver, archiver_options
+from consumers.meters import Meter
+from consumers.roles import make_archiver, run_role
+from ledger.archive import keys as key_files
+from ledger.archive.checkpoint import origin_of
+from ledger.archive.notes import Verifier
+from ledger.objects import open_objects
+from ledger.settings import Settings
+
+app = App(
+    name="archiver",
+    help="Seal the ledger's events in the archive, signed, for good.",
+    help_format="plaintext",
+    help_epilogue="Examples:\n  ledgerq archiver --redis redis://localhost:6379/0"
+    "\n  ledgerq archiver --once --data-dir .ledgerq"
+    "\n  ledgerq archiver key"
+    "\n  ledgerq archiver rotate-key",
+    default_parameter=Parameter(negative=(), show_default=False),
+    result_action="return_value",
+)
+
+
+@app.default
+def archiver(
+    *,
+    once: Annotated[
+        bool, Parameter(help="seal everything that there is now, and end", negative=())
+    ] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    archive_key_file: KeyFile = None,
+    log_level: Level = None,
+    log_format: Format = None,
+) -> None:
+    """It signs with the key in the data directory, where it makes one if need be. Any number of
+    archivers may run, with the same keys: one at a time seals a partition."""
+    flags = {name: value for name, value in locals().items() if name != "once"}
+    settings = load_settings(**flags).settings
+    logs.configure(settings, "archiver")
+    if once:
+        asyncio.run(_once(settings))
+        return
+    meter = Meter()
+    uvloop.run(run_role(settings, make_archiver(settings, meter), meter=meter))
+
+
+async def _once(settings: Settings) -> None:
+    async with open_ledger(settings) as store:
+        archiver = Archiver(store, open_objects(settings), archiver_options(settings))
+        try:
+            events = await archiver.seal_once()
+        except CANNOT_SEAL as error:
+            raise CliError(str(error)) from error
+    print(f"{events:,} events are sealed")
+
+
+@app.command(
+    name="key",
+    help="Print the public keys that the archive is signed with, for whoever checks it.",
+    help_epilogue="Examples:\n  ledgerq archiver key\n  ledgerq archiver key --json",
+)
+def key(
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    archive_key_file: KeyFile = None,
+    json: AsJson = False,
+) -> None:
+    """One for each partition's log: the same key, under the log's name."""
+    settings = load_settings(**{n: v for n, v in locals().items() if n != "json"}).settings
+    _print_keys(settings, as_json=json)
+
+
+@app.command(
+    name="rotate-key",
+    help="Make a new key, which signs from now on; the one before introduces it.",
+    help_epilogue="Example:\n  ledgerq archiver rotate-key",
+)
+def rotate_key(
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    archive_key_file: KeyFile = None,
+    json: AsJson = False,
+) -> None:
+    """A running archiver takes it up with its next checkpoint. Other archivers need the new file
+    too. Whoever trusts an older key comes to trust this one, since the log says which one replaced
+    which."""
+    settings = load_settings(**{n: v for n, v in locals().items() if n != "json"}).settings
+    key_files.KeyFile(settings.archive_keys).rotate()
+    _print_keys(settings, as_json=json)
+
+
+def _print_keys(settings: Settings, *, as_json: bool) -> None:
+    keys = key_files.KeyFile(settings.archive_keys).keys()
+    epoch, partitions = asyncio.run(_ledger(settings))
+    by_partition = [keys.verifiers(origin_of(epoch, p)) for p in range(partitions)]
+    if as_json:
+        print_json([_as_json(p, verifiers) for p, verifiers in enumerate(by_partition)])
+        return
+    for verifiers in by_partition:
+        print(verifiers[-1].vkey)
+
+
+def _as_json(partition: int, verifiers: list[Verifier]) -> dict[str, object]:
+    *older, newest = [verifier.vkey for verifier in verifiers]
+    return {"partition": partition, "key": newest, "replaced": older}
+
+
+async def _ledger(settings: Settings) -> tuple[str, int]:
+    async with open_ledger(settings) as store:
+        return await store.epoch(), store.partitions

@@ -1,0 +1,196 @@
+"""The archiver seals the ledger's events in the object store, each partition for itself.
+
+Any number of archivers may run: one at a time seals a partition, the others stand by. The object
+store may be away for as long as it likes; nothing but sealing, and what waits for it, waits.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers.meters import Meter
+from consumers.retention_status import Terms
+from consumers.sealed_partition import (
+    TROUBLES,
+    LedgerWentBack,
+    SealedPartition,
+    SealingHalted,
+    SealingOptions,
+)
+from consumers.sealing_trouble import SealingTrouble
+from consumers.service import Outage, Service
+from consumers.settling import settle_ms
+from consumers.trimming import Trimming
+from ledger.archive.keys import KeyFile
+from ledger.archive.reader import Archive
+from ledger.objects import ObjectStore
+from ledger.redis_archive import RedisArchive
+from ledger.redis_store import RedisStore
+from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.settings import Settings
+
+log = structlog.get_logger("archiver")
+
+LEAVES_KEPT_MAX: Final = 65_536
+"""Tasks whose last leaves one process remembers."""
+
+BEATS_A_LEASE: Final = 3
+
+SEALED_AT_ONCE: Final = 2
+"""Partitions whose events are in memory: one is written while another is read."""
+
+
+CANNOT_SEAL: Final = (*TROUBLES, LedgerWentBack, SealingHalted)
+"""Why events cannot be sealed now, or until somebody decides."""
+
+
+class ArchiverOptions(msgspec.Struct, frozen=True):
+    """What an archiver goes by."""
+
+    key_file: Path
+    sealing: SealingOptions = SealingOptions()
+    terms: Terms = Terms(0, 0, 0)
+    """When what is sealed leaves the server."""
+    timeout_ms: int = 5_000
+
+
+def archiver_options(settings: Settings) -> ArchiverOptions:
+    """As the settings say."""
+    sealing = SealingOptions(
+        seal_events=settings.archive_seal_events,
+        seal_interval_ms=settings.archive_seal_interval_ms,
+        lease_ms=settings.archive_lease_ms,
+        settle_ms=settle_ms(settings),
+    )
+    terms = Terms(
+        settings.event_retention_s * 1_000,
+        settings.task_retention_s * 1_000,
+        settings.subscription_hold_s * 1_000,
+    )
+    return ArchiverOptions(settings.archive_keys, sealing, terms, settings.redis_timeout_ms)
+
+
+class Archiver:
+    """A role: `run` until `stop`."""
+
+    def __init__(
+        self,
+        store: RedisStore,
+        objects: ObjectStore,
+        options: ArchiverOptions,
+        *,
+        meter: Meter | None = None,
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._key_file = KeyFile(options.key_file)
+        self._options = options
+        self._subscriptions = RedisSubscriptions(store.client, store.partitions, options.timeout_ms)
+        self._meter = meter or Meter()
+        self._outage = Outage("archiver")
+        self._services: list[Service] = []
+        self._partitions: list[SealedPartition] = []
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Raises BadKeyFile when there are no keys, and none can be made."""
+        self._make_key()
+        archive = await self._open()
+        beats, trimming = self._service("lease", self._beat), self._trimming(archive)
+        steps = [self._service(f"partition {p.partition}", p.step) for p in self._partitions]
+        self._services = [*steps, trimming, beats]
+        if self._stopping:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(each.run()) for each in (beats, trimming)]
+                await asyncio.gather(*(service.run() for service in steps))
+                for task in beside:
+                    task.cancel()
+        finally:
+            await self._end()
+
+    async def seal_once(self) -> int:
+        """Seal everything that there is now, or wait until those have who do so already; how many
+        events the archive has. Raises CANNOT_SEAL, Rejection."""
+        self._make_key()
+        await self._open()
+        beats = self._service("lease", self._beat)
+        try:
+            async with asyncio.TaskGroup() as group:
+                beating = group.create_task(beats.run())
+                sizes = [await each.seal_all() for each in self._partitions]
+                beating.cancel()
+        except* CANNOT_SEAL as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await self._end()
+        return sum(sizes)
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(each.release() for each in self._partitions))
+        await self._objects.close()
+
+    def stop(self) -> None:
+        """What was read and not sealed is sealed by the next one."""
+        self._stopping = True
+        for partition in self._partitions:
+            partition.stop()
+        for service in self._services:
+            service.stop()
+
+    async def _open(self) -> Archive:
+        """Be ready for all partitions, none of which is taken yet."""
+        store, options = self._store, self._options
+        fence = RedisArchive(store.client, store.partitions, options.timeout_ms)
+        archive = Archive(self._objects, await store.epoch(), store.partitions)
+        turn, trouble = asyncio.Semaphore(SEALED_AT_ONCE), SealingTrouble()
+        self._partitions = [
+            SealedPartition(
+                store,
+                fence,
+                self._subscriptions,
+                archive,
+                partition,
+                self._key_file,
+                f"{socket.gethostname()}-{os.getpid()}",
+                options.sealing,
+                turn=turn,
+                trouble=trouble,
+                meter=self._meter,
+                leaves_kept=max(1_024, LEAVES_KEPT_MAX // store.partitions),
+            )
+            for partition in range(store.partitions)
+        ]
+        return archive
+
+    def _trimming(self, archive: Archive) -> Service:
+        terms, partitions = self._options.terms, self._partitions
+        generations = [each.held_generation for each in partitions]
+        trimming = Trimming(
+            self._store,
+            self._subscriptions,
+            archive,
+            terms,
+            lambda partition: generations[partition](),
+            self._meter,
+        )
+        return trimming.service
+
+    def _make_key(self) -> None:
+        if self._key_file.make():
+            hint = "keep a copy: without it, nothing more can be added to the archive"
+            log.info("archive_key_made", file=str(self._key_file.path), hint=hint)
+
+    async def _beat(self) -> float:
+        await asyncio.gather(*(each.keep() for each in self._partitions))
+        return self._options.sealing.lease_ms / 1_000 / BEATS_A_LEASE
+
+    def _service(self, name: str, step: Callable[[], Awaitable[float]]) -> Service:
+        return Service(name, step, outage=self._outage)

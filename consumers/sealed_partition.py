@@ -1,0 +1,447 @@
+"""One partition, sealed by one archiver for as long as it holds the fence.
+
+Nothing is signed unless the ledger still has the last event that went into the log: a ledger that
+lost its newest events, and went on without them, must not be sealed as if nothing had happened.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers.meters import Meter
+from consumers.sealing_trouble import SealingTrouble
+from consumers.service import backoff_s
+from ledger.archive.keys import BadKeyFile, KeyFile
+from ledger.archive.reader import Archive, Damaged, Incomplete
+from ledger.archive.writer import LogWriter, LostFence, NotSigned
+from ledger.codec import Meta, Undecodable
+from ledger.foreign import ForeignEntries
+from ledger.objects import ObjectStoreError
+from ledger.redis_archive import Hold, RedisArchive, Sealed
+from ledger.redis_calls import ForeignKey
+from ledger.rejections import Rejection
+from ledger.script_format import read_events
+from ledger.store import Entry, Position, Store
+from ledger.subscriptions import (
+    BEGINNING,
+    HALT_CHARACTERS_MAX,
+    Checkpoint,
+    Halted,
+    Subscriptions,
+    Taken,
+    order_of,
+)
+from ledger.system.commands import RecordArchiveHalted
+from ledger.system.transact import transact_system
+from projections.catch_up import LedgerCutShort, position_of, read_ahead
+
+log = structlog.get_logger("archiver")
+
+META: Final = Meta(actor="archiver")
+
+READ_WAIT_MS: Final = 500
+"""How long a read waits for events: also how soon an idle archiver notices that it should stop."""
+
+LOOK_S: Final = 0.25
+"""Between looks whether there are enough events for a checkpoint."""
+
+STAND_BY_S: Final = 2.0
+"""Between looks whether another archiver let go of the partition, or somebody lets it go on."""
+
+SEAL_BYTES: Final = 16 * 1024 * 1024
+"""Data of so many bytes is sealed however few events that are: all of it is in memory."""
+
+UNSEALABLE_LOGGED_MAX: Final = 100
+COUNT_MAX: Final = 10_000
+"""Of so many entries, some come while they are counted."""
+
+
+class SealingOptions(msgspec.Struct, frozen=True):
+    """When what is sealed."""
+
+    seal_events: int = 8_192
+    """A checkpoint is due when there are so many events."""
+    seal_interval_ms: int = 5_000
+    """Or when the first of them has waited for so long."""
+    lease_ms: int = 15_000
+    settle_ms: int = 0
+    """Events that are younger might be lost with the server's next failure."""
+
+
+class LedgerWentBack(Exception):
+    """The ledger has not got what was sealed, or lacks what was not: says which."""
+
+
+class SealingHalted(Exception):
+    """A partition is not sealed any further until somebody decides."""
+
+
+TROUBLES: Final = (
+    ObjectStoreError,
+    Incomplete,
+    Damaged,
+    NotSigned,
+    BadKeyFile,
+    ForeignKey,
+    Undecodable,
+)
+"""What keeps a partition from being sealed until it is mended."""
+
+
+class SealedPartition:
+    """`step` again and again, `keep` it every now and then, and `release` it in the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        fence: RedisArchive,
+        subscriptions: Subscriptions,
+        archive: Archive,
+        partition: int,
+        key_file: KeyFile,
+        owner: str,
+        options: SealingOptions,
+        *,
+        turn: asyncio.Semaphore,
+        trouble: SealingTrouble,
+        meter: Meter,
+        leaves_kept: int,
+    ) -> None:
+        """`turn`: is held while events are in memory."""
+        self.partition = partition
+        self._store = store
+        self._fence = fence
+        self._subscriptions = subscriptions
+        self._archive = archive
+        self._key_file = key_file
+        self._owner = owner
+        self._options = options
+        self._turn = turn
+        self._trouble = trouble
+        self._meter = meter
+        self._leaves_kept = leaves_kept
+        self._stopping = asyncio.Event()
+        self._foreign = ForeignEntries()
+        self._unsealable = 0
+        self._hold: Hold | None = None
+        self._writer: LogWriter | None = None
+        self._read = BEGINNING
+        """The entry up to which everything is sealed, or was added to what is sealed next."""
+        self._passed = 0
+        """Entries up to there."""
+        self._bytes = 0
+        self._checked = -1
+        self._said: str = ""
+        self._failures = 0
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._stopping.set()
+
+    def held_generation(self) -> int | None:
+        """Of the lease; None without one."""
+        return None if self._hold is None else self._hold.generation
+
+    async def step(self) -> float:
+        """One round of work; seconds until there may be more. Raises Rejection while the ledger is
+        out of reach."""
+        try:
+            pause_s = await self._step()
+        except TROUBLES as error:
+            self._writer = None
+            self._meter.seal_failed()
+            self._trouble.met(self.partition, str(error))
+            self._failures += 1
+            return backoff_s(self._failures)
+        except LostFence:
+            self._hold = self._writer = None
+            return STAND_BY_S
+        except LedgerWentBack as error:
+            await self._halt(str(error))
+            return STAND_BY_S
+        except BaseException:
+            self._writer = None
+            raise
+        self._failures = 0
+        return pause_s
+
+    async def keep(self) -> None:
+        """Renew the lease. Raises Rejection."""
+        if self._hold is not None:
+            generation = self._hold.generation
+            if not await self._fence.keep(self.partition, generation, self._options.lease_ms):
+                self._lose(generation)
+
+    async def release(self) -> None:
+        """Let others have it at once."""
+        if self._hold is not None:
+            with contextlib.suppress(Rejection, ForeignKey):
+                await self._fence.keep(self.partition, self._hold.generation, 0)
+            self._hold = self._writer = None
+
+    async def seal_all(self) -> int:
+        """Seal everything that there is now, or wait until another one has; how many events are
+        sealed then. Raises TROUBLES, LedgerWentBack, SealingHalted, Rejection."""
+        end = (await self._subscriptions.ends(self.partition)).last
+        while True:
+            try:
+                if await self._take():
+                    await self._opened()
+                    await self._seal_on()
+                    return (await self._opened()).size
+            except LostFence:
+                self._hold = self._writer = None
+            except LedgerWentBack as error:
+                await self._halt(str(error))
+                raise
+            view = await self._fence.view(self.partition)
+            if view.halted:
+                raise SealingHalted(f"partition {self.partition} is not sealed: {view.halted}")
+            if order_of(view.sealed.entry) >= order_of(end):
+                return view.sealed.size
+            await self._pause(LOOK_S)
+
+    # -- rounds -------------------------------------------------------------------------------
+
+    async def _step(self) -> float:
+        if not await self._take():
+            return STAND_BY_S
+        await self._opened()
+        if await self._due():
+            await self._seal_on()
+        self._trouble.over(self.partition)
+        return 0.0
+
+    async def _take(self) -> bool:
+        if self._hold is not None:
+            return True
+        lease_ms = self._options.lease_ms
+        match await self._fence.take(self.partition, self._owner, lease_ms):
+            case Hold() as hold:
+                self._hold, self._writer, self._said = hold, None, ""
+                return True
+            case Taken(owner):
+                self._say_once("archiver_stands_by", owner=owner)
+            case Halted(reason):
+                self._say_once("archive_halted", reason=reason)
+        return False
+
+    def _lose(self, generation: int) -> None:
+        if self._hold is not None and self._hold.generation == generation:
+            self._hold = None
+            log.warning("archiver_lost_partition", partition=self.partition)
+
+    async def _due(self) -> bool:
+        """Wait for events, until it is time to seal them. False when there are none so far."""
+        position = Position(self.partition, self._read)
+        if not await self._store.entries_after(position, 1, READ_WAIT_MS):
+            await self._check_if_need_be()
+            return False
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._options.seal_interval_ms / 1_000
+        while not self._stopping.is_set() and self._hold is not None:
+            ends = await self._subscriptions.ends(self.partition)
+            left_s = due_s - loop.time()
+            if left_s <= 0 or ends.added - self._passed >= self._options.seal_events:
+                return True
+            await self._pause(min(left_s, LOOK_S))
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _say_once(self, event: str, **details: str) -> None:
+        if self._said != event:
+            self._said = event
+            log.warning(event, partition=self.partition, **details)
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def _opened(self) -> LogWriter:
+        if self._writer is None:
+            hold = self._held()
+            writer = LogWriter(self._archive, self.partition, self._key_file, self._leaves_kept)
+            await writer.open()
+            await self._find_start(writer, hold.sealed)
+            self._writer, self._bytes = writer, 0
+            await self._check()
+            if writer.size != hold.sealed.size:
+                await self._tell_sealed(writer)
+        return self._writer
+
+    async def _find_start(self, writer: LogWriter, told: Sealed) -> None:
+        """Where the log ends, and how many entries that are."""
+        last = BEGINNING if writer.last is None else writer.last.position.entry
+        if told.size == writer.size and order_of(told.entry) >= order_of(last):
+            self._read, self._passed = told.entry, told.passed
+            return
+        self._read = last
+        if 0 < told.size < writer.size:
+            # An archiver was killed after it had signed, and before it had told so.
+            between = await self._count_after(told.entry) - await self._count_after(last)
+            self._passed = told.passed + between
+        elif last == BEGINNING:
+            self._passed = 0
+        else:
+            ends = await self._subscriptions.ends(self.partition)
+            self._passed = ends.added - await self._count_after(last)
+        await self._check_nothing_is_missing(told)
+
+    async def _count_after(self, entry: str) -> int:
+        return await self._subscriptions.count_after(self.partition, entry)
+
+    async def _check_nothing_is_missing(self, told: Sealed) -> None:
+        ends = await self._subscriptions.ends(self.partition)
+        if not ends.lost_after(Checkpoint(self._read, "", self._passed)):
+            return
+        if told.size:
+            raise LedgerWentBack(
+                f"events after {self.partition}:{self._read}, where the archive ends, were taken"
+                f" away; they were sealed once, up to {told.entry}: put the archive back that has"
+                " them"
+            )
+        # Somebody trimmed a ledger that had no archive.
+        log.warning("archive_begins_late", partition=self.partition, first=ends.first)
+        self._passed = ends.removed
+
+    # -- is it the same ledger? ---------------------------------------------------------------
+
+    async def _check_if_need_be(self) -> None:
+        """Another connection may lead to another server, without all that the last one had."""
+        if self._store.connections_made != self._checked:
+            await self._check()
+
+    async def _check(self) -> None:
+        """Raises LedgerWentBack, Rejection."""
+        made = self._store.connections_made
+        epoch = await self._store.epoch()
+        if epoch != self._archive.epoch:
+            raise LedgerWentBack(f"this is another ledger now (epoch {epoch or 'none'})")
+        writer = self._writer
+        last = None if writer is None else writer.last
+        if writer is None or last is None:
+            self._checked = made
+            return
+        ends = await self._subscriptions.ends(self.partition)
+        if order_of(ends.last) < last.position.order:
+            raise LedgerWentBack(
+                f"the ledger ends at {self.partition}:{ends.last}, before {last.position}, which is"
+                " in the archive"
+            )
+        event = await self._store.event_at(last.position)
+        is_well = await self._was_removed() if event is None else writer.is_last(event)
+        if not is_well:
+            raise LedgerWentBack(
+                f"the event at {last.position}, which is in the archive, is gone from the ledger,"
+                " or is another one now"
+            )
+        self._checked = made
+
+    async def _was_removed(self) -> bool:
+        """Whether there were as many entries up to the last one as there should have been: then it
+        was there, and was taken away since. A ledger that went back has had fewer."""
+        before = await self._subscriptions.ends(self.partition)
+        if not before.removed:
+            return False
+        while True:
+            behind = await self._count_after(self._read)
+            after = await self._subscriptions.ends(self.partition)
+            if before.added == after.added or behind > COUNT_MAX:
+                return before.added <= self._passed + behind <= after.added
+            before = after
+
+    async def _halt(self, reason: str) -> None:
+        reason = reason[:HALT_CHARACTERS_MAX]
+        hold, self._hold, self._writer = self._hold, None, None
+        log.error("archive_halted", partition=self.partition, reason=reason)
+        self._said = "archive_halted"
+        try:
+            if hold is not None and await self._fence.halt(self.partition, hold.generation, reason):
+                command = RecordArchiveHalted(self.partition, reason)
+                await transact_system(self._store, command, META)
+        except (Rejection, ForeignKey, Undecodable) as error:
+            log.warning("archive_halt_unrecorded", partition=self.partition, reason=str(error))
+
+    # -- sealing ------------------------------------------------------------------------------
+
+    async def _seal_on(self) -> None:
+        """Seal everything up to where the partition ends now."""
+        ends = await self._subscriptions.ends(self.partition)
+        if self._options.settle_ms:
+            await asyncio.sleep(self._options.settle_ms / 1_000)
+        async with self._turn:
+            start = Position(self.partition, self._read)
+            reading = read_ahead(self._store, start, ends.last)
+            async with contextlib.aclosing(reading):
+                try:
+                    async for entries in reading:
+                        await self._take_in(entries)
+                        if self._stopping.is_set():
+                            return
+                except LedgerCutShort as error:
+                    await self._check()
+                    log.warning("archive_read_cut_short", reason=str(error))
+            await self._seal()
+
+    async def _take_in(self, entries: Sequence[Entry]) -> None:
+        """Add entries, and make checkpoints as they are due: at round numbers of leaves, so that
+        tiles are whole."""
+        writer, every = await self._opened(), self._options.seal_events
+        while entries:
+            room = every - writer.size % every - writer.added
+            events, foreign = read_events(self.partition, entries[:room])
+            for stranger in foreign:
+                self._foreign.met(stranger)
+            for left_out in await writer.add(events):
+                self._tell_unsealable(str(left_out))
+            self._read = position_of(self.partition, entries[:room][-1]).entry
+            self._passed += len(entries[:room])
+            self._bytes += sum(len(event.data) for event in events)
+            if writer.added >= every - writer.size % every or self._bytes >= SEAL_BYTES:
+                await self._seal()
+            entries = entries[room:]
+
+    async def _seal(self) -> None:
+        writer = await self._opened()
+        before_s, events = asyncio.get_running_loop().time(), writer.added
+        if events:
+            await writer.seal(self._may_sign)
+            self._bytes = 0
+            self._meter.sealed(events, asyncio.get_running_loop().time() - before_s)
+        await self._tell_sealed(writer)
+
+    async def _may_sign(self) -> None:
+        """All is written. Raises LostFence, LedgerWentBack, Rejection."""
+        await self._check_if_need_be()
+        hold = self._held()
+        if not await self._fence.keep(self.partition, hold.generation, self._options.lease_ms):
+            self._lose(hold.generation)
+            raise LostFence
+
+    async def _tell_sealed(self, writer: LogWriter) -> None:
+        hold = self._held()
+        sealed = Sealed(writer.size, self._read, writer.last_hash.hex(), self._passed)
+        if sealed != hold.sealed:
+            self._hold = Hold(hold.generation, sealed)
+            if not await self._fence.keep(
+                self.partition, hold.generation, self._options.lease_ms, sealed
+            ):
+                self._lose(hold.generation)
+                raise LostFence
+
+    def _held(self) -> Hold:
+        if self._hold is None:
+            raise LostFence
+        return self._hold
+
+    def _tell_unsealable(self, reason: str) -> None:
+        self._unsealable += 1
+        if self._unsealable <= UNSEALABLE_LOGGED_MAX:
+            hint = "it is left out of the archive: none of ours wrote it"
+            log.warning("event_unsealable", reason=reason, hint=hint)
