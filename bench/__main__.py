@@ -31,6 +31,7 @@ from bench import (
     soak,
     submit,
     uploads,
+    verify,
 )
 from bench.measure import Measured
 from bench.report import Report, machine, markdown, print_report, write_json
@@ -47,6 +48,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "memory": memory.run,
     "estimate": estimate.run,
     "rebuild": rebuild.run,
+    "verify": verify.run,
     "lag": lag.run,
     "lists": lists.run,
     "recovery": recovery.run,

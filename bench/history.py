@@ -47,9 +47,9 @@ def write_history(url: str, tasks: int) -> int:
     """Write the lives of so many tasks into the first partition; returns how many events. Takes
     about 20 µs for each."""
     key, count = PartitionKeys(0).events, 0
-    entries = _entries(tasks)
+    some = entries(tasks)
     with cast("Any", Redis).from_url(url) as client:
-        while batch := list(itertools.islice(entries, WRITES_AT_ONCE)):
+        while batch := list(itertools.islice(some, WRITES_AT_ONCE)):
             pipe = client.pipeline(transaction=False)
             for entry, fields in batch:
                 pipe.execute_command("XADD", key, entry, *fields)
@@ -58,7 +58,7 @@ def write_history(url: str, tasks: int) -> int:
     return count
 
 
-def _entries(tasks: int) -> Iterator[tuple[str, Sequence[Any]]]:
+def entries(tasks: int) -> Iterator[tuple[str, Sequence[Any]]]:
     """Stream entries in the order of time: id, fields."""
     last: dict[int, tuple[int, str]] = {}
     for tick in range(tasks + ENDS_AFTER):

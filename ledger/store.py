@@ -21,6 +21,7 @@ from ledger.workers import WorkerReport, WorkerSeen
 CALLBACK_HOSTS_COUNTED: Final = 1_000
 
 _ENTRY_NUMBER_MAX: Final = (1 << 64) - 1
+_ENTRY_CHARACTERS_MAX: Final = 41
 
 
 class Position(NamedTuple):
@@ -51,6 +52,14 @@ class Position(NamedTuple):
         if not (colon and dash and text.isascii() and all(map(_is_entry_number, numbers))):
             raise ValueError(f"expected a position such as 0:1763811000123-0, got {text[:80]!r}")
         return cls(int(partition), f"{int(ms)}-{int(seq)}")
+
+    @classmethod
+    def at(cls, partition: int, entry: str) -> Self:
+        """Raises ValueError for anything that is not the id of an entry, as Redis writes it."""
+        ms, _, seq = entry.partition("-")
+        if len(entry) > _ENTRY_CHARACTERS_MAX or f"{int(ms)}-{int(seq)}" != entry or "--" in entry:
+            raise ValueError(f"expected the id of an entry, got {entry[:80]!r}")
+        return cls(partition, entry)
 
 
 def _is_entry_number(text: str) -> bool:

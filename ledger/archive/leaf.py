@@ -130,20 +130,41 @@ def entry_of(entry: bytes) -> str:
 def unpack_leaf(partition: int, entry: bytes) -> Leaf:
     """What a leaf says. Raises NoLeaf."""
     try:
-        found = _decode_envelope(entry)
-        hashed, prev = bytes.fromhex(found.data), bytes.fromhex(found.prev)
-        meta = found.meta
-        if isinstance(meta, str):
-            stored = base64.b64decode(meta, validate=True)
-        else:
-            stored = encode(Meta(meta.actor, meta.request, meta.trace, meta.commit))
-        position = Position.parse(f"{partition}:{found.entry}")
+        return _leaf_of(partition, _decode_envelope(entry))
     except (ValueError, RecursionError) as error:
         raise NoLeaf(f"no leaf of an event: {error}") from error
+
+
+def unpack_canonical_leaf(partition: int, entry: bytes) -> Leaf:
+    """As `unpack_leaf`; raises NoLeaf also for a leaf that `pack_leaf` would write otherwise."""
+    try:
+        found = _decode_envelope(entry)
+        leaf = _leaf_of(partition, found)
+    except (ValueError, RecursionError) as error:
+        raise NoLeaf(f"no leaf of an event: {error}") from error
+    is_canonical = (
+        encode(found) == entry
+        and leaf.data_hash.hex() == found.data
+        and leaf.prev.hex() == found.prev
+        and (not isinstance(found.meta, str) or _canonical_meta(leaf.meta) == encode(found.meta))
+    )
+    if not is_canonical:
+        raise NoLeaf("its leaf is not written as it must be")
+    return leaf
+
+
+def _leaf_of(partition: int, found: _Envelope) -> Leaf:
+    """Raises ValueError."""
+    hashed, prev = bytes.fromhex(found.data), bytes.fromhex(found.prev)
+    meta = found.meta
+    if isinstance(meta, str):
+        stored = base64.b64decode(meta, validate=True)
+    else:
+        stored = encode(Meta(meta.actor, meta.request, meta.trace, meta.commit))
     if found.v != 1 or len(hashed) != _HEX_BYTES or len(prev) not in (0, _HEX_BYTES):
-        raise NoLeaf("no leaf of an event: its format or its hashes are not ours")
+        raise ValueError("its format or its hashes are not ours")
     return Leaf(
-        position,
+        Position.at(partition, found.entry),
         found.type,
         found.task,
         found.version,

@@ -45,7 +45,7 @@ def unpacked_entries(raw: Raw, faults: Faults) -> list[bytes] | None:
     try:
         return tiles.unpack_entries(decompress(raw.entries))
     except ValueError as error:
-        faults.add(_kind_of(error), name, str(error))
+        faults.add(kind_of(error), name, str(error))
         return None
 
 
@@ -58,7 +58,7 @@ def unpacked_data(raw: Raw, faults: Faults) -> list[Stored] | None:
     try:
         found = tiles.unpack_data(decompress(raw.data))
     except ValueError as error:
-        faults.add(_kind_of(error), name, str(error))
+        faults.add(kind_of(error), name, str(error))
         return None
     if len(found) != raw.width:
         kind = Kind.TRUNCATED if len(found) < raw.width else Kind.FORGED
@@ -181,5 +181,6 @@ def _listed(numbers: Sequence[int]) -> str:
     )
 
 
-def _kind_of(error: ValueError) -> Kind:
+def kind_of(error: ValueError) -> Kind:
+    """What was done to an object that cannot be unpacked."""
     return Kind.TRUNCATED if "ends in" in str(error) or "cut off" in str(error) else Kind.ALTERED

@@ -12,7 +12,7 @@ from ledger.archive.checkpoint import origin_of
 from ledger.archive.compression import decompress
 from ledger.archive.index import key_of, segment_name, segment_ranges
 from ledger.archive.key_list import Introduced, unpack_keys
-from ledger.archive.leaf import PLAIN_TYPES, Leaf, NoLeaf, data_hash, pack_leaf, unpack_leaf
+from ledger.archive.leaf import PLAIN_TYPES, Leaf, data_hash, unpack_canonical_leaf
 from ledger.archive.merkle import Range
 from ledger.archive.notes import BadNote, Verifier
 from ledger.archive.reader import log_prefix
@@ -92,6 +92,7 @@ class LogCheck:
         self._listed_size = 0
         self._size = 0
         self._position = Position(partition, "0-0")
+        self._order = self._position.order
         self._hole_after: tuple[int, int] | None = None
         self._at = 0
         self._notices: list[str] = []
@@ -244,14 +245,18 @@ class LogCheck:
             keys: list[bytes] = []
             for place in range(at, end):
                 entry = leaves.entries[place] if leaves.entries else None
-                hashed = leaves.hashes[place] if leaves.hashes else b""
+                if entry is None:
+                    self._open_hole()
+                    continue
                 stored = data[place] if data is not None else None
-                found = await self._check_leaf(first + place, entry, hashed, stored)
-                if found is None:
-                    self._index = None
-                else:
-                    events.append(found)
-                    keys.append(key_of(found[0].task_id))
+                apart = None
+                if stored is not None and stored.apart:
+                    apart = await self._apart(first + place)
+                found = self._check_leaf(first + place, entry, leaves.hashes[place], stored, apart)
+                if found is not None:
+                    key, event, is_whole = found
+                    keys.append(key)
+                    events.append((event, is_whole))
             if self._index is not None:
                 self._index.add(keys)
             if self._tree is not None:
@@ -262,76 +267,80 @@ class LogCheck:
             await self._stream.compare(events, self._chains)
         self._progress(len(events))
 
-    async def _check_leaf(
-        self, index: int, entry: bytes | None, hashed: bytes, stored: Stored | None
-    ) -> tuple[Recorded, bool] | None:
-        """An event, and whether its data is what it was; None where it cannot be known."""
-        if entry is None:
-            if self._hole_after is None:
-                self._hole_after = self._position.order
-            return None
+    def _check_leaf(
+        self, index: int, entry: bytes, hashed: bytes, stored: Stored | None, apart: bytes | None
+    ) -> tuple[bytes, Recorded, bool] | None:
+        """The key of its task, the event, and whether its data is what it was. None for what is no
+        event."""
         try:
-            leaf = unpack_leaf(self._partition, entry)
-        except NoLeaf as error:
+            leaf = unpack_canonical_leaf(self._partition, entry)
+            key = key_of(leaf.task_id)
+        except ValueError as error:
             self._faults.add(Kind.FORGED, bundles.leaf_name(index, None), str(error))
-            return await self._check_leaf(index, None, hashed, stored)
-        position = leaf.position
-        data = await self._data(index, leaf, stored)
+            self._open_hole()
+            return None
+        data = None if stored is None else self._data(index, leaf, stored, apart)
         is_whole = data is not None and stored is not None and not stored.erased
         event = leaf.recorded(data or b"")
-        if pack_leaf(event, leaf.prev, leaf.data_hash) != entry:
-            self._faults.add(Kind.FORGED, position, "its leaf is not written as it must be")
-        if position.order <= self._position.order:
+        position, order = leaf.position, leaf.position.order
+        if order <= self._order:
             reason = f"it comes after the event at {self._position}"
             self._faults.add(Kind.REORDERED, position, reason)
         if self._hole_after is not None:
-            self._chains.hole(self._hole_after, position.order)
+            self._chains.hole(self._hole_after, order)
             self._hole_after = None
-        self._chains.add(event, hashed, leaf.prev, is_whole=is_whole)
+        self._chains.add(key, event, hashed, leaf.prev, is_whole=is_whole)
         if stored is not None and stored.erased:
             self._erasures.gone(event, stored.data)
         elif event.type == ERASED and is_whole:
             self._erasures.erased(event)
-        self._look_at_clock(event)
-        self._position = position
-        return event, is_whole
+        if event.at < self._at - CLOCK_SLACK_MS:
+            self._notice(f"at {event.position} the clock went back by {self._at - event.at} ms")
+        self._at, self._position, self._order = event.at, position, order
+        return key, event, is_whole
 
-    async def _data(self, index: int, leaf: Leaf, stored: Stored | None) -> bytes | None:
+    def _open_hole(self) -> None:
+        """What comes next is not known."""
+        self._index = None
+        if self._hole_after is None:
+            self._hole_after = self._order
+
+    async def _apart(self, index: int) -> bytes | None:
+        """The data of a leaf, where it lies apart; None where it is not there, or not to be
+        read, which was told then."""
+        name = tiles.apart_name(index)
+        packed = await self._read(name)
+        if packed is None:
+            self._faults.add(Kind.MISSING, name, f"the data of leaf {index}")
+            return None
+        try:
+            return decompress(packed)
+        except ValueError as error:
+            self._faults.add(bundles.kind_of(error), name, f"the data of leaf {index}: {error}")
+            return None
+
+    def _data(self, index: int, leaf: Leaf, stored: Stored, apart: bytes | None) -> bytes | None:
         """The data of a leaf, or what an erasure left of it; None where it is not what was sealed,
         which was told then."""
-        if stored is None:
-            return None
-        data, where = stored.data, leaf.position
+        data, salt, where = stored.data, stored.salt, leaf.position
         if stored.apart:
             if data or stored.erased:
                 self._faults.add(Kind.ALTERED, where, "its data lies apart, and here too")
-            name = tiles.apart_name(index)
-            packed = await self._read(name)
-            if packed is None:
-                self._faults.add(Kind.MISSING, name, f"the data of the event at {where}")
+            if apart is None:
                 return None
-            try:
-                data = decompress(packed)
-            except ValueError as error:
-                self._faults.add(Kind.ALTERED, name, f"the data of the event at {where}: {error}")
-                return None
+            data = apart
         if stored.erased:
-            if stored.salt:
+            if salt:
                 self._faults.add(Kind.ALTERED, where, "its data was erased, and its salt was not")
             return data
-        if data_hash(stored.salt, data) != leaf.data_hash:
+        if data_hash(salt, data) != leaf.data_hash:
             name = tiles.apart_name(index) if stored.apart else tiles.data_name(index // TILE_WIDTH)
             reason = f"the data of this {leaf.type} is not what was sealed, in {name}"
             self._faults.add(Kind.ALTERED, where, reason)
             return None
-        if bool(stored.salt) == (leaf.type in PLAIN_TYPES):
+        if (not salt) != (leaf.type in PLAIN_TYPES):
             self._faults.add(Kind.ALTERED, where, "its salt is not as for events of its type")
         return data
-
-    def _look_at_clock(self, event: Recorded) -> None:
-        if event.at < self._at - CLOCK_SLACK_MS:
-            self._notice(f"at {event.position} the clock went back by {self._at - event.at} ms")
-        self._at = event.at
 
     def _notice(self, text: str) -> None:
         if len(self._notices) < NOTICES_MAX:

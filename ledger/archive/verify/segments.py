@@ -1,8 +1,8 @@
 """Whether the index has what the leaves say, at every checkpoint.
 
 The rows of those segments that may still become part of a larger one are kept, each task's as the
-bytes of its leaves' numbers: some 200 bytes a task in them, and they have fewer than LARGEST leaves
-together.
+bytes of its leaves' numbers: some 80 bytes a leaf where tasks have three each, and they have fewer
+than LARGEST leaves together.
 """
 
 from array import array

@@ -73,7 +73,7 @@ class StreamCheck:
             if chains.is_in_hole(event.position.order):
                 continue
             self.beyond += 1
-            chains.add(event, b"", None, is_whole=True)
+            chains.add(key_of(event.task_id), event, b"", None, is_whole=True)
         await self._tell_missing(erased)
 
     async def _tell_missing(self, erased: set[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Whether the events of each task follow upon one another: versions, hashes, legal transitions.
 
-What has to be remembered of a task is its last event: 60 bytes, which take some 220 in memory. Of
-TASKS_IN_MEMORY tasks they are kept there, the others in a temporary file (some 90 bytes each).
+What has to be remembered of a task is its last event: 60 bytes, which take some 200 in memory. Of
+TASKS_IN_MEMORY tasks they are kept there, the others in a temporary file (some 100 bytes each).
 """
 
 import sqlite3
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ledger.archive.index import key_of
 from ledger.archive.verify.faults import Faults, Kind
 from ledger.codec import Undecodable, UnknownEventType
 from ledger.events import (
@@ -21,7 +20,7 @@ from ledger.events import (
     TaskProgressed,
     TaskStarted,
 )
-from ledger.identity import SYSTEM, is_task_id
+from ledger.identity import is_task_id
 from ledger.store import Position, Recorded
 from ledger.task import Status
 from ledger.transitions import TRANSITIONS
@@ -78,7 +77,8 @@ class LastEvents:
         """A task has another one now."""
         known = self._known
         known.pop(key, None)  # the dict's order is that in which tasks were put last
-        known[key] = _LAST.pack(*last[:4]) + last.entry.encode()
+        version, attempt, status, hashed, entry = last
+        known[key] = _LAST.pack(version, attempt, status, hashed) + entry.encode()
         if len(known) > self._in_memory:
             self._spill()
 
@@ -116,15 +116,17 @@ class Chains:
         """Of the events between two positions nothing is known: that was told already."""
         self._holes.append((after, before))
 
-    def add(self, event: Recorded, hashed: bytes, prev: bytes | None, *, is_whole: bool) -> None:
-        """The next event, whose leaf hash is `hashed`. `prev` is what its leaf has of the task's
-        previous event; None: it was not sealed. `is_whole`: its data is what it was."""
-        if not is_task_id(event.task_id) and event.task_id != SYSTEM:
-            self._fault(Kind.FORGED, event, f"{event.task_id[:80]!r} is no task's id")
-            return
-        key = key_of(event.task_id)
+    def add(
+        self, key: bytes, event: Recorded, hashed: bytes, prev: bytes | None, *, is_whole: bool
+    ) -> None:
+        """The next event, of the task with this key; `hashed` is the hash of its leaf. `prev` is
+        what that has of the task's previous event; None: it was not sealed. `is_whole`: its data
+        is what it was."""
         last = self._last.get(key)
-        self.tasks += last is None and not event.of_system
+        if last is None and not event.of_system:
+            self.tasks += 1
+            if not is_task_id(event.task_id):
+                self._fault(Kind.FORGED, event, f"{event.task_id[:80]!r} is no task's id")
         follows = self._check_follows(event, last, prev)
         if event.of_system:
             status, attempt = _ANY, _ANY_ATTEMPT
@@ -139,11 +141,11 @@ class Chains:
     def _check_follows(self, event: Recorded, last: Last | None, prev: bytes | None) -> bool:
         """Whether an event is its task's next one."""
         version, entry, hashed = (last.version, last.entry, last.hash) if last else (0, "", b"")
-        subject = _subject(event)
         if event.version == version + 1 and event.prev == entry and prev in (None, hashed):
             return True
         if self._is_in_hole(event.prev):
             return False
+        subject = _subject(event)
         at = f"{event.position.partition}:{entry}"
         if event.version > version + 1:
             if last is None and prev == b"":
