@@ -23,6 +23,7 @@ from api.live import Live
 from api.metrics import Metrics
 from api.overload import MemoryGuard
 from api.pauses import QueuePauses
+from api.proofs import Proofs
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.read_model import ReadModel
@@ -85,6 +86,7 @@ class App:
             Commands(store, self.intake, self.submissions),
             self.uploads,
             self.queries,
+            Proofs(store, self.uploads.objects),
             self.lists,
             DeadLetters(store, self.read_model, settings),
             BulkRetries(store, self.read_model, settings, self._memory),

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "INVALID_REQUEST"
     FORBIDDEN = "FORBIDDEN"
     NOT_FOUND = "NOT_FOUND"
+    NOT_SEALED = "NOT_SEALED"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     POSITION_GONE = "POSITION_GONE"
@@ -47,6 +48,7 @@ ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     ErrorCode.UPGRADE_REQUIRED: (426, "Upgrade required"),
     ErrorCode.HEADERS_TOO_LARGE: (431, "Request header fields too large"),
     ErrorCode.INTERNAL_ERROR: (500, "Internal error"),
+    ErrorCode.NOT_SEALED: (503, "Not sealed yet"),
     RejectionCode.TASK_NOT_FOUND: (404, "Task not found"),
     RejectionCode.TASK_NOT_CANCELABLE: (409, "Task cannot be canceled"),
     RejectionCode.TASK_NOT_RETRYABLE: (409, "Task cannot be retried"),

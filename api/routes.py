@@ -15,6 +15,7 @@ from api.limits import Limits
 from api.metrics import Metrics
 from api.pages import TASK_MONITOR, Pages
 from api.pauses import QueuePauses
+from api.proofs import Proofs
 from api.queries import Queries
 from api.queue_info import QueueInfos
 from api.resource import Resource
@@ -31,6 +32,7 @@ def routes(
     commands: Commands,
     uploads: Uploads,
     queries: Queries,
+    proofs: Proofs,
     lists: TaskLists,
     dead_letters: DeadLetters,
     bulk_retries: BulkRetries,
@@ -60,6 +62,7 @@ def routes(
         Route("/api/v1/upload", Resource({"POST": uploads.upload})),
         Route(task, Resource({"GET": queries.task, "DELETE": commands.cancel})),
         Route(f"{task}/events", Resource({"GET": queries.events})),
+        Route(f"{task}/proof", Resource({"GET": proofs.proof})),
         Route(f"{task}/explain", Resource({"GET": explain.task})),
         Route(f"{task}/progress", Resource({"PUT": commands.progress})),
         Route(f"{task}/retry", Resource({"POST": commands.retry})),

@@ -25,8 +25,9 @@ AUDIT = Group("Audit", sort_key=3)
 def _add(group: Group, name: str, help: str, *examples: str) -> None:
     title = "Example" if len(examples) == 1 else "Examples"
     lines = "\n".join(f"  {example}" for example in examples)
+    module = name.replace("-", "_")
     app.command(
-        f"api.cli.{name}:{name}",
+        f"api.cli.{module}:{module}",
         name=name,
         help=help,
         group=group,
@@ -196,6 +197,19 @@ _add(
     "ledgerq verify",
     "ledgerq verify --archive /backup/objects --key ledgerq/0c83…/0+8791b4bd+AfonTUqM…",
     "ledgerq verify --archive s3://bucket/ledgerq --json",
+)
+_add(
+    AUDIT,
+    "prove",
+    "Write a file that proves a task's history to whoever has the archive's public key.",
+    "ledgerq prove 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --output task.proof --wait 60",
+)
+_add(
+    AUDIT,
+    "check-proof",
+    "Check a proof of a task's history, without the ledger and without settings.",
+    "ledgerq check-proof task.proof --key ledgerq/4f0c…/3+1a2b3c4d+AYq…",
+    "ledgerq check-proof task.proof --key @keys.txt --json",
 )
 _add(
     AUDIT,

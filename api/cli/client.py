@@ -95,6 +95,10 @@ class Service:
         """The history, as JSON."""
         return self._call("GET", f"{_path(task_id)}/events")
 
+    def proof(self, task_id: str) -> bytes:
+        """The file that proves the history."""
+        return self._call("GET", f"{_path(task_id)}/proof")
+
     def explain(self, task_id: str) -> Explanation:
         """Why the task is where it is."""
         answer = self._call("GET", f"{_path(task_id)}/explain")

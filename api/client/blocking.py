@@ -130,6 +130,11 @@ class Client:
         """All that has happened to a task."""
         return self._do(self._core.history(task_id))
 
+    def proof(self, task_id: str) -> bytes:
+        """A file that shows to a third party that this is all that has happened to a task. Raises
+        NotSealed, an Unavailable, while the archive has not got its last events."""
+        return self._do(self._core.proof(task_id))
+
     def list(
         self, *, page: int | None = None, cursor: str | None = None, **wanted: Unpack[TaskOrder]
     ) -> TaskPage:

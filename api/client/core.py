@@ -195,6 +195,11 @@ class Core:
         call = Call(method="GET", path=f"{_path(task_id)}/events")
         return decoded((yield from self.answered(call)), History)
 
+    def proof(self, task_id: str) -> Flow[bytes]:
+        """What a third party can check of it."""
+        call = Call(method="GET", path=f"{_path(task_id)}/proof")
+        return (yield from self.answered(call)).body
+
     def list(
         self, wanted: TaskOrder, page: int | None = None, cursor: str | None = None
     ) -> Flow[TaskPage]:

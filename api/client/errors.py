@@ -121,6 +121,10 @@ class QueueFull(Unavailable):
     """503: no room for more work."""
 
 
+class NotSealed(Unavailable):
+    """503: the archive has not got all events of the task yet."""
+
+
 class RateLimited(Unavailable):
     """429: too many requests."""
 
@@ -147,6 +151,7 @@ BY_CODE: Final[Mapping[str, type[Refused]]] = {
     "IDEMPOTENCY_CONFLICT": IdempotencyConflict,
     "VERSION_CONFLICT": VersionConflict,
     "QUEUE_FULL": QueueFull,
+    "NOT_SEALED": NotSealed,
 }
 BY_STATUS: Final[Mapping[int, type[Refused]]] = {
     400: InvalidRequest,

@@ -1,9 +1,11 @@
 """Makes the proof of a task's history from its log."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from ledger.archive import merkle
 from ledger.archive.index import Place, Segment, key_of, unpack_record
+from ledger.archive.leaf import unpack_leaf
 from ledger.archive.multiproof import covering_ranges
 from ledger.archive.notes import BadNote
 from ledger.archive.proof import (
@@ -16,13 +18,51 @@ from ledger.archive.proof import (
     ProvedSegment,
 )
 from ledger.archive.proof_check import check_history
-from ledger.archive.reader import Damaged, SealedLog
+from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
+from ledger.identity import partition_of
+
+
+_LOOKS_MAX: Final = 2
+"""What a checkpoint needs may be gone when it is asked for: there is a newer one then."""
+
+
+class NotSealed(Exception):
+    """The archive has not got all events of a task yet; it will, with its next checkpoint."""
+
+    def __init__(self, task_id: str, sealed: int, version: int) -> None:
+        super().__init__(
+            f"task {task_id} has {version} events, and {sealed or 'none'} of them"
+            f" {'is' if sealed == 1 else 'are'} sealed yet"
+        )
+        self.sealed = sealed
+        self.version = version
+
+
+async def prove_task(archive: Archive, task_id: str, version: int | None) -> Proof | None:
+    """The proof of a task that has so many events (None: the ledger's server has not got it); None
+    where there is no such task. Raises NotSealed, and as `prove`."""
+    proof = await _newest(archive, task_id)
+    sealed = 0 if proof is None else unpack_leaf(0, proof.events[-1].leaf.encode()).version
+    if version is not None and sealed < version:
+        raise NotSealed(task_id, sealed, version)
+    return proof
+
+
+async def _newest(archive: Archive, task_id: str) -> Proof | None:
+    for look in range(1, _LOOKS_MAX + 1):
+        log = await archive.log(partition_of(task_id, archive.partitions))
+        try:
+            return None if log is None else await prove(log, task_id)
+        except Incomplete:
+            if look == _LOOKS_MAX:
+                raise
+    return None
 
 
 async def prove(log: SealedLog, task_id: str) -> Proof | None:
     """The proof of what a log has of a task; None where it has nothing. It was checked, but for the
-    signature. Raises Damaged, Incomplete, ObjectStoreError, IncompleteProof."""
+    signature. Raises Damaged, Incomplete, ObjectStoreError."""
     found = await log.places_of(task_id)
     key = key_of(task_id)
     leaves = [leaf for segment, places in found for leaf in _leaves_in(key, segment, places)]
@@ -40,7 +80,7 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
     try:
         check_history(proof, log.checkpoint)
     except IncompleteProof:
-        raise
+        pass  # it says so itself
     except BadProof as error:
         raise Damaged(f"the log of partition {log.partition}", str(error)) from error
     return proof

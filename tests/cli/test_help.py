@@ -31,6 +31,8 @@ COMMANDS = (
     "limit",
     "limits",
     "history",
+    "prove",
+    "check-proof",
     "rebuild",
     "subscriptions",
     "doctor",

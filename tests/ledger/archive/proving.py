@@ -17,11 +17,14 @@ from ledger.archive.reader import Archive, log_prefix
 from ledger.archive.tiles import TILE_WIDTH, Stored, data_name, pack_data, unpack_data
 from ledger.archive.writer import LogWriter
 from ledger.objects import ObjectStore
-from ledger.store import Position, Recorded
+from ledger.store import Position, Recorded, Store
 from tests.ledger.archive.sealed import EPOCH, START_MS, may_sign
 
 SEEDS: Final = tuple(bytes([number]) * 32 for number in range(4))
 """Of the keys that take one another's place."""
+
+EVENTS_MAX: Final = 10_000
+"""In a partition of a test's ledger."""
 
 TYPES: Final = ("TaskSubmitted", "TaskStarted", "TaskProgressed", "TaskCompleted")
 
@@ -99,3 +102,16 @@ async def proved(
     proof = await prove(log, task_id)
     assert proof is not None
     return proof
+
+
+async def seal_all(store: Store, objects: ObjectStore, key_file: KeyFile) -> None:
+    """Seal what a ledger has, and its archive has not."""
+    archive = Archive(objects, await store.epoch(), store.partitions)
+    key_file.make()
+    for partition in range(store.partitions):
+        writer = LogWriter(archive, partition, key_file)
+        await writer.open()
+        after = Position(partition, "0-0") if writer.last is None else writer.last.position
+        if events := await store.events_after(after, EVENTS_MAX, 0):
+            assert await writer.add(events) == []
+            await writer.seal(may_sign)

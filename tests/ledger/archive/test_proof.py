@@ -27,7 +27,7 @@ from ledger.archive.proof import (
     write_proof,
 )
 from ledger.archive.proof_check import Shown, check_proof, tree_of
-from ledger.archive.prover import prove
+from ledger.archive.prover import NotSealed, prove, prove_task
 from ledger.archive.reader import Archive, Damaged
 from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
@@ -204,9 +204,27 @@ async def test_witnesses_that_must_have_cosigned_tell_when(objects: LocalFolder)
 
 async def test_a_history_without_beginning_is_told_as_incomplete(objects: LocalFolder) -> None:
     await seal(objects, histories(3)[3:])
+    proof = await proved(objects, a_task(0))
 
     with pytest.raises(IncompleteProof, match="begins with version 2"):
-        await proved(objects, a_task(0))
+        check_proof(proof, [KEY])
+    assert script_accepts(write_proof(proof)), "it says so with another exit code"
+
+
+async def test_a_task_whose_last_events_are_not_sealed_is_not_proved_yet(
+    objects: LocalFolder,
+) -> None:
+    archive = Archive(objects, EPOCH, 1)
+    with pytest.raises(NotSealed, match="has 1 events, and none of them are sealed yet"):
+        await prove_task(archive, a_task(0), 1)
+
+    await seal(objects, histories(3)[:3])
+    with pytest.raises(NotSealed, match="has 2 events, and 1 of them is sealed yet"):
+        await prove_task(archive, a_task(0), 2)
+
+    assert await prove_task(archive, a_task(0), 1) is not None
+    assert await prove_task(archive, a_task(0), None) is not None, "it left the ledger's memory"
+    assert await prove_task(archive, a_task(9), None) is None
 
 
 # -- erasure --------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""`ledgerq check-proof`"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from api.cli.audit_codes import INCOMPLETE, TAMPERED, UNCHECKED
+from api.cli.flags import AsJson
+from api.cli.output import print_json, print_table, printable
+from ledger.archive.leaf import Leaf
+from ledger.archive.notes import BadNote, Verifier
+from ledger.archive.proof import PROOF_BYTES_MAX, BadProof, IncompleteProof, read_proof
+from ledger.archive.proof_check import Shown
+from ledger.archive.proof_check import check_proof as check
+from ledger.codec import Meta, Undecodable, decode_meta
+from ledger.moments import moment_text
+
+Keys = Annotated[
+    list[str],
+    Parameter(
+        help="a public key of the archive, as `ledgerq archiver key` prints it, or @FILE with one a"
+        " line; given more than once, any of them will do",
+        metavar="KEY",
+        negative=(),
+    ),
+]
+Witnesses = Annotated[
+    list[str] | None,
+    Parameter(
+        help="key of a witness that must have cosigned, or @FILE", metavar="KEY", negative=()
+    ),
+]
+
+
+class _CannotCheck(Exception):
+    """Says why."""
+
+
+def check_proof(
+    file: Annotated[
+        str, Parameter(help="the proof; `-`: from standard input", allow_leading_hyphen=True)
+    ],
+    /,
+    *,
+    key: Keys,
+    witness: Witnesses = None,
+    json: AsJson = False,
+) -> int:
+    """Exit code 0: the proof holds. 1: it does not. 3: it holds, but the archive never had the
+    first events of the task. 4: the file or a key cannot be read."""
+    try:
+        keys, witnesses = _verifiers("--key", key), _verifiers("--witness", witness or [])
+        written = _read(file)
+    except _CannotCheck as error:
+        print(f"ledgerq: {error}", file=sys.stderr)
+        return UNCHECKED
+    try:
+        shown = check(read_proof(written), keys, witnesses)
+    except BadProof as error:
+        incomplete = isinstance(error, IncompleteProof)
+        what = "it proves a part only" if incomplete else "the proof does not hold"
+        print(f"ledgerq: {file}: {what}: {printable(str(error))}", file=sys.stderr)
+        return INCOMPLETE if incomplete else TAMPERED
+    if json:
+        print_json(_as_json(shown))
+    else:
+        _print(shown)
+    return 0
+
+
+def _verifiers(flag: str, given: list[str]) -> list[Verifier]:
+    found: list[Verifier] = []
+    for each in given:
+        try:
+            lines = Path(each[1:]).read_text().split() if each.startswith("@") else [each]
+            found += map(Verifier.parse, lines)
+        except OSError as error:
+            raise _CannotCheck(f"{flag} {each}: {error.strerror}") from error
+        except (BadNote, UnicodeDecodeError) as error:
+            raise _CannotCheck(f"{flag}: {error}") from error
+    return found
+
+
+def _read(file: str) -> bytes:
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(PROOF_BYTES_MAX + 1)
+        with Path(file).open("rb") as opened:
+            return opened.read(PROOF_BYTES_MAX + 1)
+    except OSError as error:
+        raise _CannotCheck(f"{file}: {error.strerror}") from error
+
+
+def _print(shown: Shown) -> None:
+    rows = [
+        (
+            str(leaf.version),
+            _moment(leaf.at),
+            leaf.type,
+            _meta(leaf).actor,
+            "erased" if leaf.version in shown.erased else "",
+        )
+        for leaf in shown.events
+    ]
+    print_table(("#", "at", "event", "by", "data"), rows)
+    print(f"These are all events of the task {shown.task_id}{_until(shown)}.")
+    print(f"It stands in the log {shown.origin}, which had {shown.size:,} events by then.")
+    for key in shown.signed_by:
+        print(f"Signed by {key.vkey}")
+    for witness in shown.cosigned_by:
+        print(f"Cosigned by {witness.name} at {_moment(witness.at_s * 1000)}")
+
+
+def _until(shown: Shown) -> str:
+    if shown.last is None:
+        return ""
+    return f" up to the position {shown.last}, at {_moment(shown.last.order[0])}"
+
+
+def _moment(ms: int) -> str:
+    try:
+        return moment_text(ms)
+    except OverflowError:
+        return f"{ms} ms"
+
+
+def _meta(leaf: Leaf) -> Meta:
+    """Who wrote an event; nobody where that cannot be read."""
+    try:
+        return decode_meta(leaf.meta)
+    except Undecodable:
+        return Meta()
+
+
+def _as_json(shown: Shown) -> dict[str, Any]:
+    return {
+        "task_id": shown.task_id,
+        "log": shown.origin,
+        "size": shown.size,
+        "complete_up_to": None if shown.last is None else str(shown.last),
+        "complete_at": None if shown.last is None else _moment(shown.last.order[0]),
+        "signed_by": [key.vkey for key in shown.signed_by],
+        "cosigned_by": [
+            {"name": each.name, "at": _moment(each.at_s * 1000)} for each in shown.cosigned_by
+        ],
+        "events": [
+            {
+                "position": str(leaf.position),
+                "type": leaf.type,
+                "version": leaf.version,
+                "at": _moment(leaf.at),
+                "meta": _meta(leaf),
+                "erased": leaf.version in shown.erased,
+            }
+            for leaf in shown.events
+        ],
+    }
