@@ -39,12 +39,18 @@ def archive_settings(settings: Settings, archive: str) -> Settings:
     return replace(settings, object_store_url=folder.as_uri())
 
 
-def trusted_keys(vkeys: Sequence[str]) -> tuple[Verifier, ...]:
-    """Public keys as they are handed around. Raises CliError."""
+def trusted_keys(given: Sequence[str]) -> tuple[Verifier, ...]:
+    """Public keys as they are handed around, or `@FILE` with one a line. Raises CliError."""
     try:
-        return tuple(Verifier.parse(each) for each in vkeys)
-    except BadNote as error:
+        return tuple(Verifier.parse(line) for each in given for line in _lines_of(each))
+    except OSError as error:
+        raise CliError(f"{error.filename}: {error.strerror}") from error
+    except (BadNote, UnicodeDecodeError) as error:
         raise CliError(str(error)) from error
+
+
+def _lines_of(given: str) -> list[str]:
+    return Path(given[1:]).read_text().split() if given.startswith("@") else [given]
 
 
 async def find_archive(

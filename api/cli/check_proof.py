@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from api.cli.audit_codes import INCOMPLETE, TAMPERED, UNCHECKED
+from api.cli.archives import trusted_keys
+from api.cli.failures import CliError, CouldNotCheck, NotWhole
 from api.cli.flags import AsJson
 from api.cli.output import print_json, print_table, printable
 from ledger.archive.leaf import Leaf
-from ledger.archive.notes import BadNote, Verifier
 from ledger.archive.proof import PROOF_BYTES_MAX, BadProof, IncompleteProof, read_proof
 from ledger.archive.proof_check import Shown
 from ledger.archive.proof_check import check_proof as check
@@ -18,7 +18,7 @@ from ledger.codec import Meta, Undecodable, decode_meta
 from ledger.moments import moment_text
 
 Keys = Annotated[
-    list[str],
+    tuple[str, ...],
     Parameter(
         help="a public key of the archive, as `ledgerq archiver key` prints it, or @FILE with one a"
         " line; given more than once, any of them will do",
@@ -27,15 +27,11 @@ Keys = Annotated[
     ),
 ]
 Witnesses = Annotated[
-    list[str] | None,
+    tuple[str, ...],
     Parameter(
         help="key of a witness that must have cosigned, or @FILE", metavar="KEY", negative=()
     ),
 ]
-
-
-class _CannotCheck(Exception):
-    """Says why."""
 
 
 def check_proof(
@@ -45,42 +41,26 @@ def check_proof(
     /,
     *,
     key: Keys,
-    witness: Witnesses = None,
+    witness: Witnesses = (),
     json: AsJson = False,
-) -> int:
+) -> None:
     """Exit code 0: the proof holds. 1: it does not. 3: it holds, but the archive never had the
     first events of the task. 4: the file or a key cannot be read."""
     try:
-        keys, witnesses = _verifiers("--key", key), _verifiers("--witness", witness or [])
-        written = _read(file)
-    except _CannotCheck as error:
-        print(f"ledgerq: {error}", file=sys.stderr)
-        return UNCHECKED
+        keys, witnesses = trusted_keys(key), trusted_keys(witness)
+    except CliError as error:
+        raise CouldNotCheck(str(error)) from error
     try:
-        shown = check(read_proof(written), keys, witnesses)
+        shown = check(read_proof(_read(file)), keys, witnesses)
+    except IncompleteProof as error:
+        raise NotWhole(f"{file}: it proves a part only: {error}") from error
     except BadProof as error:
-        incomplete = isinstance(error, IncompleteProof)
-        what = "it proves a part only" if incomplete else "the proof does not hold"
-        print(f"ledgerq: {file}: {what}: {printable(str(error))}", file=sys.stderr)
-        return INCOMPLETE if incomplete else TAMPERED
+        reason = printable(str(error))
+        raise CliError(f"{file}: the proof does not hold: {reason}") from error
     if json:
         print_json(_as_json(shown))
     else:
         _print(shown)
-    return 0
-
-
-def _verifiers(flag: str, given: list[str]) -> list[Verifier]:
-    found: list[Verifier] = []
-    for each in given:
-        try:
-            lines = Path(each[1:]).read_text().split() if each.startswith("@") else [each]
-            found += map(Verifier.parse, lines)
-        except OSError as error:
-            raise _CannotCheck(f"{flag} {each}: {error.strerror}") from error
-        except (BadNote, UnicodeDecodeError) as error:
-            raise _CannotCheck(f"{flag}: {error}") from error
-    return found
 
 
 def _read(file: str) -> bytes:
@@ -90,7 +70,7 @@ def _read(file: str) -> bytes:
         with Path(file).open("rb") as opened:
             return opened.read(PROOF_BYTES_MAX + 1)
     except OSError as error:
-        raise _CannotCheck(f"{file}: {error.strerror}") from error
+        raise CouldNotCheck(f"{file}: {error.strerror}") from error
 
 
 def _print(shown: Shown) -> None:

@@ -7,6 +7,12 @@ class CliError(Exception):
     exit_code = 1
 
 
+class NotWhole(CliError):
+    """What there is may be as it should be, but something is missing, or is not there yet."""
+
+    exit_code = 3
+
+
 class CouldNotCheck(CliError):
     """A check that came to no end, so that it says nothing of what was to be checked."""
 

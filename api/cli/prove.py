@@ -9,9 +9,8 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from api.cli.audit_codes import INCOMPLETE
 from api.cli.client import Service, ServiceRefused
-from api.cli.failures import CliError
+from api.cli.failures import CliError, NotWhole
 from api.cli.flags import DataDir, RedisUrl, TaskId, Url, load_settings, service_url
 from ledger.archive.prover import NotSealed
 from ledger.settings import Settings
@@ -42,12 +41,10 @@ def prove(
     data_dir: Annotated[DataDir, Parameter(help="read the ledger in this folder itself")] = None,
     redis_url: Annotated[RedisUrl, Parameter(help="read the ledger on this server itself")] = None,
     url: Url = None,
-) -> int:
+) -> None:
     """Asks the service; with --data-dir or --redis it reads the ledger and its archive itself.
     Exit code 3 while the archive has not got all of the task's events yet."""
     written = _asked(task_id, wait, data_dir, redis_url, url)
-    if written is None:
-        return INCOMPLETE
     try:
         if tlog_proofs is not None:
             _write_each(task_id, written, tlog_proofs)
@@ -58,13 +55,11 @@ def prove(
             print(f"ledgerq: {output}: {len(written):,} bytes", file=sys.stderr)
     except OSError as error:
         raise CliError(f"{error.filename}: {error.strerror}") from error
-    return 0
 
 
 def _asked(
     task_id: str, wait_s: float, data_dir: str | None, redis_url: str | None, url: str | None
-) -> bytes | None:
-    """The proof; None, which was said, where it cannot be had yet."""
+) -> bytes:
     if data_dir is None and redis_url is None:
         with Service(service_url(url)) as service:
             return _sealed(lambda: service.proof(task_id), wait_s)
@@ -72,7 +67,7 @@ def _asked(
     return _sealed(lambda: asyncio.run(_from_archive(settings, task_id)), wait_s)
 
 
-def _sealed(proof: Callable[[], bytes], wait_s: float) -> bytes | None:
+def _sealed(proof: Callable[[], bytes], wait_s: float) -> bytes:
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -81,8 +76,7 @@ def _sealed(proof: Callable[[], bytes], wait_s: float) -> bytes | None:
             if isinstance(error, ServiceRefused) and error.code != NOT_SEALED:
                 raise
             if time.monotonic() >= deadline:
-                print(f"ledgerq: {error}: give --wait SECONDS", file=sys.stderr)
-                return None
+                raise NotWhole(f"{error}: give --wait SECONDS") from error
         time.sleep(max(0.0, min(POLL_S, deadline - time.monotonic())))
 
 

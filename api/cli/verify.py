@@ -56,7 +56,7 @@ def verify(
         tuple[str, ...],
         Parameter(
             help="a public key that you trust, from elsewhere than the archive; may be repeated."
-            " Without any, the archive's own list is believed"
+            " @FILE: one a line. Without any, the archive's own list is believed"
         ),
     ] = (),
     witness: Annotated[

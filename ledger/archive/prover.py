@@ -22,7 +22,6 @@ from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.identity import partition_of
 
-
 _LOOKS_MAX: Final = 2
 """What a checkpoint needs may be gone when it is asked for: there is a newer one then."""
 
