@@ -28,7 +28,7 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
             # DELETE cancels a task: it stays, with its whole history.
             return False
         case ServerError():
-            return not _is_ahead_of_the_ledger(response)
+            return not (_is_ahead_of_the_ledger(response) or _is_not_sealed(response))
         case RejectedPositiveData() if response.status_code == 426:
             # Nothing in OpenAPI says that a request must open a WebSocket.
             return False
@@ -47,6 +47,11 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
 def _is_ahead_of_the_ledger(response: Response) -> bool:
     """Who insists on a position that is not there yet waits for it, and is told in the end."""
     return response.status_code == 503 and "that Ledger-Position" in response.json()["message"]
+
+
+def _is_not_sealed(response: Response) -> bool:
+    """Nothing is proved before an archiver, which does not run here, has sealed it."""
+    return response.status_code == 503 and response.json()["code"] == "NOT_SEALED"
 
 
 def _exclude_each_other(error: dict[str, Any]) -> bool:
