@@ -6,13 +6,13 @@ so none can overwrite or delete what a task points at.
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
 from api.errors import ApiError
+from api.staging import StagedFile
 from api.submissions import Submissions, cut_off
 from api.upload_fields import FileFacts, UploadedFile
 from ledger.codec import Meta
@@ -35,7 +35,7 @@ class Draft(msgspec.Struct, frozen=True):
     """A file that has arrived, and the task that is to be made for it."""
 
     task_id: str
-    file: Path
+    file: StagedFile
     facts: FileFacts
     submission: TaskSubmitted
 
@@ -84,16 +84,18 @@ class Filing:
         try:
             async with asyncio.TaskGroup() as group:
                 for draft in drafts:
-                    facts = draft.facts
-                    group.create_task(
-                        self._objects.put(facts.file_path, draft.file, facts.content_type)
-                    )
+                    group.create_task(self._put_one(draft))
         except BaseExceptionGroup as errors:
             await self._delete(drafts)
             raise errors.exceptions[0] from None
         except asyncio.CancelledError:
             await self._delete(drafts)
             raise
+
+    async def _put_one(self, draft: Draft) -> None:
+        facts = draft.facts
+        await self._objects.put(facts.file_path, draft.file.path, facts.content_type)
+        draft.file.taken()
 
     async def _submit(self, drafts: Sequence[Draft], meta: Meta) -> dict[str, Committed]:
         outcomes = await asyncio.gather(

@@ -10,7 +10,6 @@ that is certain, and else by the sweep (`consumers.orphans`), once no upload can
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from api.kb_ids import KB_ID_EXPECTED
 from api.multipart_form import FORM, FileHead, FormReader, boundary_of
 from api.staging import Place, StagedFile, Staging
 from api.submissions import Submissions
+from api.turns import Turns
 from api.upload_fields import (
     STATUS,
     FileFacts,
@@ -89,8 +89,10 @@ class Uploads:
         # On one file system with the objects, where they are files: they are moved then.
         folder = objects_folder(settings) or Path(settings.data_dir)
         self._staging = Staging(folder / INCOMING)
+        self._turns = Turns()
         self._running = 0
         self._clearing: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[str] | None = None
 
     def start(self) -> None:
         """Clear away what a killed process left."""
@@ -98,8 +100,9 @@ class Uploads:
 
     async def close(self) -> None:
         """End what runs beside the requests."""
-        if self._clearing is not None:
-            await asyncio.wait([self._clearing])
+        running = [task for task in (self._clearing, self._asking) if task is not None]
+        if running:
+            await asyncio.wait(running)
         await self._staging.close()
         await self.objects.close()
 
@@ -178,13 +181,23 @@ class Uploads:
                 files_max=self._settings.upload_files_max,
                 file_bytes_max=self._settings.upload_file_bytes_max,
             )
-            fields = await reader.read(body)
-            epoch = await self._store.epoch()
+            with self._turns.turn() as turn:
+                fields = await reader.read(turn.pieces(body))
+            epoch = await self._epoch()
             drafts = self._drafts(epoch, key, fields, incoming.files)
             committed = await self._filing.file(drafts, keyed=key is not None, meta=meta)
             size = sum(file.size for _, file in incoming.files)
             self._meter.uploads(files=len(drafts), size=size)
             return committed
+
+    async def _epoch(self) -> str:
+        """Asked once for all who want to know it at the same time."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._store.epoch())
+            # Whoever asked may be gone when it fails.
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        # One of them hanging up must not end it for the others.
+        return await asyncio.shield(self._asking)
 
     def _drafts(
         self,
@@ -207,7 +220,7 @@ class Uploads:
         ]
         facts = [
             FileFacts(
-                upload_key(epoch, day, task_id, os.urandom(4).hex(), head.filename),
+                upload_key(epoch, day, task_id, uuid_utils.uuid4().hex[:8], head.filename),
                 head.filename,
                 file.size,
                 head.content_type,
@@ -217,7 +230,7 @@ class Uploads:
         ]
         submissions = self._fields.submissions(fields, facts, digest)
         return [
-            Draft(task_id, file.path, each, submission)
+            Draft(task_id, file, each, submission)
             for task_id, (_, file), each, submission in zip(
                 ids, files, facts, submissions, strict=True
             )

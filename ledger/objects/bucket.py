@@ -71,13 +71,15 @@ class Bucket:
             pause_s = FIRST_PAUSE_S
             for left in reversed(range(TRIES)):
                 try:
-                    return await self._put_once(key, source, content_type)
+                    await self._put_once(key, source, content_type)
+                    break
                 except (_Passing, aiohttp.ClientError, TimeoutError, OSError) as error:
                     if not left:
                         reason = str(error) or type(error).__name__
                         raise ObjectStoreError(f"{self._url}: {reason}") from error
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
+        await asyncio.to_thread(source.unlink, missing_ok=True)
 
     async def write(self, key: str, data: bytes) -> None:
         async with self._puts:

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
+
+from ledger.objects.hands import Hands, Outcome
 from ledger.objects.store import Listed, ObjectStoreError
 
 if TYPE_CHECKING:
@@ -23,7 +26,11 @@ WRITING: Final = ".writing"
 LEFT_AFTER_S: Final = 3_600.0
 """Nobody writes an object for longer."""
 
-READ_BYTES: Final = 256 * 1024
+PLACERS_MAX: Final = 4
+"""Of the threads, so many place files that were uploaded."""
+
+PLACED_AT_ONCE_MAX: Final = 16
+"""Files that one thread places together: their folder is synced once for all of them."""
 
 
 class LocalFolder:
@@ -36,12 +43,16 @@ class LocalFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "objects")
+        self._placers = Hands(self._threads, PLACERS_MAX, self._place_all, PLACED_AT_ONCE_MAX)
         self._known: set[Path] = set()
         """Folders that are there for good."""
         self._has_cleared = False
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
-        await self._in_thread(lambda: self._place(source, self.path(key)))
+        try:
+            await self._placers.do(Move(source, self.path(key)))
+        except OSError as error:
+            raise self._error(error) from error
 
     async def write(self, key: str, data: bytes) -> None:
         await self._in_thread(lambda: self._write(data, self.path(key)))
@@ -91,7 +102,10 @@ class LocalFolder:
             working.exception()  # nobody is told of it
             raise
         except OSError as error:
-            raise ObjectStoreError(f"{self._folder}: {error.strerror}") from error
+            raise self._error(error) from error
+
+    def _error(self, error: OSError) -> ObjectStoreError:
+        return ObjectStoreError(f"{self._folder}: {error.strerror or error}")
 
     def _write(self, data: bytes, path: Path) -> None:
         source = self._writing_folder() / os.urandom(8).hex()
@@ -121,21 +135,35 @@ class LocalFolder:
         return folder
 
     def _place(self, source: Path, path: Path) -> None:
-        self._make_folder(path.parent)
+        (fault,) = self._place_all([Move(source, path)])
+        if fault is not None:
+            raise fault
+
+    def _place_all(self, moves: Sequence["Move"]) -> list[Outcome]:
+        """Files that came at the same time. Called in a thread."""
+        faults: dict[Move, OSError] = {}
+        moved = _done(self._move, moves, faults)
+        # In place first: the journal takes the names along with the bytes.
+        synced = _done(lambda move: _sync(move.path), moved, faults)
+        for folder in {move.path.parent for move in synced}:
+            try:
+                _sync(folder)
+            except OSError as error:
+                faults |= {move: error for move in synced if move.path.parent == folder}
+        for move in moved:
+            if move in faults:
+                with contextlib.suppress(OSError):
+                    move.path.unlink()
+        return [faults.get(move) for move in moves]
+
+    def _move(self, move: "Move") -> None:
+        self._make_folder(move.path.parent)
         try:
-            source.rename(path)
+            move.source.rename(move.path)
         except FileNotFoundError:
             self._known.clear()  # somebody took the folder away
-            self._make_folder(path.parent)
-            source.rename(path)
-        try:
-            # In place first: the journal takes the name along with the bytes.
-            _sync(path)
-            _sync(path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
+            self._make_folder(move.path.parent)
+            move.source.rename(move.path)
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._known:
@@ -146,6 +174,28 @@ class LocalFolder:
             if each == self._folder:
                 break
         self._known.add(folder)
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A file, and where it is to lie."""
+
+    source: Path
+    path: Path
+
+
+def _done(
+    work: Callable[[Move], None], moves: Sequence[Move], faults: dict[Move, OSError]
+) -> list[Move]:
+    """The moves that it was done for; why not for the others is added to `faults`."""
+    done: list[Move] = []
+    for move in moves:
+        try:
+            work(move)
+        except OSError as error:
+            faults[move] = error.with_traceback(None)  # it has this frame, which has the faults
+        else:
+            done.append(move)
+    return done
 
 
 def _bytes_of(path: Path) -> bytes | None:

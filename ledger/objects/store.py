@@ -27,8 +27,8 @@ class ObjectStore(Protocol):
     """Keeps objects by key. Every method may raise ObjectStoreError."""
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
-        """Store the file `source` whole or not at all; it may be gone afterwards. When this
-        returns, the object survives a loss of power."""
+        """Store the file `source` whole or not at all. When this returns, the object survives a
+        loss of power, and `source` is gone."""
         ...
 
     async def write(self, key: str, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """The promises of an object store, held by a folder and by a real S3 server."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -60,6 +61,7 @@ async def test_what_was_put_is_there_until_it_is_deleted(settings: Settings, sou
 
     await store.put(KEY, source, "application/pdf")
 
+    assert not await asyncio.to_thread(source.exists)
     assert await content_of(store, KEY) == CONTENT
     assert b"".join(store.pieces(KEY)) == CONTENT
     ((listed,),) = [page async for page in store.listed(day_prefix(EPOCH, DAY))]
@@ -134,6 +136,25 @@ async def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path):
         await store.put(KEY, source, "text/plain")
         (path := tmp_path / "objects" / KEY).unlink()
         path.parent.rmdir()
+    await store.close()
+
+
+async def test_of_files_that_come_together_one_that_is_gone_spoils_no_other(tmp_path: Path):
+    store = open_objects(Settings(data_dir=str(tmp_path)))
+    sources = [tmp_path / str(number) for number in range(50)]
+    keys = [upload_key(EPOCH, DAY, TASK, f"{number:08x}", "a") for number in range(50)]
+    for source in sources[1:]:
+        source.write_bytes(source.name.encode())
+
+    outcomes = await asyncio.gather(
+        *(store.put(key, source, "text/plain") for key, source in zip(keys, sources, strict=True)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(outcomes[0], ObjectStoreError)
+    assert outcomes[1:] == [None] * 49
+    assert sorted(await keys_of(store, day_prefix(EPOCH, DAY))) == keys[1:]
+    assert await content_of(store, keys[49]) == b"49"
     await store.close()
 
 
