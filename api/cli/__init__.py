@@ -20,10 +20,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
-        from api.cli.failures import CliError, is_clear
+        from api.cli.failures import exit_code_of, is_clear
 
         if not is_clear(error):
             raise
         print(f"ledgerq: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, CliError) else 1
+        return exit_code_of(error)
     return result if isinstance(result, int) else 0

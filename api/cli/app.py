@@ -213,6 +213,15 @@ _add(
 )
 _add(
     AUDIT,
+    "replay",
+    "Go through the events of the ledger again: print, count, fold or send them.",
+    "ledgerq replay --from 15m --kb docs",
+    "ledgerq replay --until 2026-11-05T08:30:00Z --view stats",
+    "ledgerq replay --from 1h --speed 10 --to ws://localhost:9000/events",
+    "ledgerq replay --archive /backup/objects --diff rules_of_last_year.py",
+)
+_add(
+    AUDIT,
     "rebuild",
     "Make the read models anew from the ledger, or check that they are what it makes.",
     "ledgerq rebuild",

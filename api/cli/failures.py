@@ -32,6 +32,7 @@ def is_clear(error: Exception) -> bool:
     from ledger.rejections import Rejection
     from ledger.settings import SettingsError
     from projections.check import CannotCheck
+    from projections.lives import Unfoldable
 
     ours = (
         CliError,
@@ -43,5 +44,15 @@ def is_clear(error: Exception) -> bool:
         LedgerMismatch,
         ServerRefused,
         Rejection,
+        Unfoldable,
     )
     return isinstance(error, (*ours, CannotRun, HandlersError, NoServer))
+
+
+def exit_code_of(error: Exception) -> int:
+    """What a command ends with over an error that is clear."""
+    from ledger.archive.reader import Incomplete
+
+    if isinstance(error, CliError):
+        return error.exit_code
+    return NotWhole.exit_code if isinstance(error, Incomplete) else 1

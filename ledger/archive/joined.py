@@ -4,9 +4,10 @@ What the stream has is read there, which is faster. Only what was sealed is ever
 the archive has what it has no longer. What neither has was lost, and that is said.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Generator
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from ledger.archive.reader import Archive, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
@@ -20,6 +21,11 @@ Found = TypeVar("Found")
 
 BEGINNING: Final = "0-0"
 HISTORY_CHUNK: Final = 500
+
+SCAN_COUNT_FIRST: Final = 100
+SCAN_COUNT_MAX: Final = 1_000
+SCAN_BYTES: Final = 4 * 1024 * 1024
+"""Entries of a stream are asked for in such numbers that a read should bring no more than this."""
 
 
 class Gap(Incomplete):
@@ -84,9 +90,46 @@ class Joined:
 
     async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
         """As `Store.entries_after`. Of the archive, at most a bundle at once."""
+        found = await self._after(position, count, wait_ms)
+        return list(found.entries) or list(map(as_entry, found.sealed))
+
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        """As `Store.events_after`."""
+        while (found := await self._after(position, count, wait_ms)).last is not None:
+            if events := found.events:
+                return events
+            position = found.last
+        return []
+
+    async def scan(self, start: Position, end: Position) -> AsyncGenerator[list[Recorded]]:
+        """The events behind `start`, up to and with `end`, as far as there are any now. The next
+        ones are read while the last ones are worked on."""
+        count, position = SCAN_COUNT_FIRST, start
+        if start.order >= end.order:
+            return
+        reading = asyncio.create_task(self._after(position, count, 0))
+        try:
+            while (found := await reading).last is not None:
+                position, events = found.last, found.events
+                over = position.order >= end.order
+                if not over:
+                    count = _next_count(count, events)
+                    reading = asyncio.create_task(self._after(position, count, 0))
+                    await asyncio.sleep(0)  # lets the request out
+                elif position != end:
+                    events = [event for event in events if event.position.order <= end.order]
+                if events:
+                    yield events
+                if over:
+                    return
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+    async def _after(self, position: Position, count: int, wait_ms: int) -> "_Piece":
         store, partition = self._store, position.partition
         if store is None:
-            return list(map(as_entry, await self._sealed_after(position, count)))
+            return _Piece(position.partition, await self._sealed_after(position, count))
         whole_from = self._whole_from.get(partition)
         if whole_from is None or position.order >= whole_from.order:
             entries = await store.entries_after(position, count, wait_ms)
@@ -94,21 +137,12 @@ class Joined:
             extent = await store.extent(partition)
             self._whole_from[partition] = extent.whole_from
             if position.order >= extent.whole_from.order:
-                return entries
+                return _Piece(partition, [], entries)
         sealed = await self._sealed_after(position, count)
         if sealed:
-            return list(map(as_entry, sealed))
+            return _Piece(partition, sealed)
         await self._check_reached(store, position)
-        return await store.entries_after(position, count, wait_ms)
-
-    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
-        """As `Store.events_after`."""
-        while entries := await self.entries_after(position, count, wait_ms):
-            events, _ = read_events(position.partition, entries)
-            if events:
-                return events
-            position = Position(position.partition, entries[-1][0].decode())
-        return []
+        return _Piece(partition, [], await store.entries_after(position, count, wait_ms))
 
     async def event_at(self, position: Position) -> Recorded | None:
         """The event at a position; None when none stands there."""
@@ -204,10 +238,18 @@ class Joined:
                 return []
             return [await log.event(leaf) for leaf in reversed(leaves[-count:])]
 
-        partition = partition_of(task_id, self.partitions)
-        if start is None:  # what was sealed a moment ago must not be missed
-            await self._newest(partition)
-        return await self._from_log(partition, some) or []
+        if start is not None:
+            homes = [start.partition]
+        elif self._store is None:  # that there are more partitions may not be seen in an archive
+            homes = list(range(self.partitions))
+        else:
+            homes = [partition_of(task_id, self.partitions)]
+        for partition in homes:
+            if start is None:  # what was sealed a moment ago must not be missed
+                await self._newest(partition)
+            if found := await self._from_log(partition, some):
+                return found
+        return []
 
     # -- logs ---------------------------------------------------------------------------------
 
@@ -244,6 +286,32 @@ class Joined:
             return Position(partition, log.checkpoint.last)
         with _outages():
             return (await log.leaf(log.size - 1)).position
+
+
+class _Piece(NamedTuple):
+    """The next events of a partition, out of its archive; or the next entries of its stream."""
+
+    partition: int
+    sealed: list[Recorded]
+    entries: Sequence[Entry] = ()
+
+    @property
+    def events(self) -> list[Recorded]:
+        return self.sealed or read_events(self.partition, self.entries)[0]
+
+    @property
+    def last(self) -> Position | None:
+        """Up to where it goes; None where there is nothing."""
+        if self.entries:
+            return Position(self.partition, self.entries[-1][0].decode())
+        return self.sealed[-1].position if self.sealed else None
+
+
+def _next_count(count: int, events: Sequence[Recorded]) -> int:
+    """How many entries to ask a stream for, after `count` were asked for and these came."""
+    size_bytes = sum([len(event.data) for event in events])
+    fitting = SCAN_BYTES * len(events) // (size_bytes + 1)
+    return max(1, min(fitting, 2 * count, SCAN_COUNT_MAX))
 
 
 async def _event_at(log: SealedLog, position: Position) -> Recorded | None:

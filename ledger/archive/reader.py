@@ -155,6 +155,8 @@ class SealedLog:
             entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
             yield [
                 await self._event(index, entries[index - first], stored[index - first])
+                if stored[index - first].apart
+                else self._event_of(index, entries[index - first], stored[index - first])
                 for index in range(max(start, first), min(end, first + TILE_WIDTH))
             ]
 
@@ -165,8 +167,12 @@ class SealedLog:
         return await self._event(index, entries[at], stored[at])
 
     async def _event(self, index: int, entry: bytes, stored: Stored) -> Recorded:
-        leaf, data = self._leaf(index, entry), await self.data(index, stored)
-        if not stored.erased and data_hash(stored.salt, data) != leaf.data_hash:
+        data = await self.data(index, stored)
+        return self._event_of(index, entry, Stored(stored.salt, data, erased=stored.erased))
+
+    def _event_of(self, index: int, entry: bytes, stored: Stored) -> Recorded:
+        leaf, data = self._leaf(index, entry), stored.data
+        if data_hash(stored.salt, data) != leaf.data_hash and not stored.erased:
             name = self._prefix + tiles.data_name(index // TILE_WIDTH)
             raise Damaged(name, f"the data of {leaf.position} is not what its leaf says")
         return leaf.recorded(data)

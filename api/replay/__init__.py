@@ -1,0 +1,1 @@
+"""The events of a ledger again, from wherever they lie: chosen, in order, and made something of."""

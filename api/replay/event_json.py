@@ -1,0 +1,30 @@
+"""An event as one line of JSON."""
+
+import msgspec
+
+from api.wire import EventView, event_view
+from ledger.codec import encode
+from ledger.store import Recorded
+
+
+class ReplayedEvent(EventView, frozen=True, kw_only=True):
+    """As the API tells events, and whose it is."""
+
+    task_id: str
+
+
+def event_line(event: Recorded) -> bytes:
+    """One line, without its end."""
+    view = event_view(event)
+    told = ReplayedEvent(
+        position=view.position,
+        task_id=event.task_id,
+        type=view.type,
+        version=view.version,
+        at=view.at,
+        data=view.data,
+        meta=view.meta,
+    )
+    line = encode(told)
+    # A payload's line breaks stand between tokens.
+    return msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line
