@@ -21,6 +21,7 @@ class Scale(msgspec.Struct, frozen=True):
     estimated_tasks: int = 800
     history_tasks: int = 40_000
     rebuild_rounds: int = 2
+    proved_tasks: int = 40_000
     lag_s: int = 5
     recovery_rounds: int = 3
     upload_rounds: int = 5
@@ -40,12 +41,14 @@ FULL = Scale(
     greedy_tasks=100_000,
     history_tasks=1_000_000,
     rebuild_rounds=2,
+    proved_tasks=340_000,
     lag_s=60,
     soak_s=600,
     listed_tasks=1_000_000,
     list_questions_every=1,
 )
-"""The sizes that the goals of the read models speak of: a million tasks, three million events."""
+"""The sizes that the goals speak of: read models of a million tasks, three million events; a proof
+among a million events."""
 
 QUICK = Scale(
     rounds=1,
@@ -61,6 +64,7 @@ QUICK = Scale(
     estimated_tasks=300,
     history_tasks=4_000,
     rebuild_rounds=1,
+    proved_tasks=4_000,
     lag_s=1,
     recovery_rounds=1,
     upload_rounds=1,

@@ -1,0 +1,81 @@
+"""Proofs of single tasks among many events: how long one takes to make and to check, and how large
+it is."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.archived import EPOCH, seal_history
+from bench.history import task_id
+from bench.measure import Goal, Measured, percentile, plain_row
+from bench.scale import Scale
+from consumers.collector import rarely_collecting
+from ledger.archive.checkpoint import origin_of
+from ledger.archive.keys import KeyFile
+from ledger.archive.proof import read_proof, write_proof
+from ledger.archive.proof_check import check_proof
+from ledger.archive.prover import prove
+from ledger.archive.reader import Archive
+from ledger.objects.local_folder import LocalFolder
+
+MADE_GOAL: Final = Goal(figure_max=50)
+SIZE_GOAL: Final = Goal(figure_max=20_000)
+PROOFS: Final = 100
+STEP: Final = 7_919
+"""A prime, so that tasks of all kinds and ages are among those that are proved."""
+
+
+async def run(scale: Scale) -> Sequence[Measured]:
+    """One process, an archive in a folder."""
+    with (
+        tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name,
+        rarely_collecting(),
+    ):
+        folder = Path(name)
+        events = await seal_history(folder, scale.proved_tasks)
+        objects = LocalFolder(folder / "objects")
+        ids = [task_id(number * STEP % scale.proved_tasks) for number in range(PROOFS)]
+        warm = Archive(objects, EPOCH, 1)
+        first_ms = [(await _made(Archive(objects, EPOCH, 1), each))[0] for each in ids]
+        await asyncio.gather(*(_made(warm, each) for each in ids))
+        again = [await _made(warm, each) for each in ids]
+        keys = KeyFile(folder / "archive.key").keys().verifiers(origin_of(EPOCH, 0))
+        checked_ms: list[float] = []
+        for _, written in again:
+            began = time.perf_counter()
+            check_proof(read_proof(written), keys)
+            checked_ms.append((time.perf_counter() - began) * 1_000)
+        await objects.close()
+    among = f"a task among {events:,} events"
+    sizes = [float(len(written)) for _, written in again]
+    again_ms = [ms for ms, _ in again]
+    return [
+        plain_row(
+            f"proof of {among}, nothing read before, p99", "ms", [_p99(first_ms)], goal=MADE_GOAL
+        ),
+        plain_row(
+            f"proof of {among}, others made before, p99", "ms", [_p99(again_ms)], goal=MADE_GOAL
+        ),
+        plain_row(
+            f"proof of {among}, the largest of {PROOFS}", "bytes", [max(sizes)], goal=SIZE_GOAL
+        ),
+        plain_row(f"check of the proof of {among}, p99", "ms", [_p99(checked_ms)]),
+    ]
+
+
+async def _made(archive: Archive, task: str) -> tuple[float, bytes]:
+    """How long it took (ms), from the request to the bytes."""
+    began = time.perf_counter()
+    log = await archive.log(0)
+    assert log is not None
+    proof = await prove(log, task)
+    assert proof is not None
+    written = write_proof(proof)
+    return (time.perf_counter() - began) * 1_000, written
+
+
+def _p99(values: Sequence[float]) -> float:
+    return percentile(values, 99)
