@@ -10,7 +10,7 @@ from typing import Final
 
 from bench.archived import EPOCH, seal_history
 from bench.history import task_id
-from bench.measure import Goal, Measured, percentile, plain_row
+from bench.measure import Goal, Measured, plain_row
 from bench.scale import Scale
 from consumers.collector import rarely_collecting
 from ledger.archive.checkpoint import origin_of
@@ -49,20 +49,14 @@ async def run(scale: Scale) -> Sequence[Measured]:
             check_proof(read_proof(written), keys)
             checked_ms.append((time.perf_counter() - began) * 1_000)
         await objects.close()
+        sizes = [len(written) for _, written in again]
     among = f"a task among {events:,} events"
-    sizes = [float(len(written)) for _, written in again]
-    again_ms = [ms for ms, _ in again]
+    title = f"proof of {among}"
     return [
-        plain_row(
-            f"proof of {among}, nothing read before, p99", "ms", [_p99(first_ms)], goal=MADE_GOAL
-        ),
-        plain_row(
-            f"proof of {among}, others made before, p99", "ms", [_p99(again_ms)], goal=MADE_GOAL
-        ),
-        plain_row(
-            f"proof of {among}, the largest of {PROOFS}", "bytes", [max(sizes)], goal=SIZE_GOAL
-        ),
-        plain_row(f"check of the proof of {among}, p99", "ms", [_p99(checked_ms)]),
+        plain_row(f"{title}, nothing read before", "ms", first_ms, goal=MADE_GOAL),
+        plain_row(f"{title}, others made before", "ms", [ms for ms, _ in again], goal=MADE_GOAL),
+        plain_row(f"{title}, the largest", "bytes", [max(sizes)], goal=SIZE_GOAL),
+        plain_row(f"check of the {title}", "ms", checked_ms),
     ]
 
 
@@ -75,7 +69,3 @@ async def _made(archive: Archive, task: str) -> tuple[float, bytes]:
     assert proof is not None
     written = write_proof(proof)
     return (time.perf_counter() - began) * 1_000, written
-
-
-def _p99(values: Sequence[float]) -> float:
-    return percentile(values, 99)

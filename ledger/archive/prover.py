@@ -31,8 +31,9 @@ class NotSealed(Exception):
 
     def __init__(self, task_id: str, sealed: int, version: int) -> None:
         super().__init__(
-            f"task {task_id} has {version} events, and {sealed or 'none'} of them"
-            f" {'is' if sealed == 1 else 'are'} sealed yet"
+            f"the task {task_id} is at version {version}, and is sealed up to version {sealed}"
+            if sealed
+            else f"no event of the task {task_id} is sealed yet"
         )
         self.sealed = sealed
         self.version = version

@@ -16,7 +16,8 @@ from tests.servers import empty
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with up(tmp_path_factory.mktemp("service")) as running:
+    folder = tmp_path_factory.mktemp("service")
+    with up(folder, LEDGERQ_ARCHIVE_SEAL_INTERVAL_MS="100") as running:
         yield running
 
 

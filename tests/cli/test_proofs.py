@@ -5,51 +5,47 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from consumers.roles import store_options
-from ledger.archive.checkpoint import origin_of
-from ledger.archive.keys import KeyFile
 from ledger.archive.tlog_proof import HEADER
-from ledger.embedded import running_server
-from ledger.objects.local_folder import LocalFolder
+from ledger.commands import SubmitTask
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
+from ledger.transact import transact
 from tests.cli.running import PATIENCE_S, ROOT, Call, Ran, Up
-from tests.ledger.archive.proving import key_of, seal_all
+from tests.given import a_submission
+from tests.ledger.archive.proving import key_of
 
-SCRIPT = ROOT / "examples" / "check_proof.py"
+WAIT_S: Final = "30"
+SCRIPT: Final = ROOT / "examples" / "check_proof.py"
 
 
-def sealed(service: Up) -> str:
-    """Have the service's archive seal what there is; the public key that signs."""
-
-    async def seal() -> str:
-        data_dir = service.folder / ".ledgerq"
-        url = running_server(data_dir)
-        assert url is not None
-        store = await RedisStore.open(url, store_options(Settings()))
-        objects = LocalFolder(data_dir / "objects")
-        try:
-            keys = KeyFile(data_dir / "archive.key")
-            await seal_all(store, objects, keys)
-            return keys.keys().verifiers(origin_of(await store.epoch(), 0))[-1].vkey
-        finally:
-            await objects.close()
-            await store.close()
-
-    return asyncio.run(seal())
+@pytest.fixture
+def key(ledgerq: Call, service: Up) -> str:
+    """The public key of the service's archive."""
+    data_dir = str(service.folder / ".ledgerq")
+    return ledgerq("archiver", "key", "--data-dir", data_dir).out.split()[0]
 
 
 @pytest.fixture
 def task_id(client: Call) -> str:
     """A canceled task."""
-    task_id = client(
-        "submit", "document_processing", "--kb", "kb", "--payload", "{}", "--json"
-    ).json()["id"]
+    asked = ("submit", "document_processing", "--kb", "kb", "--payload", "{}", "--json")
+    task_id = client(*asked).json()["id"]
     client("cancel", task_id)
     return task_id
+
+
+@pytest.fixture
+def proof(client: Call, task_id: str, tmp_path: Path) -> Path:
+    """A proof."""
+    file = tmp_path / "task.proof"
+    made = client("prove", task_id, "--output", str(file), "--wait", WAIT_S)
+    assert made.code == 0, made.err
+    return file
 
 
 def by_script(file: Path, key: str) -> Ran:
@@ -67,62 +63,66 @@ def by_script(file: Path, key: str) -> Ran:
 
 
 def test_a_task_is_proved_to_whoever_has_the_key_alone(
-    client: Call, service: Up, task_id: str, tmp_path: Path
+    ledgerq: Call, proof: Path, key: str, task_id: str
 ) -> None:
-    key = sealed(service)
-    file = tmp_path / "task.proof"
+    shown = ledgerq("check-proof", str(proof), "--key", key)
+    as_json = ledgerq("check-proof", str(proof), "--key", key, "--json").json()
+    told = by_script(proof, key)
 
-    made = client("prove", task_id, "--output", str(file))
-    shown = client("check-proof", str(file), "--key", key)
-    as_json = client("check-proof", str(file), "--key", key, "--json").json()
-
-    assert (made.code, shown.code) == (0, 0), (made.err, shown.err)
+    assert shown.code == 0, shown.err
     assert "TaskSubmitted" in shown.out
     assert "TaskCanceled" in shown.out
     assert f"These are all events of the task {task_id} up to the position " in shown.out
     assert [event["type"] for event in as_json["events"]] == ["TaskSubmitted", "TaskCanceled"]
-    told = by_script(file, key)
     assert told.code == 0, told.err
     assert f"all events of {task_id}" in told.out
 
 
-def test_a_proof_goes_through_a_pipe(client: Call, service: Up, task_id: str) -> None:
-    key = sealed(service)
-
-    written = client("prove", task_id).out
+def test_a_proof_goes_through_a_pipe(client: Call, task_id: str, key: str) -> None:
+    written = client("prove", task_id, "--wait", WAIT_S).out
 
     assert client("check-proof", "-", "--key", key, stdin=written).code == 0
 
 
 def test_the_archive_itself_is_asked_where_its_folder_is_named(
-    ledgerq: Call, service: Up, task_id: str
+    ledgerq: Call, service: Up, task_id: str, key: str
 ) -> None:
-    key = sealed(service)
+    data_dir = str(service.folder / ".ledgerq")
 
-    made = ledgerq("prove", task_id, "--data-dir", str(service.folder / ".ledgerq"))
+    made = ledgerq("prove", task_id, "--data-dir", data_dir, "--wait", WAIT_S)
 
     assert made.code == 0, made.err
     assert ledgerq("check-proof", "-", "--key", key, stdin=made.out).code == 0
 
 
 def test_each_event_is_proved_to_standard_tools_too(
-    client: Call, service: Up, task_id: str, tmp_path: Path
+    client: Call, task_id: str, tmp_path: Path
 ) -> None:
-    sealed(service)
-
-    client("prove", task_id, "--output", str(tmp_path / "p"), "--tlog-proofs", str(tmp_path / "t"))
+    client("prove", task_id, "--tlog-proofs", str(tmp_path / "t"), "--wait", WAIT_S)
 
     files = sorted((tmp_path / "t").iterdir())
     assert [file.name for file in files] == [f"{task_id}-{n}.tlog-proof" for n in (1, 2)]
     assert all(file.read_text().startswith(HEADER) for file in files)
 
 
-def test_a_task_that_is_not_sealed_yet_is_said_to_be(client: Call, task_id: str) -> None:
-    ran = client("prove", task_id, "--wait", "0.1")
+def test_a_task_that_is_not_sealed_yet_is_said_to_be(ledgerq: Call, empty_url: str) -> None:
+    task_id = asyncio.run(submitted(empty_url))
+
+    ran = ledgerq("prove", task_id, "--redis", empty_url, "--wait", "0.1")
 
     assert ran.code == 3
-    assert "and none of them are sealed yet" in ran.err
-    assert "give --wait SECONDS" in ran.err
+    assert f"no event of the task {task_id} is sealed yet: give --wait SECONDS" in ran.err
+
+
+async def submitted(url: str) -> str:
+    """A task of a ledger that nobody seals."""
+    task_id = "0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11"
+    store = await RedisStore.open(url, store_options(Settings()))
+    try:
+        await transact(store, task_id, SubmitTask(a_submission()))
+    finally:
+        await store.close()
+    return task_id
 
 
 def test_there_is_no_proof_of_a_task_that_is_not(client: Call, service: Up) -> None:
@@ -135,18 +135,8 @@ def test_there_is_no_proof_of_a_task_that_is_not(client: Call, service: Up) -> N
         assert "TASK_NOT_FOUND" in ran.err
 
 
-@pytest.fixture
-def proof(client: Call, service: Up, task_id: str, tmp_path: Path) -> tuple[Path, str]:
-    """A proof, and the key that it holds by."""
-    key = sealed(service)
-    file = tmp_path / "task.proof"
-    assert client("prove", task_id, "--output", str(file)).code == 0
-    return file, key
-
-
-def test_an_edited_proof_is_refused_in_one_line(proof: tuple[Path, str], ledgerq: Call) -> None:
-    file, key = proof
-    whole = file.read_text()
+def test_an_edited_proof_is_refused_in_one_line(proof: Path, key: str, ledgerq: Call) -> None:
+    whole = proof.read_text()
     edits = {
         "cut off": whole[:-200],
         "canceled": whole.replace("TaskCanceled", "TaskFinished"),
@@ -156,30 +146,28 @@ def test_an_edited_proof_is_refused_in_one_line(proof: tuple[Path, str], ledgerq
 
     for edit, text in edits.items():
         assert text != whole, edit
-        file.write_text(text)
-        ran, told = ledgerq("check-proof", str(file), "--key", key), by_script(file, key)
+        proof.write_text(text)
+        ran, told = ledgerq("check-proof", str(proof), "--key", key), by_script(proof, key)
         assert (ran.code, told.code) == (1, 1), edit
         assert (ran.out, told.out) == ("", ""), edit
         assert len(ran.err.splitlines()) == len(told.err.splitlines()) == 1, edit
         assert "the proof does not hold: " in ran.err
 
 
-def test_what_cannot_be_checked_is_told_apart(proof: tuple[Path, str], ledgerq: Call) -> None:
-    file, key = proof
-    missing = file.with_name("missing")
+def test_what_cannot_be_checked_is_told_apart(proof: Path, key: str, ledgerq: Call) -> None:
+    missing = proof.with_name("missing")
 
-    for where, with_key in ((missing, key), (file, "no key"), (file, f"@{missing}")):
+    for where, with_key in ((missing, key), (proof, "no key"), (proof, f"@{missing}")):
         ran = ledgerq("check-proof", str(where), "--key", with_key)
         assert (ran.code, len(ran.err.splitlines())) == (4, 1)
-    assert by_script(missing, key).code == by_script(file, "no key").code == 4
+    assert by_script(missing, key).code == by_script(proof, "no key").code == 4
     other = key_of(1).vkey
-    assert ledgerq("check-proof", str(file), "--key", other).code == 1
-    assert by_script(file, other).code == 1
+    assert ledgerq("check-proof", str(proof), "--key", other).code == 1
+    assert by_script(proof, other).code == 1
 
 
-def test_keys_are_read_from_a_file(proof: tuple[Path, str], ledgerq: Call) -> None:
-    file, key = proof
-    keys = file.with_name("keys")
+def test_keys_are_read_from_a_file(proof: Path, key: str, ledgerq: Call) -> None:
+    keys = proof.with_name("keys")
     keys.write_text(f"{key_of(1).vkey}\n{key}\n")
 
-    assert ledgerq("check-proof", str(file), "--key", f"@{keys}").code == 0
+    assert ledgerq("check-proof", str(proof), "--key", f"@{keys}").code == 0
