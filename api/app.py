@@ -13,6 +13,7 @@ from api.database_health import DatabaseHealth
 from api.dead_letters import DeadLetters
 from api.estimates import Estimates
 from api.event_stream import EventStreams
+from api.evicted import ReadModelFirst
 from api.explain import Explain
 from api.gate import Gate, not_found
 from api.health import HealthChecks
@@ -38,6 +39,9 @@ from api.upload import Uploads
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter, Meters
 from consumers.service import Outage
+from ledger.archive.evicted import EvictedTasks
+from ledger.archive.reader import Archive
+from ledger.objects import open_objects
 from ledger.redis_store import RedisStore
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.settings import Settings
@@ -65,6 +69,12 @@ class App:
         self.feed = TaskFeed(store, self.audience, self.meter, settings.websocket_origins)
         self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
+        self._objects = open_objects(settings)
+        archive = EvictedTasks(Archive(self._objects, "", store.partitions), store.epoch)
+        complete = not settings.skip_events
+        store.past = ReadModelFirst(
+            self.read_model.look, archive, store.partitions, complete=complete
+        )
         lag, look = Lag(store), self.read_model.models.look
         files = ModelFiles(settings.read_model_folder)
         database = DatabaseHealth(files, lag, look)
@@ -135,6 +145,7 @@ class App:
         await self.read_model.models.close()
         await self._memory.close()
         await self.uploads.close()
+        await self._objects.close()
         if self._meter_file is not None:
             await self._meter_file.close()
 

@@ -202,6 +202,12 @@ def make_scheduler(settings: Settings, meter: Meter | None = None) -> Callable[[
     objects = open_objects(settings)
 
     def make(store: RedisStore) -> Role:
+        # Not above: no worker needs it.
+        from ledger.archive.evicted import EvictedTasks
+        from ledger.archive.reader import Archive
+
+        # A file of a task that was evicted is no orphan.
+        store.past = EvictedTasks(Archive(objects, "", store.partitions), store.epoch)
         subscriptions = RedisSubscriptions(
             store.client, store.partitions, settings.redis_timeout_ms
         )

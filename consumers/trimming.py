@@ -14,7 +14,7 @@ import structlog
 from consumers.meters import Meter
 from consumers.retention_status import PartitionRetention, Terms, retention_status
 from consumers.service import Service
-from ledger.archive.reader import Archive, Damaged, Incomplete
+from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.identity import SYSTEM
 from ledger.objects import ObjectStoreError
@@ -86,8 +86,10 @@ class Trimming:
         if found.archive.halted or found.archive.sealed == BEGINNING:
             return False
         try:
-            # In this order: a task's events are read in the archive once it is gone.
-            more = await self._evict(found, generation, now_ms)
+            sealed = await self._archive.log(found.partition)
+            if sealed is None:
+                raise Incomplete(f"the checkpoint of partition {found.partition}")
+            more = await self._evict(found, sealed, generation, now_ms)
         except (ObjectStoreError, Damaged, Incomplete) as error:
             # What cannot be read is not relied upon.
             if not self._failing:
@@ -95,12 +97,13 @@ class Trimming:
             self._failing = True
             return False
         self._failing = False
-        return await self._trim(found, generation) or more
+        return await self._trim(found, sealed, generation) or more
 
     # -- events -------------------------------------------------------------------------------
 
-    async def _trim(self, found: PartitionRetention, generation: int) -> bool:
-        up_to = found.trim.up_to
+    async def _trim(self, found: PartitionRetention, sealed: SealedLog, generation: int) -> bool:
+        # The last event that is sealed stays in the stream: it says where a partition is.
+        up_to = min(found.trim.up_to, sealed.checkpoint.last or BEGINNING, key=order_of)
         if order_of(found.ends.first) >= order_of(up_to):
             return False
         for _ in range(TRIM_CALLS):
@@ -113,15 +116,14 @@ class Trimming:
 
     # -- tasks --------------------------------------------------------------------------------
 
-    async def _evict(self, found: PartitionRetention, generation: int, now_ms: int) -> bool:
+    async def _evict(
+        self, found: PartitionRetention, sealed: SealedLog, generation: int, now_ms: int
+    ) -> bool:
         if not self._terms.tasks_ms:
             return False
         await self._evict_restored(found, generation, now_ms)
         looked, up_to = found.archive.looked, order_of(found.evict.up_to)
         if order_of(found.archive.evicted) >= up_to:
-            return False
-        sealed = await self._archive.log(found.partition)
-        if sealed is None:
             return False
         for _ in range(EVICT_BUNDLES):
             if looked >= sealed.size:

@@ -30,10 +30,10 @@ class Past(Protocol):
         ...
 
     async def history_back(
-        self, task_id: str, start: Position | None, count: int
+        self, task_id: str, start: Position | None, count: int, evicted: str
     ) -> list[Recorded]:
         """At most `count` events of a task (or of SYSTEM), newest first, from the one at `start`
-        on, or from the last one that was kept."""
+        on; or from its last one, of a task that may have been evicted, as `find` has it."""
         ...
 
     async def event_at(self, position: Position) -> Recorded | None:

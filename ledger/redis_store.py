@@ -345,12 +345,16 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
         found = [read_recorded(number, entry) for entry in entries]
         if self.past is None or len(found) == count:
             return found
+        evicted = BEGINNING
         if following:
             # Where it goes on, the stream was trimmed.
             start = Position(number, following.decode())
-        elif found or await self._look_at_evicted(number) == BEGINNING:
+        elif not found:
+            evicted = await self._look_at_evicted(number)
+        if not following and evicted == BEGINNING:
             return found
-        return [*found, *await self.past.history_back(task_id, start, count - len(found))]
+        more = await self.past.history_back(task_id, start, count - len(found), evicted)
+        return [*found, *more]
 
     async def last_position(self, partition: int) -> Position:
         end, count = "+", 1

@@ -26,6 +26,9 @@ QUERIES: Final[dict[str, dict[str, str]]] = {
             FROM tasks t JOIN names kb ON kb.no = t.kb JOIN names kind ON kind.no = t.task_type
             LEFT JOIN names worker ON worker.no = t.worker ORDER BY t.id""",
         "submissions": "SELECT id, submission FROM submissions ORDER BY id",
+        # One that came back has departed before, or not, as the time of that was.
+        "departed": """
+            SELECT id FROM departed WHERE id NOT IN (SELECT id FROM tasks) ORDER BY id""",
         "errors": """
             SELECT t.id, kb.name, kind.name, priority, status, coalesce(worker.name, ''),
                    created_at, updated_at, started_at, completed_at, error_kind, fingerprint,

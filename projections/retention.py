@@ -5,9 +5,13 @@ comes back whole.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from projections import counting, failures
+
+DERIVED: Final = 8
+"""The version of an id that is made of a key (`ledger.identity.derived_id`)."""
 
 STEP_TASKS: Final = 500
 """Tasks that leave in one transaction: about 20 ms."""
@@ -59,8 +63,17 @@ def set_evicted_before(db: sqlite3.Connection, at_ms: int) -> None:
     )
 
 
+def note_departed(db: sqlite3.Connection, ids: Iterable[bytes]) -> None:
+    """Remember those of these tasks whose ids may be met again."""
+    db.executemany(
+        "INSERT INTO departed (id) VALUES (?) ON CONFLICT (id) DO NOTHING",
+        [(id,) for id in ids if id[6] >> 4 == DERIVED],
+    )
+
+
 def _delete(db: sqlite3.Connection, rows: list[tuple[bytes, int, int, int, int, int, int]]) -> None:
     ids = [(row[0],) for row in rows]
+    note_departed(db, [row[0] for row in rows])
     _leave_groups(db, ids)
     for table in ("tasks", "submissions", "errors"):
         db.executemany(f"DELETE FROM {table} WHERE id = ?", ids)  # noqa: S608 - a name of ours

@@ -57,6 +57,12 @@ CREATE TABLE submissions (
     submission BLOB NOT NULL
 ) WITHOUT ROWID;
 
+-- Tasks that left the tables above when they were old, of those whose ids are made of a key and may be
+-- met again: a key makes one task, however late it is sent again.
+CREATE TABLE departed (
+    id BLOB PRIMARY KEY
+) WITHOUT ROWID;
+
 -- The tasks that failed or have an error text: the columns of their rows above, as they are there,
 -- the kind of the error (its place in ErrorKind), and the text, case-folded (str.casefold), for
 -- searches, which walk all of it, and nothing else. What failed for good has a fingerprint.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ledger.codec import encode
-from projections import counting, failures
+from projections import counting, failures, retention
 from projections.changes import STATUS_NO, Change
 from projections.names import Names
 
@@ -33,6 +33,8 @@ def write(
     """`names` gives workers' names their numbers. What comes new, and was finished before
     `evicted_before` (ms) already, is not taken in."""
     if evicted_before:
+        expired = [change for change in changes if _expired(change, evicted_before)]
+        retention.note_departed(db, [change.id for change in expired])
         changes = [change for change in changes if not _expired(change, evicted_before)]
     new: list[tuple[object, ...]] = []
     moved: list[tuple[object, ...]] = []

@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 LOOKS_AT_ONCE: Final = 4
 """Looks into the archive at a time, in one process."""
 
-LOOKS_WAITING_MAX: Final = 64
+LOOKS_WAITING_MAX: Final = 512
 """Further ones that wait for their turn; more are refused."""
 
 ABSENT_MAX: Final = 10_000
@@ -39,10 +39,12 @@ ABSENT_MAX: Final = 10_000
 
 
 class EvictedTasks:
-    """What the archive of a ledger has of it."""
+    """What the archive of a ledger has of it. An archive of the epoch "" becomes that of the ledger
+    that `epoch` tells, with the first look."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, epoch: Callable[[], Awaitable[str]]) -> None:
         self._archive = archive
+        self._epoch = epoch
         self._turns = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._waiting = 0
         self._absent: OrderedDict[str, str] = OrderedDict()
@@ -50,9 +52,8 @@ class EvictedTasks:
 
     async def find(self, task_id: str, evicted: str) -> Kept:
         """As `Past`."""
-        absent_as_of = self._absent.get(task_id, BEGINNING)
-        if order_of(absent_as_of) >= order_of(evicted) > (0, 0):
-            return Kept(None, absent_as_of)
+        if self._is_absent(task_id, evicted):
+            return Kept(None, self._absent[task_id])
 
         async def look(sealed: SealedLog) -> Kept:
             history = await sealed.history(task_id)
@@ -79,9 +80,11 @@ class EvictedTasks:
         return await self._look(partition_of(task.id, self._archive.partitions), look)
 
     async def history_back(
-        self, task_id: str, start: Position | None, count: int
+        self, task_id: str, start: Position | None, count: int, evicted: str
     ) -> list[Recorded]:
         """As `Past`."""
+        if start is None and self._is_absent(task_id, evicted):
+            return []
 
         async def look(sealed: SealedLog) -> list[Recorded]:
             end = sealed.size if start is None else await sealed.index_after(start)
@@ -101,6 +104,11 @@ class EvictedTasks:
 
         return await self._look(position.partition, look)
 
+    def _is_absent(self, task_id: str, evicted: str) -> bool:
+        """Whether that is known, and takes account of what was evicted since."""
+        as_of = self._absent.get(task_id)
+        return as_of is not None and order_of(as_of) >= order_of(evicted)
+
     def _remember_absent(self, task_id: str, as_of: str) -> None:
         self._absent[task_id] = as_of
         self._absent.move_to_end(task_id)
@@ -112,6 +120,9 @@ class EvictedTasks:
     ) -> Found | None:
         """What a look into the newest log of a partition finds; None where nothing was sealed."""
         async with self._turn():
+            if not self._archive.epoch:
+                known = self._archive
+                self._archive = Archive(known.objects, await self._epoch(), known.partitions)
             try:
                 sealed = await self._archive.log(partition)
                 return None if sealed is None else await look(sealed)

@@ -24,6 +24,11 @@ class Projection:
             self._model = await read_model(self._store, self.folder)
         await bring_level(self._model, self._store)
 
+    def evict(self, before_ms: int) -> None:
+        """Let it go of what was finished before that time."""
+        assert self._model is not None
+        self._model.evict(before_ms)
+
     @property
     def path(self) -> Path:
         """The live file."""

@@ -60,7 +60,8 @@ class LettingGo:
         noted = {"generation": GENERATION, "entry": sealed[-1].position.entry, **fields}
         for field, value in {**noted, "size": len(sealed)}.items():
             await store.client.hset(KEYS.archive, field, str(value))
-        store.past = EvictedTasks(self.archive)
+        if store.past is None:
+            store.past = EvictedTasks(archive, store.epoch)
 
     async def let_go(self, generation: int | None = GENERATION) -> None:
         """Until there is nothing more to let go of now."""

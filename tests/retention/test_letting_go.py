@@ -1,7 +1,6 @@
 """What leaves Redis, when, and what does not."""
 
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -22,24 +21,11 @@ from tests.retention.letting_go import (
     LettingGo,
     completed,
     failed,
-    opened,
     started,
     submitted,
 )
 
-TERMS = Terms(events_ms=DAY_MS, tasks_ms=DAY_MS, hold_ms=7 * DAY_MS)
 ONE, TWO, THREE = (f"01996abc-2400-7000-8000-00000000000{n}" for n in (1, 2, 3))
-
-
-@pytest.fixture
-async def store(ledger_url: str) -> AsyncIterator[LaterStore]:
-    async for one in opened(ledger_url):
-        yield one
-
-
-@pytest.fixture
-def ledger(store: LaterStore, tmp_path: Path) -> LettingGo:
-    return LettingGo(store, tmp_path, TERMS)
 
 
 async def entries(ledger: LettingGo) -> int:
