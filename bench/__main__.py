@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 
 from bench import (
+    archive,
     callbacks,
     drain,
     estimate,
@@ -49,6 +50,7 @@ BENCHES: Final[Mapping[str, Callable[[Scale], Awaitable[Sequence[Measured]]]]] =
     "memory": memory.run,
     "estimate": estimate.run,
     "rebuild": rebuild.run,
+    "archive": archive.run,
     "verify": verify.run,
     "proof": proof.run,
     "lag": lag.run,

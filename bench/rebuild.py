@@ -35,7 +35,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
         events = await asyncio.to_thread(write_history, server.url, scale.history_tasks)
 
         async def floor() -> float:
-            return events / await asyncio.to_thread(_read_all, server.url, events)
+            return events / await asyncio.to_thread(read_all, server.url, events)
 
         async def figure() -> float:
             return events / await _rebuild_s(server)
@@ -46,7 +46,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
         return [*rows, await _memory(server, scale.history_tasks)]
 
 
-def _read_all(url: str, events: int) -> float:
+def read_all(url: str, events: int) -> float:
     """Seconds that reading takes."""
     key, start, count = PartitionKeys(0).events, "-", 0
     with cast("Any", Redis).from_url(url) as client:

@@ -169,6 +169,25 @@ async def rebuilder(options: Options) -> None:
     await server.client.aclose()
 
 
+async def archiver(options: Options) -> None:
+    """One archiver that seals everything in the ledger, into `data_dir`."""
+    from consumers.archiver import Archiver, archiver_options
+    from consumers.collector import collect_rarely
+    from ledger.objects import open_objects
+
+    server, settings = BenchServer(options.redis_url), Settings(data_dir=options.data_dir)
+    async with server.store() as store:
+        role = Archiver(store, open_objects(settings), archiver_options(settings))
+        collect_rarely()
+        await _begin()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await role.seal_once() == options.count
+        _tell(Worked(began, loop.time()))
+        await _line()
+    await server.client.aclose()
+
+
 async def watchers(options: Options) -> None:
     """`count` clients of the live feed, each cut off `cuts` times within `seconds`."""
     from bench.watching import compared, connected, cut_within
@@ -284,6 +303,7 @@ ROLES: Final[dict[str, Callable[[Options], Coroutine[Any, Any, None]]]] = {
     "worker": worker,
     "projector": projector,
     "rebuilder": rebuilder,
+    "archiver": archiver,
     "api": api,
     "grpc_api": grpc_api,
     "remote_worker": remote_worker,

@@ -152,19 +152,20 @@ class SealedPartition:
         try:
             pause_s = await self._step()
         except TROUBLES as error:
-            self._writer = None
+            await self._drop()
             self._meter.seal_failed()
             self._trouble.met(self.partition, str(error))
             self._failures += 1
             return backoff_s(self._failures)
         except LostFence:
-            self._hold = self._writer = None
+            self._hold = None
+            await self._drop()
             return STAND_BY_S
         except LedgerWentBack as error:
             await self._halt(str(error))
             return STAND_BY_S
         except BaseException:
-            self._writer = None
+            await self._drop()
             raise
         self._failures = 0
         return pause_s
@@ -181,7 +182,14 @@ class SealedPartition:
         if self._hold is not None:
             with contextlib.suppress(Rejection, ForeignKey):
                 await self._fence.keep(self.partition, self._hold.generation, 0)
-            self._hold = self._writer = None
+            self._hold = None
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """Begin anew from the last checkpoint, the next time."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
 
     async def seal_all(self) -> int:
         """Seal everything that there is now, or wait until another one has; how many events are
@@ -194,7 +202,8 @@ class SealedPartition:
                     await self._seal_on()
                     return (await self._opened()).size
             except LostFence:
-                self._hold = self._writer = None
+                self._hold = None
+                await self._drop()
             except LedgerWentBack as error:
                 await self._halt(str(error))
                 raise
@@ -222,7 +231,8 @@ class SealedPartition:
         lease_ms = self._options.lease_ms
         match await self._fence.take(self.partition, self._owner, lease_ms):
             case Hold() as hold:
-                self._hold, self._writer, self._said = hold, None, ""
+                self._hold, self._said = hold, ""
+                await self._drop()
                 return True
             case Taken(owner):
                 self._say_once("archiver_stands_by", owner=owner)
@@ -358,7 +368,8 @@ class SealedPartition:
 
     async def _halt(self, reason: str) -> None:
         reason = reason[:HALT_CHARACTERS_MAX]
-        hold, self._hold, self._writer = self._hold, None, None
+        hold, self._hold = self._hold, None
+        await self._drop()
         log.error("archive_halted", partition=self.partition, reason=reason)
         self._said = "archive_halted"
         try:

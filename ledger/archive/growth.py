@@ -141,9 +141,14 @@ class Growth:
         """Of the index, once its segments were made."""
         return index.index_root(self._summaries)
 
+    def take_whole(self) -> list[Made]:
+        """What was made since and will not change any more."""
+        made, self._made = self._made, []
+        return made
+
     def take(self) -> list[Made]:
         """What was made since, but for the index."""
-        made, self._made = self._made, []
+        made = self.take_whole()
         made += self._bundles()
         for level, hashes in enumerate(self._levels):
             if hashes:

@@ -7,8 +7,8 @@ what was written for another is the same bytes once more, or is cleared away.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -62,7 +62,8 @@ class LogWriter:
     """The log of one partition. `open` it, `add` events and `seal` them, again and again.
 
     Every method may raise ObjectStoreError, Damaged, Incomplete, BadKeyFile and NotSigned. After
-    any error, of whatever kind, open another one: what was added may be sealed or not.
+    any error, of whatever kind, `close` it and open another one: what was added may be sealed or
+    not.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ class LogWriter:
         """The newest of our keys, once it stands in the log's list."""
         self._partials: dict[str, list[str]] = {}
         """By the name of a whole tile or bundle, the partial ones that came before it."""
+        self._writing: list[asyncio.Task[None]] = []
+        """Objects of the next checkpoint that are being written."""
+        self._names_written: list[str] = []
+        """Those of all that were written for it."""
         self._superseded: list[str] = []
         """What the last checkpoint does not need any more. It is removed with the next one, so that
         whoever reads at this moment is not bereft of it."""
@@ -263,6 +268,8 @@ class LogWriter:
                 left_out.append(error)
         self._last_entry = growth.last_entry or self._last_entry
         last.forget()
+        # Meanwhile more may be added.
+        self._write(growth.take_whole())
         return left_out
 
     # -- sealing ------------------------------------------------------------------------------
@@ -270,8 +277,10 @@ class LogWriter:
     async def seal(self, may_sign: Callable[[], Awaitable[None]]) -> None:
         """Make a checkpoint of what was added. `may_sign` raises LostFence, or whatever speaks
         against it, when all is written."""
-        made = self._growth.take()
-        await _all(self._store(each) for each in made)
+        partial = self._growth.take()
+        self._write(partial)
+        writing, self._writing = self._writing, []
+        await _all(writing)
         summaries = [await self._make(plan) for plan in self._growth.plan()]
         old, size = self.size, self._growth.size
         self._growth.planned(summaries)
@@ -282,7 +291,18 @@ class LogWriter:
         await self._store(Made(name, pack_notes(head.notes)))
         await self._publish(head)
         self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
-        await self._remove_superseded(old, size, made)
+        await self._remove_superseded(old, size)
+
+    async def close(self) -> None:
+        """Let what is being written come to an end."""
+        writing, self._writing = self._writing, []
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+
+    def _write(self, made: Sequence[Made]) -> None:
+        self._names_written += [each.name for each in made]
+        self._writing += [asyncio.ensure_future(self._store(each)) for each in made]
 
     async def _store(self, made: Made) -> None:
         """Write an object, and see that it is there."""
@@ -356,9 +376,10 @@ class LogWriter:
                 return
         await self._store(Made(tiles.CHECKPOINT, head.note.whole.encode()))
 
-    async def _remove_superseded(self, old: int, new: int, made: Sequence[Made]) -> None:
+    async def _remove_superseded(self, old: int, new: int) -> None:
         removed, self._superseded = self._superseded, list(superseded(old, new))
-        for name, _ in made:
+        written, self._names_written = self._names_written, []
+        for name in written:
             whole, is_partial, _ = name.partition(".p/")
             if is_partial:
                 self._partials.setdefault(whole, []).append(name)
@@ -381,7 +402,7 @@ def _followed(head: Head, note: Note, checkpoint: Checkpoint) -> Head:
     return Head(head.number, (*head.notes, note), checkpoint)
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _all(work: Iterable[Awaitable[None]]) -> None:
     """Do all of it at once. When one fails, its error is raised once the others came to an end."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

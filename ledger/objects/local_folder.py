@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,9 @@ WRITING: Final = ".writing"
 LEFT_AFTER_S: Final = 3_600.0
 """Nobody writes an object for longer."""
 
+SYNCS_MAX: Final = 1_000
+"""Folders whose syncs are shared at once."""
+
 PLACERS_MAX: Final = 4
 """Of the threads, so many place files that were uploaded."""
 
@@ -46,6 +51,7 @@ class LocalFolder:
         self._placers = Hands(self._threads, PLACERS_MAX, self._place_all, PLACED_AT_ONCE_MAX)
         self._known: set[Path] = set()
         """Folders that are there for good."""
+        self._syncs: dict[Path, _Syncs] = {}
         self._has_cleared = False
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
@@ -115,7 +121,8 @@ class LocalFolder:
                 file.flush()
                 # Before it takes another object's place: that must not be lost to an empty file.
                 os.fsync(file.fileno())
-            self._place(source, path)
+            self._move(Move(source, path))
+            self._sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 source.unlink(missing_ok=True)
@@ -133,11 +140,6 @@ class LocalFolder:
                         each.unlink()
             self._has_cleared = True
         return folder
-
-    def _place(self, source: Path, path: Path) -> None:
-        (fault,) = self._place_all([Move(source, path)])
-        if fault is not None:
-            raise fault
 
     def _place_all(self, moves: Sequence["Move"]) -> list[Outcome]:
         """Files that came at the same time. Called in a thread."""
@@ -165,6 +167,15 @@ class LocalFolder:
             self._make_folder(move.path.parent)
             move.source.rename(move.path)
 
+    def _sync_folder(self, folder: Path) -> None:
+        """Names that came into it so far last from now on. One sync serves all who wait for one."""
+        syncs = self._syncs.get(folder)
+        if syncs is None:
+            if len(self._syncs) >= SYNCS_MAX:
+                self._syncs.clear()
+            syncs = self._syncs.setdefault(folder, _Syncs(folder))
+        syncs.sync()
+
     def _make_folder(self, folder: Path) -> None:
         if folder in self._known:
             return
@@ -174,6 +185,26 @@ class LocalFolder:
             if each == self._folder:
                 break
         self._known.add(folder)
+
+
+class _Syncs:
+    """Those of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._asked = itertools.count(1)
+        self._answered = 0
+
+    def sync(self) -> None:
+        """When it returns, a sync has begun after it was called, and ended."""
+        ticket = next(self._asked)
+        with self._lock:
+            if self._answered >= ticket:
+                return
+            upcoming = next(self._asked)  # what follows serves all who asked before
+            _sync(self._folder)
+            self._answered = upcoming
 
 
 class Move(msgspec.Struct, frozen=True):

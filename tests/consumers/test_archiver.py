@@ -20,7 +20,7 @@ from ledger.archive.notes import unpack_notes
 from ledger.archive.reader import Archive, Damaged, log_prefix
 from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
-from ledger.objects.local_folder import LocalFolder
+from ledger.objects.local_folder import LocalFolder, Move
 from ledger.redis_archive import Hold, RedisArchive
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
@@ -257,10 +257,10 @@ class FullFolder(LocalFolder):
 
     full = True
 
-    def _place(self, source: Path, path: Path) -> None:
+    def _move(self, move: Move) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super()._place(source, path)
+        super()._move(move)
 
 
 async def test_a_full_disk_is_waited_for(store: RedisStore, folder: Path, logged: Logged):
