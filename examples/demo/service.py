@@ -33,6 +33,11 @@ STOP_TIMEOUT_S: Final = 20
 LOG_LINES_SHOWN: Final = 15
 _LOOK_AGAIN_S: Final = 0.05
 
+_INSTALLED: Final = Path(sys.executable).with_name("ledgerq")
+
+COMMAND: Final = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "api.cli"]
+"""`ledgerq`, as it was installed beside this Python, else the module that it is."""
+
 _SETTINGS: Final = {
     # By default a lost worker's tasks are its own for 15 s; a story has less patience.
     "LEDGERQ_LEASE_MS": str(LEASE_MS),
@@ -52,6 +57,11 @@ class Place:
     grpc_port: int
     knowledge_port: int
     secret: str
+
+    @property
+    def data(self) -> Path:
+        """Of ledgerq."""
+        return self.folder / "ledger"
 
     @property
     def ledgerq_url(self) -> str:
@@ -158,8 +168,8 @@ class Services:
         self.knowledge = knowledge
         ports = ("--port", str(place.ledgerq_port), "--grpc-port", str(place.grpc_port))
         workers = ("--workers", str(WORKERS), "--concurrency", str(CONCURRENCY))
-        where = ("--data-dir", str(place.folder / "ledger"))
-        command = [*_ledgerq(), "up", *ports, *where, *workers, "--handlers", HANDLERS]
+        where = ("--data-dir", str(place.data))
+        command = [*COMMAND, "up", *ports, *where, *workers, "--handlers", HANDLERS]
         self._ledgerq = Program("ledgerq up", command, place)
         web = [sys.executable, "-m", "examples.knowledge_service"]
         self._web = Program(
@@ -267,9 +277,3 @@ def _outlived(family: set[Process]) -> list[Process]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     return left
-
-
-def _ledgerq() -> list[str]:
-    """The command as it was installed beside this Python, else the module that it is."""
-    installed = Path(sys.executable).with_name("ledgerq")
-    return [str(installed)] if installed.exists() else [sys.executable, "-m", "api.cli"]

@@ -8,6 +8,7 @@ from typing import Final
 
 from api.client import Event, Task
 
+from .audit import Auditor
 from .documents import SOUGHT
 from .failures import require
 from .knowledge import UPLOADS_AT_ONCE
@@ -47,6 +48,10 @@ async def tell(screen: Screen, folder: Path, documents: Sequence[Path]) -> None:
         screen.say(f"Up again after {time.monotonic() - begun:.1f} s.")
         await _compare(screen, services, documents, before)
         await _search(screen, services)
+        auditor = Auditor(screen, place)
+        screen.part("The history is proved, and the archive is tampered with")
+        await auditor.prove(processed.survivors[0].task.id, len(before.history))
+    await auditor.notice_a_changed_bit()
     _figures(screen, before, answer_ms)
 
 
