@@ -303,6 +303,16 @@ def _of_sealing(meters: Meters) -> Iterator[Metric]:
         "Times that events could not be sealed, and were tried again.",
         value=meters.seals_failed,
     )
+    yield CounterMetricFamily(
+        "archive_checkpoints_cosigned",
+        "Cosignatures that witnesses gave.",
+        value=meters.checkpoints_cosigned,
+    )
+    yield CounterMetricFamily(
+        "archive_cosignings_failed",
+        "Times that a witness did not cosign, or not in time.",
+        value=meters.cosignings_failed,
+    )
     seconds = HistogramMetricFamily(
         "archive_seal_duration_seconds", "How long it took to make a checkpoint."
     )

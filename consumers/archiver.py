@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from consumers.cosigning import Cosigners, Witness, witnesses_of
 from consumers.meters import Meter
 from consumers.retention_status import Terms
 from consumers.sealed_partition import (
@@ -58,10 +59,12 @@ class ArchiverOptions(msgspec.Struct, frozen=True):
     terms: Terms = Terms(0, 0, 0)
     """When what is sealed leaves the server."""
     timeout_ms: int = 5_000
+    witnesses: tuple[Witness, ...] = ()
+    witness_timeout_ms: int = 2_000
 
 
 def archiver_options(settings: Settings) -> ArchiverOptions:
-    """As the settings say."""
+    """As the settings say. Raises SettingsError for a witness whose key is none."""
     sealing = SealingOptions(
         seal_events=settings.archive_seal_events,
         seal_interval_ms=settings.archive_seal_interval_ms,
@@ -73,7 +76,14 @@ def archiver_options(settings: Settings) -> ArchiverOptions:
         settings.task_retention_s * 1_000,
         settings.subscription_hold_s * 1_000,
     )
-    return ArchiverOptions(settings.archive_keys, sealing, terms, settings.redis_timeout_ms)
+    return ArchiverOptions(
+        settings.archive_keys,
+        sealing,
+        terms,
+        settings.redis_timeout_ms,
+        tuple(witnesses_of(settings)),
+        settings.witness_timeout_ms,
+    )
 
 
 class Archiver:
@@ -93,6 +103,9 @@ class Archiver:
         self._options = options
         self._subscriptions = RedisSubscriptions(store.client, store.partitions, options.timeout_ms)
         self._meter = meter or Meter()
+        self._cosigners = Cosigners(
+            options.witnesses, options.witness_timeout_ms / 1_000, self._meter
+        )
         self._outage = Outage("archiver")
         self._services: list[Service] = []
         self._partitions: list[SealedPartition] = []
@@ -135,6 +148,7 @@ class Archiver:
 
     async def _end(self) -> None:
         await asyncio.gather(*(each.release() for each in self._partitions))
+        await self._cosigners.close()
         await self._objects.close()
 
     def stop(self) -> None:
@@ -165,6 +179,7 @@ class Archiver:
                 trouble=trouble,
                 meter=self._meter,
                 leaves_kept=max(1_024, LEAVES_KEPT_MAX // store.partitions),
+                cosigners=self._cosigners if options.witnesses else None,
             )
             for partition in range(store.partitions)
         ]

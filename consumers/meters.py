@@ -68,6 +68,8 @@ class Meters(msgspec.Struct, kw_only=True):
     events_sealed: int = 0
     seal_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
     seals_failed: int = 0
+    checkpoints_cosigned: int = 0
+    cosignings_failed: int = 0
     loop_blocks: dict[str, int] = {}
     """By the task type whose handler held up the event loop; "" where that is unknown."""
     loop_blocked_seconds: dict[str, float] = {}
@@ -132,6 +134,12 @@ class Meter:
         meters.events_sealed += events
         meters.seal_seconds.counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         meters.seal_seconds.total += seconds
+        self.changed = True
+
+    def cosigned(self, done: bool) -> None:
+        """A witness was asked to cosign a checkpoint."""
+        self.meters.checkpoints_cosigned += done
+        self.meters.cosignings_failed += not done
         self.changed = True
 
     def seal_failed(self) -> None:
@@ -214,6 +222,8 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     _add(total.seal_seconds, other.seal_seconds)
     total.events_sealed += other.events_sealed
     total.seals_failed += other.seals_failed
+    total.checkpoints_cosigned += other.checkpoints_cosigned
+    total.cosignings_failed += other.cosignings_failed
     total.callbacks_delivered += other.callbacks_delivered
     total.callbacks_failed += other.callbacks_failed
     total.streams_dropped += other.streams_dropped

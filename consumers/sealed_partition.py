@@ -17,7 +17,7 @@ from consumers.sealing_trouble import SealingTrouble
 from consumers.service import backoff_s
 from ledger.archive.keys import BadKeyFile, KeyFile
 from ledger.archive.reader import Archive, Damaged, Incomplete
-from ledger.archive.writer import LogWriter, LostFence, NotSigned
+from ledger.archive.writer import Cosigners, LogWriter, LostFence, NotSigned
 from ledger.codec import Meta, Undecodable
 from ledger.foreign import ForeignEntries
 from ledger.objects import ObjectStoreError
@@ -110,6 +110,7 @@ class SealedPartition:
         trouble: SealingTrouble,
         meter: Meter,
         leaves_kept: int,
+        cosigners: Cosigners | None = None,
     ) -> None:
         """`turn`: is held while events are in memory."""
         self.partition = partition
@@ -124,6 +125,7 @@ class SealedPartition:
         self._trouble = trouble
         self._meter = meter
         self._leaves_kept = leaves_kept
+        self._cosigners = cosigners
         self._stopping = asyncio.Event()
         self._foreign = ForeignEntries()
         self._unsealable = 0
@@ -276,7 +278,13 @@ class SealedPartition:
     async def _opened(self) -> LogWriter:
         if self._writer is None:
             hold = self._held()
-            writer = LogWriter(self._archive, self.partition, self._key_file, self._leaves_kept)
+            writer = LogWriter(
+                self._archive,
+                self.partition,
+                self._key_file,
+                self._leaves_kept,
+                self._cosigners,
+            )
             await writer.open()
             await self._find_start(writer, hold.sealed)
             self._writer, self._bytes = writer, 0

@@ -127,6 +127,13 @@ CallbackSecret = Annotated[
         extra={"secret": "yes"},
     ),
 ]
+WitnessText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\s+=,]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}=https?://[!-+\--~]+$",
+        title="public keys of witnesses with their URLs, such as name+1234abcd+KEY=https://host",
+    ),
+]
 WebOrigin = Annotated[
     str,
     Meta(
@@ -340,6 +347,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="a partition whose archiver was silent for so long is sealed by another",
         ),
     ] = 15_000
+    witnesses: Annotated[
+        tuple[WitnessText, ...],
+        Meta(description="who is asked to cosign each checkpoint of the archive: key=URL"),
+    ] = ()
+    witness_timeout_ms: Annotated[
+        int,
+        Meta(ge=50, le=60_000, description="how long a checkpoint waits for witnesses at most"),
+    ] = 2_000
 
     append_batch_items_max: Annotated[
         int, Meta(ge=1, le=1_000, description="most appends sent in one script call")

@@ -222,6 +222,12 @@ _add(
 )
 _add(
     AUDIT,
+    "witness",
+    "Cosign an archive's checkpoints as long as each goes on from the last one, as somebody else.",
+    "ledgerq witness --log ledgerq/0c83…/0+8791b4bd+AfonTUqM… --host 0.0.0.0",
+)
+_add(
+    AUDIT,
     "rebuild",
     "Make the read models anew from the ledger, or check that they are what it makes.",
     "ledgerq rebuild",

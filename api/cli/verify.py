@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Annotated
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from api.cli.archives import archive_settings, find_archive, trusted_keys
 from api.cli.failures import CouldNotCheck, is_clear
@@ -14,13 +15,19 @@ from api.cli.flags import AsJson, DataDir, RedisUrl, load_settings
 from api.cli.open_ledger import open_ledger
 from api.cli.output import print_fields, print_json, printable
 from api.cli.progress import counting
+from api.cli.witnessed import last_seen
 from consumers.collector import collect_rarely
-from ledger.archive.verify.faults import Faults, LogReport, Verdict, worst
+from ledger.archive.checkpoint import origin_of
+from ledger.archive.verify.faults import Faults, Kind, LogReport, Verdict, worst
 from ledger.archive.verify.log import LogCheck, Options
 from ledger.archive.verify.stream import StreamCheck
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects
+from ledger.redis_archive import RedisArchive
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.archive.verify.history import Point
 
 EXIT_CODES = {
     Verdict.FINE: 0,
@@ -63,6 +70,12 @@ def verify(
         tuple[str, ...],
         Parameter(help="public key of a witness that must have cosigned; may be repeated"),
     ] = (),
+    witness_url: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="where a witness is asked what it has seen last; may be repeated",
+        ),
+    ] = (),
     epoch: Annotated[
         str | None,
         Parameter(help="of the ledger, where several lie in one archive: the middle of its origin"),
@@ -80,7 +93,7 @@ def verify(
         offline = archive is not None and redis_url is None
         options = Options(trusted_keys(key), trusted_keys(witness))
         collect_rarely()
-        report = asyncio.run(_verify(settings, epoch, options, offline=offline))
+        report = asyncio.run(_verify(settings, epoch, options, witness_url, offline=offline))
     except Exception as error:
         if isinstance(error, ObjectStoreError) or is_clear(error):
             raise CouldNotCheck(str(error)) from error
@@ -93,19 +106,27 @@ def verify(
 
 
 async def _verify(
-    settings: Settings, epoch: str | None, options: Options, *, offline: bool
+    settings: Settings,
+    epoch: str | None,
+    options: Options,
+    urls: Sequence[str],
+    *,
+    offline: bool,
 ) -> Report:
     async with contextlib.AsyncExitStack() as stack:
         store = None if offline else await stack.enter_async_context(open_ledger(settings))
         objects = await stack.enter_async_context(_opened(settings))
         found = await find_archive(objects, epoch, options.keys, store)
-        total = sum(found.sizes.values())
-        with counting("verifying", total) as progress:
+        with counting("verifying", sum(found.sizes.values())) as progress:
             logs: list[LogReport] = []
             for partition in found.partitions:
                 faults = Faults()
-                stream = None if store is None else _stream(store, partition, faults)
-                check = LogCheck(objects, found.epoch, partition, options, stream, faults, progress)
+                known = await _known(options, urls, origin_of(found.epoch, partition), faults)
+                stream = None
+                if store is not None:
+                    stream = _stream(store, partition, faults)
+                    known = replace(known, told=await _told_by(store, settings, partition))
+                check = LogCheck(objects, found.epoch, partition, known, stream, faults, progress)
                 logs.append(await check.run())
     return Report(
         worst([log.verdict for log in logs]),
@@ -115,6 +136,24 @@ async def _verify(
         store is not None,
         tuple(logs),
     )
+
+
+async def _known(options: Options, urls: Sequence[str], origin: str, faults: Faults) -> Options:
+    """With what the witnesses have seen."""
+    seen: list[Point] = []
+    for url in urls:
+        point = await last_seen(url, origin, options.witnesses)
+        if point is None:
+            faults.add(Kind.MISSING, url, f"it has cosigned no checkpoint of {origin}")
+        else:
+            seen.append(point)
+    return replace(options, seen=tuple(seen))
+
+
+async def _told_by(store: RedisStore, settings: Settings, partition: int) -> tuple[int, bytes]:
+    fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
+    sealed = (await fence.view(partition)).sealed
+    return sealed.size, bytes.fromhex(sealed.digest)
 
 
 def _stream(store: RedisStore, partition: int, faults: Faults) -> StreamCheck:
@@ -146,7 +185,9 @@ def _print(report: Report) -> None:
     rows += [
         ("notice", f"partition {n.partition}: {text}") for n in report.logs for text in n.notices
     ]
-    print_fields([*rows, ("verdict", _VERDICTS[report.verdict])])
+    is_empty = report.verdict is Verdict.FINE and not report.events
+    verdict = "nothing was sealed yet" if is_empty else _VERDICTS[report.verdict]
+    print_fields([*rows, ("verdict", verdict)])
 
 
 _VERDICTS = {

@@ -8,7 +8,7 @@ what was written for another is the same bytes once more, or is cleared away.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,12 +16,26 @@ from ledger.archive import tiles
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
 from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail, superseded
 from ledger.archive.index import NoSegment, Summary, segment_name, segment_ranges
-from ledger.archive.key_list import introduce, pack_keys, unpack_keys
+from ledger.archive.key_list import (
+    Introduced,
+    introduce,
+    introduce_witness,
+    pack_keys,
+    unpack_keys,
+)
 from ledger.archive.keys import KeyFile
 from ledger.archive.last_leaves import LastLeaves
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
 from ledger.archive.merkle import leaf_hash
-from ledger.archive.notes import BadNote, Note, Verifier, pack_notes, signers_of, unpack_notes
+from ledger.archive.notes import (
+    BadNote,
+    Note,
+    Signature,
+    Verifier,
+    pack_notes,
+    signers_of,
+    unpack_notes,
+)
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog, log_prefix
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.objects import ObjectStore, ObjectStoreError
@@ -58,6 +72,19 @@ class Head(msgspec.Struct, frozen=True):
         return self.notes[-1]
 
 
+class Cosigners(Protocol):
+    """Those who are asked to confirm what was signed."""
+
+    @property
+    def verifiers(self) -> Sequence[Verifier]:
+        """Their keys."""
+        ...
+
+    async def cosign(self, note: Note, sealed: SealedLog) -> Sequence[Signature]:
+        """Cosignatures of a checkpoint, as far as they can be had soon. Raises nothing."""
+        ...
+
+
 class LogWriter:
     """The log of one partition. `open` it, `add` events and `seal` them, again and again.
 
@@ -67,7 +94,12 @@ class LogWriter:
     """
 
     def __init__(
-        self, archive: Archive, partition: int, key_file: KeyFile, leaves_kept: int = 65_536
+        self,
+        archive: Archive,
+        partition: int,
+        key_file: KeyFile,
+        leaves_kept: int = 65_536,
+        cosigners: Cosigners | None = None,
     ) -> None:
         """`leaves_kept`: of so many tasks it remembers the last leaf."""
         self._archive = archive
@@ -83,6 +115,9 @@ class LogWriter:
         self._growth = Growth(Tail(), self._salts)
         self._last = LastLeaves(partition, leaves_kept)
         self._last_entry = b""
+        self._cosigners = cosigners
+        self._witnesses: set[Verifier] = set()
+        """Those that stand in the log's list."""
         self._introduced: Verifier | None = None
         """The newest of our keys, once it stands in the log's list."""
         self._partials: dict[str, list[str]] = {}
@@ -292,6 +327,26 @@ class LogWriter:
         await self._publish(head)
         self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
         await self._remove_superseded(old, size)
+        if self._cosigners is not None:
+            await self._cosign(head, self._log, self._cosigners, may_sign)
+
+    async def _cosign(
+        self,
+        head: Head,
+        log: SealedLog,
+        cosigners: Cosigners,
+        may_sign: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Publish a checkpoint once more, with what others say of it. The next one's list has that
+        too."""
+        signatures = await cosigners.cosign(head.note, log)
+        if not signatures:
+            return
+        await may_sign()
+        await self._introduce_witnesses(cosigners.verifiers)
+        note = Note(head.note.text, (*head.note.signatures, *signatures))
+        self._head = Head(head.number, (*head.notes[:-1], note), head.checkpoint)
+        await self._publish(self._head)
 
     async def close(self) -> None:
         """Let what is being written come to an end."""
@@ -338,13 +393,7 @@ class LogWriter:
         signers = self._key_file.keys().signers(self._origin)
         if self._introduced == signers[-1].verifier:
             return
-        name = self._prefix + tiles.KEYS
-        try:
-            listed = unpack_keys(await self._objects.read(name))
-        except FileNotFoundError:
-            listed = []
-        except BadNote as error:
-            raise Damaged(name, str(error)) from error
+        listed = await self._listed_keys()
         known = {each.verifier for each in listed}
         notes = [each.note for each in listed]
         for before, signer in zip([None, *signers], signers, strict=False):
@@ -353,6 +402,28 @@ class LogWriter:
         if len(notes) > len(listed):
             await self._store(Made(tiles.KEYS, pack_keys(notes)))
         self._introduced = signers[-1].verifier
+
+    async def _introduce_witnesses(self, verifiers: Sequence[Verifier]) -> None:
+        """Each witness stands there before a cosignature of its is published."""
+        if self._witnesses.issuperset(verifiers):
+            return
+        listed = await self._listed_keys()
+        known = {each.verifier for each in listed}
+        signer = self._key_file.keys().signers(self._origin)[-1]
+        fresh = [introduce_witness(each, signer) for each in verifiers if each not in known]
+        if fresh:
+            notes = [*(each.note for each in listed), *fresh]
+            await self._store(Made(tiles.KEYS, pack_keys(notes)))
+        self._witnesses.update(verifiers)
+
+    async def _listed_keys(self) -> list[Introduced]:
+        name = self._prefix + tiles.KEYS
+        try:
+            return unpack_keys(await self._objects.read(name))
+        except FileNotFoundError:
+            return []
+        except BadNote as error:
+            raise Damaged(name, str(error)) from error
 
     def _signed(self) -> Head:
         growth, before = self._growth, self._head

@@ -33,6 +33,8 @@ COMMANDS = (
     "history",
     "prove",
     "check-proof",
+    "verify",
+    "witness",
     "rebuild",
     "subscriptions",
     "doctor",

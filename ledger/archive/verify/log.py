@@ -11,7 +11,7 @@ from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.compression import decompress
 from ledger.archive.index import key_of, segment_name, segment_ranges
-from ledger.archive.key_list import Introduced, unpack_keys
+from ledger.archive.key_list import unpack_keys
 from ledger.archive.leaf import PLAIN_TYPES, Leaf, data_hash, unpack_canonical_leaf
 from ledger.archive.merkle import Range
 from ledger.archive.notes import BadNote, Verifier
@@ -53,6 +53,8 @@ class Options(msgspec.Struct, frozen=True):
     """That must have cosigned."""
     seen: tuple[Point, ...] = ()
     """What others say that the log was."""
+    told: tuple[int, bytes] = (0, b"")
+    """What the ledger says was sealed: how many leaves, and the hash of the last one."""
 
 
 class LogCheck:
@@ -77,8 +79,9 @@ class LogCheck:
         self._faults = faults
         self._progress = progress
         self._listing = Listing()
-        self._known = [renamed(key, self._origin) for key in options.keys]
-        self._trust = Trust((), self._known)
+        known = [renamed(key, self._origin) for key in options.keys]
+        self._trust = Trust(known, options.witnesses)
+        self._keys = b""
         self._history = History(self._origin, self._trust, faults)
         self._last = LastEvents()
         self._chains = Chains(faults, self._last)
@@ -109,7 +112,6 @@ class LogCheck:
 
     async def _run(self) -> None:
         await self._read_listing()
-        await self._read_keys()
         await self._read_history()
         if self._stream is not None:
             await self._stream.begin()
@@ -134,18 +136,18 @@ class LogCheck:
                 self._listing.add(each.key.removeprefix(self._prefix))
 
     async def _read_keys(self) -> None:
-        introduced: list[Introduced] | None = None
+        """The list of the keys, as it is now: it was written before what the newest of them
+        signed was, and must be read after that."""
         packed = await self._read(tiles.KEYS)
-        if packed is not None:
-            try:
-                introduced = unpack_keys(packed)
-            except BadNote as error:
-                self._faults.add(Kind.ALTERED, tiles.KEYS, str(error))
-        elif self._listing.objects:
-            self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")
-        self._trust = Trust(introduced, self._known, self._options.witnesses)
-        self._trust.introduce(tiles.KEYS, self._origin, self._faults)
-        self._history = History(self._origin, self._trust, self._faults)
+        if packed is None or packed == self._keys:
+            return
+        self._keys = packed
+        try:
+            introduced = unpack_keys(packed)
+        except BadNote as error:
+            self._faults.add(Kind.ALTERED, tiles.KEYS, str(error))
+        else:
+            self._trust.introduce(tiles.KEYS, self._origin, introduced, self._faults)
 
     async def _read_history(self) -> None:
         # Where anything was signed, there is a list.
@@ -155,9 +157,13 @@ class LogCheck:
                 reason = "the list of the checkpoints is not there"
                 self._faults.add(Kind.MISSING, tiles.checkpoints_name(number), reason)
             else:
+                await self._read_keys()
                 is_last = number == self._listing.lists - 1
                 self._history.add_list(number, packed, is_last=is_last)
         published = await self._read(tiles.CHECKPOINT)
+        await self._read_keys()
+        if not self._keys and self._listing.objects:
+            self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")
         if published is not None:
             self._history.add_published(published)
         elif self._listing.objects:
@@ -167,6 +173,12 @@ class LogCheck:
             if point.size > self._head:
                 reason = f"the log has {self._head} leaves, and had {point.size} when it was seen"
                 self._faults.add(Kind.TRUNCATED, point.where, reason)
+        told = self._options.told[0]
+        if told > self._head:
+            reason = (
+                f"the log has {self._head} leaves, and the ledger knows of {told} sealed events"
+            )
+            self._faults.add(Kind.TRUNCATED, tiles.CHECKPOINT, reason)
         self._line_up_points()
 
     async def _has_grown(self) -> bool:
@@ -175,9 +187,12 @@ class LogCheck:
         size, history = self._head, self._history
         number = history.signed // NOTES_AN_OBJECT
         while (packed := await self._read(tiles.checkpoints_name(number))) is not None:
+            await self._read_keys()
             history.add_list(number, packed, is_last=True)
             number += 1
         self._line_up_points()
+        if self._stream is not None:
+            await self._stream.extend()
         return self._head > size
 
     def _line_up_points(self) -> None:
@@ -239,6 +254,7 @@ class LogCheck:
         events: list[tuple[Recorded, bool]] = []
         if not leaves.hashes:
             self._lose_tree()
+        self._check_told(first, leaves)
         at = self._size - first
         while at < raw.width:
             end = min(raw.width, self._points[0].size - first if self._points else raw.width)
@@ -266,6 +282,13 @@ class LogCheck:
         if self._stream is not None:
             await self._stream.compare(events, self._chains)
         self._progress(len(events))
+
+    def _check_told(self, first: int, leaves: Leaves) -> None:
+        size, hashed = self._options.told
+        if self._size < size <= first + len(leaves.hashes):
+            if leaves.hashes[size - 1 - first] != hashed:
+                reason = "it is not what the ledger knows was sealed there"
+                self._faults.add(Kind.ALTERED, f"leaf {size - 1}", reason)
 
     def _check_leaf(
         self, index: int, entry: bytes, hashed: bytes, stored: Stored | None, apart: bytes | None

@@ -41,10 +41,15 @@ class StreamCheck:
         """Events behind the last that was sealed."""
 
     async def begin(self) -> None:
-        """See how far the stream goes now: what is added meanwhile is none of our business."""
-        self._end = (await self._extent()).last.order
+        """See how far the stream goes now."""
+        await self.extend()
         await self._fill()
         self._first = self._ahead[0].position.order if self._ahead else None
+
+    async def extend(self) -> None:
+        """The log has grown: see how far the stream goes by now. What is added to that later is
+        none of our business."""
+        self._end = (await self._extent()).last.order
 
     async def compare(self, events: Sequence[tuple[Recorded, bool]], chains: Chains) -> None:
         """The next sealed events; False: its data was removed, and cannot be compared. `chains`
@@ -122,4 +127,4 @@ class StreamCheck:
                 return
             self._read_up_to = Position(self._partition, entries[-1][0].decode())
             events, _ = read_events(self._partition, entries)
-            self._ahead = [each for each in events if each.position.order <= self._end]
+            self._ahead = events

@@ -19,52 +19,70 @@ _NAMED_CHARACTERS: Final = 100
 class Trust:
     """The keys of a log, and what they signed so far."""
 
-    def __init__(
-        self,
-        listed: Sequence[Introduced] | None,
-        told: Sequence[Verifier],
-        witnesses: Sequence[Verifier] = (),
-    ) -> None:
-        """`listed`: None where the list cannot be read, so that nothing is to be said of signatures
-        by keys that are not known. `told`: those that whoever verifies trusts, under the name of
-        this log."""
-        self._is_blind = listed is None
-        self._listed = listed or ()
-        self._order = [each.verifier for each in self._listed if not each.is_witness]
-        known = [*told, *witnesses, *(each.verifier for each in self._listed)]
-        self._known = {(each.name, each.key_id): each for each in reversed(known)}
-        self._trusted = set(told) if told else set(self._order[:1])
+    def __init__(self, told: Sequence[Verifier], witnesses: Sequence[Verifier] = ()) -> None:
+        """`told`: those that whoever verifies trusts, under the name of this log."""
+        self._told = told
+        self._outside = [*told, *witnesses]
+        self._trusted = set(told)
+        self._order: list[Verifier] = []
+        self._checked = 0
+        self._is_blind = True
+        self._learn(())
         self._in_force = -1
         self.signed: dict[Verifier, None] = {}
         """Those that are trusted and signed, the oldest first."""
 
-    def introduce(self, where: str, origin: str, faults: Faults) -> None:
-        """Check the list, and follow it from key to key."""
+    def introduce(
+        self, where: str, origin: str, listed: Sequence[Introduced], faults: Faults
+    ) -> None:
+        """Check the list of the log's keys, and follow it from key to key. It may come again, when
+        it has grown. As long as it has not come, nothing is said of signatures by keys that nobody
+        knows."""
+        self._is_blind = False
+        self._learn(listed)
         links: list[tuple[Verifier, Verifier]] = []
         before: Verifier | None = None
-        for each in self._listed:
-            names = [before] if each.is_witness else [each.verifier, each.after]
-            expected = {key for key in names if key is not None}
-            if not each.is_witness and each.after != before:
-                reason = f"it does not say that {each.verifier.vkey} comes next"
-                faults.add(Kind.FORGED, where, reason)
-            if each.origin != origin:
-                faults.add(Kind.FORGED, where, f"it is of the log {each.origin}, expected {origin}")
-            lacking = expected - set(self.signers(where, each.note, faults))
-            if lacking:
-                by = ", ".join(sorted(key.vkey for key in lacking))
-                faults.add(Kind.FORGED, where, f"{each.verifier.vkey} is not vouched for by {by}")
-                continue
+        for number, each in enumerate(listed):
+            if number >= self._checked:
+                self._check(where, origin, each, before, faults)
             if not each.is_witness:
-                if each.after is not None:
+                if each.after is not None and not self._lacking(each, before):
                     links.append((each.after, each.verifier))
                 before = each.verifier
+        self._checked = len(listed)
         for old, new in links:
             if old in self._trusted:
                 self._trusted.add(new)
         for old, new in reversed(links):
             if new in self._trusted:
                 self._trusted.add(old)
+
+    def _learn(self, listed: Sequence[Introduced]) -> None:
+        self._order = [each.verifier for each in listed if not each.is_witness]
+        known = [*self._outside, *(each.verifier for each in listed)]
+        self._known = {(each.name, each.key_id): each for each in reversed(known)}
+        if not self._told:
+            self._trusted.update(self._order[:1])
+
+    def _check(
+        self, where: str, origin: str, each: Introduced, before: Verifier | None, faults: Faults
+    ) -> None:
+        """A note of the list; `before`: the key that was in force."""
+        self.signers(where, each.note, faults)
+        if not each.is_witness and each.after != before:
+            reason = f"it does not say that {each.verifier.vkey} comes next"
+            faults.add(Kind.FORGED, where, reason)
+        if each.origin != origin:
+            faults.add(Kind.FORGED, where, f"it is of the log {each.origin}, expected {origin}")
+        if lacking := self._lacking(each, before):
+            by = ", ".join(sorted(key.vkey for key in lacking))
+            faults.add(Kind.FORGED, where, f"{each.verifier.vkey} is not vouched for by {by}")
+
+    def _lacking(self, each: Introduced, before: Verifier | None) -> set[Verifier]:
+        """Who should have signed a note of the list, and has not."""
+        names = [before] if each.is_witness else [each.verifier, each.after]
+        expected = {key for key in names if key is not None}
+        return expected - set(self.signers("", each.note, Faults()))
 
     def signers(self, where: str, note: Note, faults: Faults) -> list[Verifier]:
         """Whose signatures a note has. One that is wrong, or by a key that nobody knows, is a
@@ -92,9 +110,10 @@ class Trust:
         if not ours and self._is_blind:
             return True
         if not ours:
-            names = ", ".join(key.vkey for key in signers if key in self._order)
-            reason = f"it is signed by no key that is trusted{', but by ' * bool(names)}{names}"
-            faults.add(Kind.FORGED, where, reason)
+            if signers:  # else what is wrong with its signatures was told
+                names = ", ".join(key.vkey for key in signers)
+                reason = f"it is signed by no key that is trusted, but by {names}"
+                faults.add(Kind.FORGED, where, reason)
             return False
         newest = max(self._order.index(key) if key in self._order else -1 for key in ours)
         if newest < self._in_force:

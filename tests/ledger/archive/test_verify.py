@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from ledger.archive.verify.trust import Trust
 from ledger.objects.local_folder import LocalFolder
 from ledger.store import Position, Recorded
 from tests.ledger.archive.kept import PREFIX, Kept, keys_of, sealed, some_events, verified
-from tests.ledger.archive.sealed import EPOCH, key_file, system_event
+from tests.ledger.archive.sealed import EPOCH, key_file, opened, seal, system_event
 
 LEFT: Final = b'{"task_type":"health_check","kb_id":"kb","payload":null}'
 EVENTS = some_events(300)
@@ -166,12 +166,12 @@ def faults_of_signed(archive: Kept, name: str, packed: bytes) -> Faults:
     faults = Faults()
     origin = f"ledgerq/{EPOCH}/0"
     changed = archive.but(**{name: packed})
+    trust = Trust(())
     try:
-        trust = Trust(unpack_keys(changed["keys"]), ())
+        trust.introduce("keys", origin, unpack_keys(changed["keys"]), faults)
     except BadNote as error:
         faults.add(Kind.ALTERED, name, str(error))
         return faults
-    trust.introduce("keys", origin, faults)
     if name != "keys":
         history = History(origin, trust, faults)
         history.add_list(0, changed["checkpoints/000"], is_last=True)
@@ -612,3 +612,43 @@ def test_last_events_are_the_same_from_memory_and_from_the_file() -> None:
 
 def key(task: int) -> bytes:
     return task.to_bytes(16, "big")
+
+
+# -- while it grows ---------------------------------------------------------------------------
+
+
+class Growing(Kept):
+    """An archive that is sealed further, once, when somebody reads a certain object."""
+
+    def __init__(self, archive: Kept, at: str, grow: Callable[["Growing"], Awaitable[None]]):
+        super().__init__(archive.objects)
+        self._at, self._grow = PREFIX + at, grow
+
+    async def read(self, key: str) -> bytes:
+        if key == self._at:
+            self._at = ""
+            await self._grow(self)
+        return await super().read(key)
+
+
+@pytest.mark.parametrize(
+    "at", ["tile/entries/000", "tile/entries/001.p/44", "tile/1/000.p/1", "index/256-300"]
+)
+async def test_an_archive_is_verified_while_it_grows(tmp_path: Path, at: str) -> None:
+    """And its key is replaced."""
+    keys = key_file(tmp_path)
+    archive = await sealed(EVENTS, keys, *CUTS)
+    stream = EVENTS[:300]
+
+    async def grow(kept: Growing) -> None:
+        stream.extend(more[300:])
+        writer = await opened(kept, keys)
+        keys.rotate()
+        await seal(writer, more[300:560], 130)
+        await seal(writer, more[560:], 40)  # what the size of 300 needed is gone by now
+
+    more = some_events(600)
+    report = await verified(Growing(archive, at, grow), stream=stream)
+
+    assert report.faults == (), lines(report)
+    assert (report.size, report.in_stream) in ((600, 600), (300, 300))

@@ -1,0 +1,41 @@
+"""What witnesses have seen of a log, as they tell whoever asks."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import aiohttp
+
+from api.cli.failures import CouldNotCheck
+from ledger.archive.notes import NOTE_BYTES_MAX, BadNote, Note, Verifier, signers_of
+from ledger.archive.verify.history import Point
+from ledger.archive.witness import BadRequest, TreeHead, origin_hash
+
+TIMEOUT_S: Final = 10.0
+
+
+async def last_seen(url: str, origin: str, keys: Sequence[Verifier]) -> Point | None:
+    """The last checkpoint of a log that a witness cosigned; None where it has not seen any. `keys`:
+    of witnesses that are trusted; without any, the URL is.
+
+    Raises CouldNotCheck."""
+    where = f"{url.rstrip('/')}/{origin_hash(origin)}/checkpoint"
+    try:
+        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as session:
+            async with session.get(where, allow_redirects=False) as answer:
+                if answer.status == 404:
+                    return None
+                if answer.status != 200:
+                    raise CouldNotCheck(f"{where} answered {answer.status}")
+                text = (await answer.content.read(NOTE_BYTES_MAX)).decode()
+        note = Note.parse(text)
+        head = TreeHead.parse(note.text)
+        if keys:
+            signers_of(note, keys)
+    except (aiohttp.ClientError, OSError) as error:
+        raise CouldNotCheck(f"{where}: {error or type(error).__name__}") from error
+    except (UnicodeDecodeError, BadNote, BadRequest) as error:
+        raise CouldNotCheck(f"{where} answered what is no cosigned checkpoint: {error}") from error
+    if head.origin != origin:
+        raise CouldNotCheck(f"{where} answered with a checkpoint of {head.origin}")
+    return Point(f"the checkpoint that {url} has seen", head.size, head.root, None, "")
