@@ -19,13 +19,14 @@ from consumers.meters import Meter
 from consumers.retention_status import Terms
 from consumers.sealed_partition import (
     TROUBLES,
+    AnotherLedger,
     LedgerWentBack,
     SealedPartition,
     SealingHalted,
     SealingOptions,
 )
 from consumers.sealing_trouble import SealingTrouble
-from consumers.service import Outage, Service
+from consumers.service import Outage, Service, through_outages
 from consumers.settling import settle_ms
 from consumers.trimming import Trimming
 from ledger.archive.keys import KeyFile
@@ -43,11 +44,14 @@ LEAVES_KEPT_MAX: Final = 65_536
 
 BEATS_A_LEASE: Final = 3
 
+LEDGER_LOOK_S: Final = 1.0
+"""Between looks whether a server without a ledger has one again."""
+
 SEALED_AT_ONCE: Final = 2
 """Partitions whose events are in memory: one is written while another is read."""
 
 
-CANNOT_SEAL: Final = (*TROUBLES, LedgerWentBack, SealingHalted)
+CANNOT_SEAL: Final = (*TROUBLES, AnotherLedger, LedgerWentBack, SealingHalted)
 """Why events cannot be sealed now, or until somebody decides."""
 
 
@@ -114,6 +118,17 @@ class Archiver:
     async def run(self) -> None:
         """Raises BadKeyFile when there are no keys, and none can be made."""
         self._make_key()
+        try:
+            while not self._stopping:
+                try:
+                    await self._run()
+                except* AnotherLedger as errors:
+                    log.warning("ledger_replaced", reason=str(errors.exceptions[0]))
+        finally:
+            await self._close()
+
+    async def _run(self) -> None:
+        """On one ledger."""
         archive = await self._open()
         beats, trimming = self._service("lease", self._beat), self._trimming(archive)
         steps = [self._service(f"partition {p.partition}", p.step) for p in self._partitions]
@@ -123,11 +138,11 @@ class Archiver:
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(each.run()) for each in (beats, trimming)]
-                await asyncio.gather(*(service.run() for service in steps))
+                await asyncio.wait([group.create_task(service.run()) for service in steps])
                 for task in beside:
                     task.cancel()
         finally:
-            await self._end()
+            await self._release()
 
     async def seal_once(self) -> int:
         """Seal everything that there is now, or wait until those have who do so already; how many
@@ -143,11 +158,14 @@ class Archiver:
         except* CANNOT_SEAL as errors:
             raise errors.exceptions[0] from None
         finally:
-            await self._end()
+            await self._release()
+            await self._close()
         return sum(sizes)
 
-    async def _end(self) -> None:
+    async def _release(self) -> None:
         await asyncio.gather(*(each.release() for each in self._partitions))
+
+    async def _close(self) -> None:
         await self._cosigners.close()
         await self._objects.close()
 
@@ -163,7 +181,7 @@ class Archiver:
         """Be ready for all partitions, none of which is taken yet."""
         store, options = self._store, self._options
         fence = RedisArchive(store.client, store.partitions, options.timeout_ms)
-        archive = Archive(self._objects, await store.epoch(), store.partitions)
+        archive = Archive(self._objects, await self._epoch(), store.partitions)
         turn, trouble = asyncio.Semaphore(SEALED_AT_ONCE), SealingTrouble()
         self._partitions = [
             SealedPartition(
@@ -184,6 +202,14 @@ class Archiver:
             for partition in range(store.partitions)
         ]
         return archive
+
+    async def _epoch(self) -> str:
+        """Of the ledger, as soon as there is one."""
+        while True:
+            epoch = await through_outages(self._store.epoch)
+            if epoch or self._stopping:
+                return epoch
+            await asyncio.sleep(LEDGER_LOOK_S)
 
     def _trimming(self, archive: Archive) -> Service:
         terms, partitions = self._options.terms, self._partitions

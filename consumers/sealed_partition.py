@@ -76,6 +76,10 @@ class LedgerWentBack(Exception):
     """The ledger has not got what was sealed, or lacks what was not: says which."""
 
 
+class AnotherLedger(Exception):
+    """The server holds another ledger by now, or none."""
+
+
 class SealingHalted(Exception):
     """A partition is not sealed any further until somebody decides."""
 
@@ -318,6 +322,9 @@ class SealedPartition:
         ends = await self._subscriptions.ends(self.partition)
         if not ends.lost_after(Checkpoint(self._read, "", self._passed)):
             return
+        if self._is_accepted(self._read):
+            self._passed = ends.removed
+            return
         if told.size:
             raise LedgerWentBack(
                 f"events after {self.partition}:{self._read}, where the archive ends, were taken"
@@ -340,10 +347,10 @@ class SealedPartition:
         made = self._store.connections_made
         epoch = await self._store.epoch()
         if epoch != self._archive.epoch:
-            raise LedgerWentBack(f"this is another ledger now (epoch {epoch or 'none'})")
+            raise AnotherLedger(f"this is another ledger now (epoch {epoch or 'none'})")
         writer = self._writer
         last = None if writer is None else writer.last
-        if writer is None or last is None:
+        if writer is None or last is None or self._is_accepted(last.position.entry):
             self._checked = made
             return
         ends = await self._subscriptions.ends(self.partition)
@@ -360,6 +367,10 @@ class SealedPartition:
                 " or is another one now"
             )
         self._checked = made
+
+    def _is_accepted(self, entry: str) -> bool:
+        """Whether somebody decided that it goes on behind this entry, whatever stands there."""
+        return self._hold is not None and self._hold.accepted == entry
 
     async def _was_removed(self) -> bool:
         """Whether there were as many entries up to the last one as there should have been: then it
@@ -447,7 +458,7 @@ class SealedPartition:
         hold = self._held()
         sealed = Sealed(writer.size, self._read, writer.last_hash.hex(), self._passed)
         if sealed != hold.sealed:
-            self._hold = Hold(hold.generation, sealed)
+            self._hold = Hold(hold.generation, sealed, hold.accepted)
             if not await self._fence.keep(
                 self.partition, hold.generation, self._options.lease_ms, sealed
             ):

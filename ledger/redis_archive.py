@@ -38,6 +38,9 @@ class Hold(msgspec.Struct, frozen=True):
 
     generation: int
     sealed: Sealed
+    accepted: str = ""
+    """The entry where the archive ends, which the ledger has not got, and where somebody decided to
+    go on all the same; empty where nobody did."""
 
 
 class ArchiveView(msgspec.Struct, frozen=True):
@@ -76,7 +79,7 @@ class RedisArchive:
             case -1:
                 return Halted(told)
             case _:
-                return Hold(generation, _sealed(*reply[1:]))
+                return Hold(generation, _sealed(*reply[1:5]), reply[5].decode(errors="replace"))
 
     async def keep(
         self, partition: int, generation: int, lease_ms: int, sealed: Sealed | None = None
@@ -90,6 +93,13 @@ class RedisArchive:
         """Seal nothing more until somebody decides. False as `keep`."""
         text = reason[:HALT_CHARACTERS_MAX]
         return bool(await self._run(KEEP, partition, generation, 0, text))
+
+    async def go_on(self, partition: int, accepted: str) -> None:
+        """Let a halted partition be sealed on, behind the entry where its archive ends, whatever
+        the ledger has there."""
+        key = self._keys[partition]
+        await of_ours((key,), self._caller.command("HSET", key, "accepted", accepted))
+        await of_ours((key,), self._caller.command("HDEL", key, "halted"))
 
     async def view(self, partition: int) -> ArchiveView:
         """How far it is sealed, and by whom."""

@@ -1,4 +1,4 @@
-"""`ledgerq archiver`, and its `key` and `rotate-key`."""
+"""`ledgerq archiver`, and its `key`, `rotate-key` and `go-on`."""
 
 import asyncio
 from typing import Annotated
@@ -17,8 +17,11 @@ from consumers.roles import make_archiver, run_role
 from ledger.archive import keys as key_files
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.notes import Verifier
+from ledger.archive.reader import Archive
 from ledger.objects import open_objects
+from ledger.redis_archive import RedisArchive
 from ledger.settings import Settings
+from ledger.subscriptions import BEGINNING
 
 app = App(
     name="archiver",
@@ -27,7 +30,8 @@ app = App(
     help_epilogue="Examples:\n  ledgerq archiver --redis redis://localhost:6379/0"
     "\n  ledgerq archiver --once --data-dir .ledgerq"
     "\n  ledgerq archiver key"
-    "\n  ledgerq archiver rotate-key",
+    "\n  ledgerq archiver rotate-key"
+    "\n  ledgerq archiver go-on 0",
     default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
 )
@@ -102,6 +106,44 @@ def rotate_key(
     settings = load_settings(**{n: v for n, v in locals().items() if n != "json"}).settings
     key_files.KeyFile(settings.archive_keys).rotate()
     _print_keys(settings, as_json=json)
+
+
+@app.command(
+    name="go-on",
+    help="Seal a partition on that was halted, when you know what became of its ledger.",
+    help_epilogue="Example:\n  ledgerq archiver go-on 0",
+)
+def go_on(
+    partition: Annotated[int, Parameter(help="number of the partition")],
+    /,
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The archive keeps what the ledger has lost; what happened since follows upon it, and
+    `ledgerq verify` tells of the rift for ever."""
+    settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
+    print(asyncio.run(_go_on(settings, partition)))
+
+
+async def _go_on(settings: Settings, partition: int) -> str:
+    objects = open_objects(settings)
+    async with open_ledger(settings) as store:
+        fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
+        if not 0 <= partition < store.partitions:
+            raise CliError(f"expected a partition from 0 to {store.partitions - 1}")
+        if not (await fence.view(partition)).halted:
+            raise CliError(f"partition {partition} is not halted")
+        try:
+            log = await Archive(objects, await store.epoch(), store.partitions).log(partition)
+            last = None if log is None else await log.leaf(log.size - 1)
+        except CANNOT_SEAL as error:
+            raise CliError(str(error)) from error
+        finally:
+            await objects.close()
+        entry = BEGINNING if last is None else last.position.entry
+        await fence.go_on(partition, entry)
+    return f"partition {partition} goes on after {partition}:{entry}"
 
 
 def _print_keys(settings: Settings, *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from ledger.archive.notes import unpack_notes
 from ledger.archive.reader import Archive, Damaged, log_prefix
 from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
+from ledger.objects import open_objects
 from ledger.objects.local_folder import LocalFolder, Move
 from ledger.redis_archive import Hold, RedisArchive
 from ledger.redis_connection import send
@@ -32,6 +33,7 @@ from ledger.system.events import ArchiveHalted
 from tests.consumers.role_process import role_process
 from tests.consumers.working import PATIENCE_S, Logged
 from tests.contracts.store import submit
+from tests.object_stores import run_s3
 
 AT_ONCE: Final = SealingOptions(seal_events=256, seal_interval_ms=1, lease_ms=2_000)
 EVENTS: Final = PartitionKeys(0).events
@@ -283,6 +285,32 @@ async def test_a_full_disk_is_waited_for(store: RedisStore, folder: Path, logged
     assert await archived(store, folder) == await events_of(store)
 
 
+async def test_an_object_store_that_is_away_is_waited_for(
+    store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged
+):
+    # given an archiver whose S3 server has died
+    (tmp_path / "s3").mkdir()
+    with run_s3(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        objects, meter = open_objects(Settings(object_store_url=server.url)), Meter()
+        options = ArchiverOptions(tmp_path / "archive.key", AT_ONCE)
+        server.stop()
+        async with archiving(Archiver(store, objects, options, meter=meter)):
+            await submit(store)
+            await logged.comes("archive_cannot_be_written")
+            await failed(meter, 2)
+            # when it is back, then everything is sealed
+            await asyncio.to_thread(server.start)
+            await sealed(store, 1)
+            await logged.comes("archive_can_be_written_again")
+        reading = open_objects(Settings(object_store_url=server.url))
+        log = await Archive(reading, await store.epoch(), 1).log(0)
+        assert log is not None
+        assert [await log.event(0)] == await events_of(store)
+        await reading.close()
+
+
 async def test_an_archive_of_another_ledger_is_left_alone(store: RedisStore, folder: Path):
     # given an archive of a ledger whose epoch begins as this one's does
     await submit(store)
@@ -323,6 +351,32 @@ async def test_a_ledger_that_lost_what_was_sealed_is_sealed_no_further(
     # and the next archiver is told so
     with pytest.raises(SealingHalted, match="is gone from the ledger"):
         await archiver(store, folder).seal_once()
+    # when somebody decides that it goes on, then what follows is sealed
+    fence = RedisArchive(store.client, 1, 5_000)
+    await fence.go_on(0, status.sealed.entry)
+    await submit(store)
+    assert await archiver(store, folder).seal_once() == 5
+    assert (await status_of(store)).halted == ""
+
+
+async def test_a_ledger_that_is_replaced_has_an_archive_of_its_own(
+    store: RedisStore, folder: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("consumers.archiver.LEDGER_LOOK_S", 0.01)
+    # given an archiver that runs
+    async with archiving(archiver(store, folder)):
+        await submit(store)
+        await sealed(store, 1)
+        # when the server is emptied, and has another ledger then
+        await send(store.client, ("FLUSHALL",))
+        await store.prepare()
+        await send(store.client, ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
+        await submit(store)
+        await submit(store)
+        # then that is sealed for itself
+        await logged.comes("ledger_replaced")
+        await sealed(store, 2)
+    assert await archived(store, folder) == await events_of(store)
 
 
 async def test_what_is_trimmed_after_it_was_sealed_is_not_lost(store: RedisStore, folder: Path):

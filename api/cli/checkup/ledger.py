@@ -8,12 +8,14 @@ from redis.exceptions import ResponseError
 
 from api.cli.checkup.finding import Finding, fail, ok, warn
 from api.cli.checkup.server import ask
+from consumers.archive_status import archive_status
 from consumers.subscription_status import followers
 from ledger import keys
 from ledger.codec import Undecodable
 from ledger.events import Priority
 from ledger.keys import PartitionKeys
 from ledger.placement import Queue
+from ledger.redis_archive import RedisArchive
 from ledger.redis_calls import ForeignKey
 from ledger.redis_store import LEDGER_FORMAT
 from ledger.redis_subscriptions import RedisSubscriptions
@@ -22,6 +24,9 @@ from ledger.settings import Settings
 
 LATE_MS: Final = 10_000
 """So late, a due task or an expired lease means that no scheduler looks."""
+
+UNSEALED_S: Final = 60
+"""For so long, events wait to be sealed only where no archiver runs, or it cannot write."""
 
 STUCK_MS: Final = 60_000
 """So old, a claim that was not started means that no worker looks; a waiting task, that none for
@@ -47,6 +52,7 @@ async def ledger(client: Redis, settings: Settings) -> list[Finding]:
         *await _queues(client, partitions, now_ms),
         *await _sets(client, partitions, now_ms),
         *await _followers(client, settings),
+        *await _archive(client, settings),
     ]
 
 
@@ -195,6 +201,27 @@ async def _followers(client: Redis, settings: Settings) -> list[Finding]:
         advice = "trimming does not wait for them: let them read on, or remove them"
         findings.append(warn("subscriptions", text, advice))
     return findings or [ok("subscriptions", f"{len(found.groups)} follow the ledger")]
+
+
+async def _archive(client: Redis, settings: Settings) -> list[Finding]:
+    """What is sealed, and what is not."""
+    partitions, timeout_ms = settings.partitions, settings.redis_timeout_ms
+    fence = RedisArchive(client, partitions, timeout_ms)
+    try:
+        found = await archive_status(fence, RedisSubscriptions(client, partitions, timeout_ms))
+    except (Rejection, Undecodable, ForeignKey) as error:
+        return [fail("archive", f"how far it goes cannot be read: {error}", "check the server")]
+    halted = [f"partition {each.partition}: {each.halted}" for each in found if each.halted]
+    if halted:
+        advice = "find out what became of the ledger; then `ledgerq archiver go-on PARTITION`"
+        return [fail("archive", f"halted, {halted[0]}", advice)]
+    late_s = max(UNSEALED_S, 3 * settings.archive_seal_interval_ms / 1_000)
+    worst = max(found, key=lambda each: each.unsealed_s)
+    if worst.unsealed_s > late_s:
+        text = f"events of partition {worst.partition} wait for {worst.unsealed_s:,.0f} s"
+        advice = "start `ledgerq archiver`" if not worst.owner else "see what its log says"
+        return [warn("archive", text, advice)]
+    return [ok("archive", f"{sum(each.sealed.size for each in found):,} events are sealed")]
 
 
 def _number(reply: Any) -> int:

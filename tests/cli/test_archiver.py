@@ -1,0 +1,92 @@
+"""`ledgerq archiver` as a person runs it: once, and for its keys."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from ledger.archive.notes import Verifier
+from ledger.redis_archive import Hold, RedisArchive
+from ledger.redis_store import RedisStore
+from tests.cli.running import Call, run
+from tests.contracts.store import submit
+
+
+@pytest.fixture
+async def three_events(store: RedisStore) -> RedisStore:
+    for _ in range(3):
+        await submit(store)
+    return store
+
+
+def test_everything_is_sealed_once(
+    three_events: RedisStore, ledger_url: str, ledgerq: Call, tmp_path: Path
+):
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    # when what there is is sealed
+    ran = ledgerq("archiver", "--once", *where)
+    # then that is said, and where the key is
+    assert (ran.code, ran.out) == (0, "3 events are sealed\n")
+    assert (tmp_path / "archive.key").stat().st_mode & 0o777 == 0o600
+    # and its public key is printed, which the archive's checkpoints are signed with
+    key = ledgerq("archiver", "key", *where)
+    assert key.code == 0
+    [checkpoint] = (tmp_path / "objects").glob("archive/*/0/checkpoint")
+    assert Verifier.parse(key.out).name in checkpoint.read_text()
+
+
+def test_a_key_is_rotated(three_events: RedisStore, ledger_url: str, ledgerq: Call, tmp_path: Path):
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    ledgerq("archiver", "--once", *where)
+    [before] = ledgerq("archiver", "key", *where, "--json").json()
+    # when the key is rotated
+    [after] = ledgerq("archiver", "rotate-key", *where, "--json").json()
+    # then there is a new one, which took the place of the old one
+    assert after["key"] != before["key"]
+    assert after["replaced"] == [before["key"]]
+
+
+def test_what_cannot_be_sealed_is_one_clear_line(
+    three_events: RedisStore, ledger_url: str, tmp_path: Path
+):
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    run("archiver", "--once", *where, cwd=tmp_path)
+    # given a key file that is gone, and others' in its place
+    (tmp_path / "archive.key").write_text("key: none\n")
+    # when more is to be sealed
+    refused = run("archiver", "--once", *where, cwd=tmp_path)
+    # then it says what is wrong, and what to do
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("ledgerq: ")
+    assert "archive.key: line 1 begins with neither `salts` nor `key`" in refused.stderr
+
+
+def test_a_partition_that_is_not_halted_need_not_go_on(
+    three_events: RedisStore, ledger_url: str, tmp_path: Path
+):
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    refused = run("archiver", "go-on", "0", *where, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr == "ledgerq: partition 0 is not halted\n"
+
+
+async def test_a_halted_partition_goes_on(
+    three_events: RedisStore, ledger_url: str, tmp_path: Path
+):
+    # given a partition that was halted
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    await asyncio.to_thread(run, "archiver", "--once", *where, cwd=tmp_path)
+    fence = RedisArchive(three_events.client, 1, 5_000)
+    hold = await fence.take(0, "test", 1_000)
+    assert isinstance(hold, Hold)
+    await fence.halt(0, hold.generation, "it went back")
+    await submit(three_events)
+    # when it is to be sealed, then the reason is told
+    halted = await asyncio.to_thread(run, "archiver", "--once", *where, cwd=tmp_path)
+    assert halted.returncode == 1
+    assert "partition 0 is not sealed: it went back" in halted.stderr
+    # when somebody lets it go on, then it is
+    let = await asyncio.to_thread(run, "archiver", "go-on", "0", *where, cwd=tmp_path)
+    assert let.returncode == 0, let.stderr
+    sealed = await asyncio.to_thread(run, "archiver", "--once", *where, cwd=tmp_path)
+    assert sealed.stdout == "4 events are sealed\n"
