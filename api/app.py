@@ -23,6 +23,7 @@ from api.limits import Limits
 from api.live import Live
 from api.metrics import Metrics
 from api.overload import MemoryGuard
+from api.past import PastModels
 from api.pauses import QueuePauses
 from api.proofs import Proofs
 from api.queries import Queries
@@ -75,6 +76,7 @@ class App:
         store.past = ReadModelFirst(
             self.read_model.look, archive, store.partitions, complete=complete
         )
+        self.past = PastModels(store, settings)
         lag, look = Lag(store), self.read_model.models.look
         files = ModelFiles(settings.read_model_folder)
         database = DatabaseHealth(files, lag, look)
@@ -96,13 +98,13 @@ class App:
             Commands(store, self.intake, self.submissions),
             self.uploads,
             self.queries,
-            Proofs(store, self.uploads.objects),
+            Proofs(store, self._objects),
             self.lists,
             DeadLetters(store, self.read_model, settings),
             BulkRetries(store, self.read_model, settings, self._memory),
-            TaskStatistics(store, self.read_model, settings),
+            TaskStatistics(store, self.read_model, self.past, settings),
             SystemStatistics(store, self.read_model),
-            QueueInfos(store, self.read_model, settings),
+            QueueInfos(store, self.read_model, self.past, settings),
             QueuePauses(store, settings),
             Limits(store, settings),
             Explain(store, self._estimates),
@@ -138,11 +140,13 @@ class App:
         await self.live.close()
         await self._estimates.close()
         await self.read_model.models.stop_waiting()
+        await self.past.stop_waiting()
 
     async def close(self) -> None:
         """End what runs beside the requests."""
         await self.stop_waiting()
         await self.read_model.models.close()
+        await self.past.close()
         await self._memory.close()
         await self.uploads.close()
         await self._objects.close()

@@ -16,9 +16,10 @@ from api.describe import (
 )
 from api.exchange import Exchange
 from api.known_types import check_types
+from api.past import AsOf, PastModels, moment_of
 from api.pauses import Paused, pause_view
 from api.query import QueryReader
-from api.read_model import ReadModel
+from api.read_model import POSITION_HEADER, ReadModel
 from api.scalars import Count, TaskTypeName
 from ledger.codec import encode
 from ledger.events import Priority
@@ -26,7 +27,7 @@ from ledger.placement import Queue
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.system.state import Pause
-from projections.queue_sizes import QueueSize
+from projections.queue_sizes import QueueSize, queue_sizes
 
 
 class QueueQuery(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ class QueueQuery(msgspec.Struct, frozen=True):
 
     task_type: Annotated[TaskTypeName, Meta(description="Of this type.")] | UnsetType = UNSET
     priority: Annotated[Priority, Meta(description="Of this priority.")] | UnsetType = UNSET
+    as_of: AsOf | UnsetType = UNSET
 
 
 Size = Annotated[Count, Meta(description="Tasks that wait to be taken.")]
@@ -85,9 +87,12 @@ class QueueInfos:
 
     _reader: Final = QueryReader(QueueQuery)
 
-    def __init__(self, store: Store, read_model: ReadModel, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, read_model: ReadModel, past: PastModels, settings: Settings
+    ) -> None:
         self._store = store
         self._read_model = read_model
+        self._past = past
         self._task_types = settings.known_task_types
 
     @operation(
@@ -98,20 +103,33 @@ class QueueInfos:
         headers=(LEDGER_POSITION_WANTED,),
     )
     async def info(self, exchange: Exchange) -> None:
-        """Tell what waits and what runs, by type and priority."""
+        """Tell what waits and what runs, by type and priority.
+
+        With `as_of`, what did then: see `GET /api/v1/stats/tasks`.
+        """
         asked = self._reader.read(exchange)
         if asked.task_type is not UNSET:
             check_types((asked.task_type,), self._task_types)
-        sizes, headers = await self._read_model.ask(
-            exchange, lambda models, wanted: models.queues(wanted)
-        )
-        info = self._info(asked, sizes, (await self._store.load_system()).state.paused)
+        if asked.as_of is UNSET:
+            sizes, headers = await self._read_model.ask(
+                exchange, lambda models, wanted: models.queues(wanted)
+            )
+            system, now_ms = await self._store.load_system(), self._store.now_ms()
+        else:
+            self._read_model.insisted(exchange.list_header(POSITION_HEADER))
+            now_ms = moment_of(asked.as_of, self._store.now_ms(), self._reader)
+            sizes, headers = await self._past.ask(now_ms, queue_sizes)
+            system = await self._past.system(now_ms)
+        info = self._info(asked, now_ms, sizes, system.state.paused)
         await exchange.respond(200, encode(info), headers)
 
     def _info(
-        self, asked: QueueQuery, sizes: Sequence[QueueSize], paused: Mapping[str, Pause]
+        self,
+        asked: QueueQuery,
+        now_ms: int,
+        sizes: Sequence[QueueSize],
+        paused: Mapping[str, Pause],
     ) -> QueueInfo:
-        now_ms = self._store.now_ms()
         matching = [
             size
             for size in sizes

@@ -60,20 +60,24 @@ class ReadModel:
             headers.append((b"projection-lag", b"%d" % lag_ms))
         return answer.found, headers
 
+    def insisted(self, sent: bytes | None) -> dict[int, Position]:
+        """The positions that a header names. Raises ApiError."""
+        if sent is None:
+            return {}
+        try:
+            return parse_positions(sent.decode("latin-1"), self._store.partitions)
+        except ValueError as error:
+            raise invalid(
+                "Ledger-Position", POSITIONS_EXPECTED, f"Ledger-Position: {error}"
+            ) from None
+
     async def look(self, question: Callable[[sqlite3.Connection], Found]) -> Found:
         """What is found in the read model as it is now. Raises Unavailable, Rejection."""
         await self._learn_epoch()
         return await self.models.look(question)
 
     async def _wanted(self, sent: bytes | None) -> Wanted:
-        insisted: dict[int, Position] = {}
-        if sent is not None:
-            try:
-                insisted = parse_positions(sent.decode("latin-1"), self._store.partitions)
-            except ValueError as error:
-                raise invalid(
-                    "Ledger-Position", POSITIONS_EXPECTED, f"Ledger-Position: {error}"
-                ) from None
+        insisted = self.insisted(sent)
         ends = await self._ends()
         if not insisted:
             return Wanted(ends)

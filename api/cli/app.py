@@ -108,6 +108,7 @@ _add(
     "Count tasks by status, type and priority.",
     "ledgerq stats",
     "ledgerq stats --kb docs --created-after 7d --json",
+    "ledgerq stats --as-of 2026-11-22T09:30:00Z",
 )
 _add(
     TASKS,

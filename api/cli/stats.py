@@ -1,8 +1,10 @@
 """`ledgerq stats`"""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
 from api.cli.client import Service
 from api.cli.filters import CreatedAfter, Kbs, Priorities, Statuses, Types, sent
@@ -27,6 +29,13 @@ def stats(
     task_type: Types = None,
     priority: Priorities = None,
     created_after: CreatedAfter = None,
+    as_of: Annotated[
+        str | None,
+        Parameter(
+            help="as they were at this time (RFC 3339), or so long ago (90s, 15m, 1h, 7d)",
+            metavar="TIME",
+        ),
+    ] = None,
     url: Url = None,
     json: AsJson = False,
 ) -> int:
@@ -37,6 +46,7 @@ def stats(
         task_type=task_type,
         priority=priority,
         created_after=created_after,
+        as_of=as_of,
     )
     with Service(service_url(url)) as service:
         answer = service.task_stats(query)

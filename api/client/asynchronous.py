@@ -161,10 +161,14 @@ class AsyncClient:
         return await self._do(self._core.system_stats())
 
     async def queues(
-        self, *, task_type: str | None = None, priority: str | None = None
+        self,
+        *,
+        task_type: str | None = None,
+        priority: str | None = None,
+        as_of: datetime | str | None = None,
     ) -> QueueInfo:
-        """What waits."""
-        return await self._do(self._core.queues(task_type, priority))
+        """What waits; or what did, at a time, or so long ago."""
+        return await self._do(self._core.queues(task_type, priority, as_of))
 
     # -- change -------------------------------------------------------------------------------
 

@@ -160,9 +160,15 @@ class Client:
         """The workers, how much waits, and the pace."""
         return self._do(self._core.system_stats())
 
-    def queues(self, *, task_type: str | None = None, priority: str | None = None) -> QueueInfo:
-        """What waits."""
-        return self._do(self._core.queues(task_type, priority))
+    def queues(
+        self,
+        *,
+        task_type: str | None = None,
+        priority: str | None = None,
+        as_of: datetime | str | None = None,
+    ) -> QueueInfo:
+        """What waits; or what did, at a time, or so long ago."""
+        return self._do(self._core.queues(task_type, priority, as_of))
 
     # -- change -------------------------------------------------------------------------------
 

@@ -89,6 +89,8 @@ class StatsFilter(TypedDict, total=False):
     task_type: Texts
     priority: Texts
     created_after: datetime | str
+    as_of: datetime | str
+    """As they were at that time, or so long ago: see docs/rest.md for what it takes."""
 
 
 class Core:
@@ -215,9 +217,11 @@ class Core:
         """Workers, queues and pace."""
         return decoded((yield from self._read("/api/v1/stats/system", {})), SystemStats)
 
-    def queues(self, task_type: str | None, priority: str | None) -> Flow[QueueInfo]:
+    def queues(
+        self, task_type: str | None, priority: str | None, as_of: datetime | str | None
+    ) -> Flow[QueueInfo]:
         """What waits."""
-        query = query_of({"task_type": task_type, "priority": priority})
+        query = query_of({"task_type": task_type, "priority": priority, "as_of": as_of})
         return decoded((yield from self._read("/api/v1/queues/info", query)), QueueInfo)
 
     def _read(self, path: str, query: Mapping[str, str]) -> Flow[Reply]:

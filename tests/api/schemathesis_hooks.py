@@ -28,7 +28,11 @@ def filter_failure(_context: Any, failure: Failure, case: Any, response: Respons
             # DELETE cancels a task: it stays, with its whole history.
             return False
         case ServerError():
-            return not (_is_ahead_of_the_ledger(response) or _is_not_sealed(response))
+            return not (
+                _is_ahead_of_the_ledger(response)
+                or _is_not_sealed(response)
+                or _is_another_moment(response)
+            )
         case RejectedPositiveData() if response.status_code == 426:
             # Nothing in OpenAPI says that a request must open a WebSocket.
             return False
@@ -52,6 +56,11 @@ def _is_ahead_of_the_ledger(response: Response) -> bool:
 def _is_not_sealed(response: Response) -> bool:
     """Nothing is proved before an archiver, which does not run here, has sealed it."""
     return response.status_code == 503 and response.json()["code"] == "NOT_SEALED"
+
+
+def _is_another_moment(response: Response) -> bool:
+    """Of the past, one moment at a time is looked up."""
+    return response.status_code == 503 and "another moment is being" in response.json()["message"]
 
 
 def _exclude_each_other(error: dict[str, Any]) -> bool:

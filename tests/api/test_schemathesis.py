@@ -29,10 +29,15 @@ HOOKS: Final = Path(__file__).with_name("schemathesis_hooks.py")
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, ledger_url: str) -> Settings:
     """No request may wait for long."""
-    folder = str(tmp_path / "read-model")
-    return Settings(port=0, wait_seconds_max=1, read_wait_ms=200, read_model_dir=folder)
+    return Settings(
+        port=0,
+        wait_seconds_max=1,
+        read_wait_ms=200,
+        read_model_dir=str(tmp_path / "read-model"),
+        redis_url=ledger_url,
+    )
 
 
 @pytest.fixture
