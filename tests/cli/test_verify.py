@@ -1,13 +1,17 @@
-"""`ledgerq verify` on a folder with an archive, away from its ledger."""
+"""`ledgerq verify`, beside a ledger and away from it; and `ledgerq witness`."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from ledger.archive.reader import log_prefix
 from ledger.objects.local_folder import LocalFolder
-from tests.cli.running import Call
+from ledger.settings import Settings
+from tests.cli.running import Call, Up
+from tests.cli.test_up import submit
+from tests.consumers.role_process import role_process
 from tests.ledger.archive.sealed import EPOCH, key_file, lives, opened, seal
 
 ORIGIN = f"ledgerq/{EPOCH}/0"
@@ -76,3 +80,35 @@ def test_what_cannot_be_checked_has_a_code_of_its_own(
     assert ran.code == 4
     assert said in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_a_running_service_is_held_against_its_archive(service: Up, ledgerq: Call) -> None:
+    data_dir = ("--data-dir", str(service.folder / ".ledgerq"))
+    submit(ledgerq, service, "--wait")
+    assert ledgerq("archiver", "--once", *data_dir).code == 0
+
+    found = ledgerq("verify", *data_dir, "--json").json()
+
+    (log,) = found["logs"]
+    assert (found["verdict"], found["with_ledger"]) == ("fine", True)
+    assert log["size"] >= log["in_stream"] >= 3
+
+
+def test_a_witness_runs_and_ends_in_peace(folder: Path, ledgerq: Call) -> None:
+    arguments = ("witness", "--log", vkey(folder), "--name", "somebody/w", "--port", "0")
+    settings = Settings(data_dir=str(folder.parent / "theirs"))
+    with role_process("-m", "api.cli", *arguments, cwd=folder.parent, settings=settings) as process:
+        started = process.wait_for("witness_started")
+        url = f"http://127.0.0.1:{started['port']}"
+        ran = ledgerq("verify", "--archive", str(folder), "--witness-url", url, "--json")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+    gone = ledgerq("verify", "--archive", str(folder), "--witness-url", url)
+
+    assert started["key"].startswith("somebody/w+")
+    assert ran.code == 3
+    (fault,) = json.loads(ran.out)["logs"][0]["faults"]
+    assert (fault["kind"], fault["where"]) == ("missing", url)
+    assert gone.code == 4
+    assert url in gone.err

@@ -36,6 +36,8 @@ class History:
         self._trust = trust
         self._faults = faults
         self._size = -1
+        self._ahead: Point | None = None
+        """One that the list lacked when it was read."""
         self.signed = 0
         self.points: list[Point] = []
         """Those that are signed as they must be, in order."""
@@ -71,7 +73,9 @@ class History:
         if checkpoint is None:
             return
         if checkpoint.size > self._size:
-            self._add(CHECKPOINT, note)  # whoever signed it came just before another writer
+            # A writer that came too late wrote the list without it. It will be there again.
+            self._add(CHECKPOINT, note)
+            self._ahead = self.points[-1] if self.points else None
             return
         signers = self._trust.signers(CHECKPOINT, note, self._faults)
         self._note_witnesses(signers, checkpoint.size)
@@ -86,6 +90,8 @@ class History:
         if checkpoint is None:
             return
         said = f"{where} (size {checkpoint.size})"
+        if self._ahead is not None and _point(self._ahead.where, checkpoint) == self._ahead:
+            return
         if checkpoint.size <= self._size:
             reason = f"it comes after one of size {self._size}"
             self._faults.add(Kind.REORDERED, said, reason)

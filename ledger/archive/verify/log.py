@@ -150,6 +150,8 @@ class LogCheck:
             self._trust.introduce(tiles.KEYS, self._origin, introduced, self._faults)
 
     async def _read_history(self) -> None:
+        # Whatever is published stands in the list before, so it must be read before.
+        published = await self._read(tiles.CHECKPOINT)
         # Where anything was signed, there is a list.
         for number in range(max(self._listing.lists, bool(self._listing.objects))):
             packed = await self._read(tiles.checkpoints_name(number))
@@ -160,7 +162,6 @@ class LogCheck:
                 await self._read_keys()
                 is_last = number == self._listing.lists - 1
                 self._history.add_list(number, packed, is_last=is_last)
-        published = await self._read(tiles.CHECKPOINT)
         await self._read_keys()
         if not self._keys and self._listing.objects:
             self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")

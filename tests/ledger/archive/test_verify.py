@@ -214,6 +214,16 @@ async def test_flipped_bytes_in_a_folder_are_found(archive: Kept, tmp_path: Path
     await store.close()
 
 
+async def test_a_list_that_a_late_writer_wrote_lacks_the_last_checkpoint_for_a_while(
+    archive: Kept,
+) -> None:
+    notes = unpack_notes(archive["checkpoints/000"])
+
+    report = await verified(archive.but(**{"checkpoints/000": pack_notes(notes[:-1])}))
+
+    assert (report.faults, report.size) == ((), 300)
+
+
 # -- what is missing --------------------------------------------------------------------------
 
 
