@@ -41,6 +41,7 @@ from consumers.meter_files import MeterFile
 from consumers.meters import Meter, Meters
 from consumers.service import Outage
 from ledger.archive.evicted import EvictedTasks
+from ledger.archive.joined import Joined
 from ledger.archive.reader import Archive
 from ledger.objects import open_objects
 from ledger.redis_store import RedisStore
@@ -65,16 +66,17 @@ class App:
         store.on_append = self.meter.append
         store.report_outages(_log_outages(Outage("api")))
         self.live = Live(store)
-        self.audience = Audience(store, self.live)
+        self._objects = open_objects(settings)
+        archive = Archive(self._objects, "", store.partitions)
+        self.audience = Audience(store, self.live, Joined(store, archive))
         self.streams = EventStreams(self.audience, self.meter)
         self.feed = TaskFeed(store, self.audience, self.meter, settings.websocket_origins)
         self._memory = MemoryGuard(store, settings)
         self.read_model = ReadModel(store, settings)
-        self._objects = open_objects(settings)
-        archive = EvictedTasks(Archive(self._objects, "", store.partitions), store.epoch)
+        evicted = EvictedTasks(archive, store.epoch)
         complete = not settings.skip_events
         store.past = ReadModelFirst(
-            self.read_model.look, archive, store.partitions, complete=complete
+            self.read_model.look, evicted, store.partitions, complete=complete
         )
         self.past = PastModels(store, settings)
         lag, look = Lag(store), self.read_model.models.look

@@ -16,8 +16,10 @@ from api.errors import ApiError, ErrorCode, invalid
 from api.live import LedgerWentBack, Live
 from api.outbox import Outbox
 from api.scalars import AFTER_EXPECTED
+from consumers.archive_reach import reaches
 from ledger.rejections import Rejection
-from ledger.store import Position, Store, parse_positions
+from ledger.store import Events, Position, Store, parse_positions
+from ledger.subscriptions import entry_before
 
 log = structlog.get_logger("live")
 
@@ -43,9 +45,11 @@ class Ending(Enum):
 class Audience:
     """The clients, and the one reader that they share."""
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: Live, events: Events | None = None) -> None:
+        """`events`: as `Broadcasts`."""
         self._store = store
-        self._broadcasts = Broadcasts(store, live)
+        self._events: Events = store if events is None else events
+        self._broadcasts = Broadcasts(store, live, events)
         self._stopping: asyncio.Future[None] | None = None
         self._is_stopping = False
         self._following: set[asyncio.Task[None]] = set()
@@ -57,7 +61,7 @@ class Audience:
         """
         partitions = range(self._store.partitions)
         if text == "beginning":
-            return [Position(partition, "0-0") for partition in partitions]
+            return [await self._oldest(partition) for partition in partitions]
         try:
             named = {} if text == "now" else parse_positions(text, len(partitions))
         except ValueError as error:
@@ -121,7 +125,7 @@ class Audience:
         if named.order > extent.last.order:
             expected = f"a position up to {extent.last}, where the ledger ends"
             raise invalid(field, expected, f"{field}: {named} is none yet, expected {expected}")
-        if named.order < extent.first.order:
+        if named.order < extent.first.order and not await self._reaches(named, extent.first):
             raise ApiError(
                 ErrorCode.POSITION_GONE,
                 f"{field}: what came after {named} is no longer kept here; the oldest event is at "
@@ -130,6 +134,19 @@ class Audience:
                 {"field": field, "first": str(extent.first)},
             )
         return named
+
+    async def _oldest(self, partition: int) -> Position:
+        """Where to begin for all that there is."""
+        beginning = Position(partition, "0-0")
+        extent = await self._store.extent(partition)
+        if extent.first == beginning or await self._reaches(beginning, extent.first):
+            return beginning
+        return Position(partition, entry_before(extent.first.entry))
+
+    async def _reaches(self, position: Position, first: Position) -> bool:
+        """Whether all that came after a position is in the archive, up to the first in the
+        stream."""
+        return self._events is not self._store and await reaches(self._events, position, first)
 
 
 async def _end(tasks: Iterable["asyncio.Task[Any]"]) -> None:

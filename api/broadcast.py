@@ -16,9 +16,13 @@ from api.live import Feed, LedgerWentBack, Live
 from api.recent import Recent
 from api.task_facts import Occurrence, TaskFacts
 from api.task_states import States, TaskStates
+from consumers.archive_reach import archive_away
 from consumers.service import backoff_s
+from ledger.archive.joined import Gap
+from ledger.archive.reader import Damaged, Incomplete
 from ledger.rejections import Rejection
-from ledger.store import Position, Recorded, Store
+from ledger.retention import TRIMMED_AGE_MS
+from ledger.store import Events, Position, Recorded, Store
 
 WAITING_EVENTS_MAX: Final = 4_096
 """Events read and not yet told, or held for one who still catches up; then the listener goes back
@@ -189,8 +193,10 @@ class Broadcast:
 class Broadcasts:
     """Those of all partitions."""
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: Live, events: Events | None = None) -> None:
+        """`events`: where old ones are read, if the store may not have them any more."""
         self._store = store
+        self._events: Events = store if events is None else events
         self._facts = TaskFacts(store)
         self._states = TaskStates(store)
         self._reads = asyncio.Semaphore(CATCH_UP_READS_MAX)
@@ -203,7 +209,14 @@ class Broadcasts:
         """One that brings `sink` what it wants after `position`, once it runs."""
         broadcast = self._of[position.partition]
         return Follower(
-            self._store, broadcast, self._facts, self._states, self._reads, position, sink
+            self._store,
+            self._events,
+            broadcast,
+            self._facts,
+            self._states,
+            self._reads,
+            position,
+            sink,
         )
 
 
@@ -213,6 +226,7 @@ class Follower:
     def __init__(
         self,
         store: Store,
+        events: Events,
         broadcast: Broadcast,
         facts: TaskFacts,
         states: TaskStates,
@@ -221,6 +235,7 @@ class Follower:
         sink: Sink,
     ) -> None:
         self._store = store
+        self._events = events
         self._broadcast = broadcast
         self._facts = facts
         self._states = states
@@ -348,14 +363,27 @@ class Follower:
 
     async def _read(self) -> Sequence[Occurrence]:
         order = self._order
-        events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
-        self._at_end = len(events) < self._count
+        if order[0] < self._store.now_ms() - TRIMMED_AGE_MS:
+            events = await self._old_events()
+            # Of the archive, a read brings fewer than it could.
+            self._at_end = not events
+        else:
+            events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
+            self._at_end = len(events) < self._count
         occurrences = await self._facts.occurrences(events)
         if events:
             size = sum(len(event.data) for event in events) // len(events)
             self._count = max(1, min(CATCH_UP_EVENTS_MAX, CATCH_UP_BYTES // max(size, 1)))
             self._broadcast.recent.add(order, occurrences)
         return occurrences
+
+    async def _old_events(self) -> Sequence[Recorded]:
+        try:
+            return await self._events.events_after(self._position, self._count, AT_ONCE_MS)
+        except Gap as gap:
+            raise LedgerWentBack(str(gap)) from gap
+        except (Incomplete, Damaged) as error:
+            raise archive_away(error) from error
 
     async def _pass_on_the_past(self, occurrences: Sequence[Occurrence]) -> None:
         """No faster than the listener takes them."""

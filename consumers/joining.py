@@ -14,6 +14,10 @@ from consumers.service import backoff_s, through_outages
 from consumers.subscribed_partition import Terms
 from consumers.subscription_errors import GroupMismatch
 from consumers.subscription_start import Start, checkpoints
+from ledger.archive.evicted import EvictedTasks
+from ledger.archive.joined import Joined
+from ledger.archive.reader import Archive
+from ledger.objects import ObjectStore
 from ledger.redis_store import RedisStore, StoreOptions, ledger_facts
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
@@ -35,9 +39,11 @@ class Options(msgspec.Struct, frozen=True):
     unacked_max: int
 
 
-async def join(store: RedisStore, options: Options) -> Membership:
+async def join(store: RedisStore, objects: ObjectStore, options: Options) -> Membership:
     """A member of the group, which is made where it does not exist. Waits for a ledger that is out
-    of reach. Raises GroupMismatch, TooManyGroups, ValueError."""
+    of reach. `objects` hold the archive. Raises GroupMismatch, TooManyGroups, ValueError."""
+    archive = Archive(objects, "", store.partitions)
+    events, past = Joined(store, archive), EvictedTasks(archive, store.epoch)
     subscriptions = RedisSubscriptions(store.client, store.partitions, StoreOptions().timeout_ms)
     name = options.name
 
@@ -45,7 +51,9 @@ async def join(store: RedisStore, options: Options) -> Membership:
         known = await subscriptions.group(name)
         if known is not None:
             return known
-        return await subscriptions.register(name, await _new_group(store, subscriptions, options))
+        return await subscriptions.register(
+            name, await _new_group(store, subscriptions, events, options)
+        )
 
     group = await through_outages(found_or_made)
     if group.filters != options.filters:
@@ -55,15 +63,16 @@ async def join(store: RedisStore, options: Options) -> Membership:
             f" subscriptions remove {name}` forgets the group"
         )
     terms = Terms(name, group.tag(name), options.lease_ms, options.unacked_max)
-    membership = Membership(store, subscriptions, group, member_id(store.now_ms()), terms)
+    member = member_id(store.now_ms())
+    membership = Membership(store, subscriptions, group, member, terms, events, past)
     membership.start()
     return membership
 
 
 async def _new_group(
-    store: RedisStore, subscriptions: RedisSubscriptions, options: Options
+    store: RedisStore, subscriptions: RedisSubscriptions, events: Joined, options: Options
 ) -> Group:
-    starts = await checkpoints(store, subscriptions, options.start)
+    starts = await checkpoints(store, subscriptions, options.start, events)
     epoch = await store.epoch()
     return Group(os.urandom(4).hex(), epoch, store.now_ms(), options.filters, starts)
 
@@ -80,10 +89,14 @@ def member_id(now_ms: int) -> str:
     return f"{now_ms:012x}-{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"
 
 
-async def open_ledger(options: Options) -> RedisStore:
-    """The ledger that the options or the settings name, once it is there: waits for it."""
+def settings_of(options: Options) -> Settings:
+    """What the options and the settings say. Raises SettingsError."""
     flags = {"redis_url": options.redis_url, "data_dir": options.data_dir}
-    settings = load(flags, os.environ, find_file(os.environ, Path.cwd())).settings
+    return load(flags, os.environ, find_file(os.environ, Path.cwd())).settings
+
+
+async def open_ledger(settings: Settings) -> RedisStore:
+    """The ledger that the settings name, once it is there: waits for it."""
     url, failures, said = server_url(settings), 0, False
     while True:
         try:

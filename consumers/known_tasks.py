@@ -13,6 +13,8 @@ import msgspec
 from ledger.codec import Undecodable
 from ledger.events import Priority, TaskSubmitted
 from ledger.identity import SYSTEM
+from ledger.past import Past
+from ledger.retention import BEGINNING
 from ledger.store import Recorded, Store
 
 KNOWN_TASKS_MAX: Final = 20_000
@@ -33,8 +35,12 @@ class Facts(msgspec.Struct, frozen=True):
 class KnownTasks:
     """The facts of the tasks that something happened to lately, the least lately used forgotten."""
 
-    def __init__(self, store: Store, known_max: int = KNOWN_TASKS_MAX) -> None:
+    def __init__(
+        self, store: Store, known_max: int = KNOWN_TASKS_MAX, past: Past | None = None
+    ) -> None:
+        """`past`: asked for tasks that the store has not got."""
         self._store = store
+        self._past = past
         self._known_max = known_max
         self._known: dict[str, Facts | None] = {}
 
@@ -68,6 +74,8 @@ class KnownTasks:
     async def _load(self, task_id: str) -> Facts | None:
         try:
             task = await self._store.load(task_id)
+            if task is None and self._past is not None:
+                task = (await self._past.find(task_id, BEGINNING)).task
         except Undecodable:
             task = None
         facts = self._known[task_id] = None if task is None else _facts(task.submission)

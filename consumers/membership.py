@@ -18,8 +18,9 @@ from consumers.subscribed_event import SubscribedEvent, Wanted
 from consumers.subscribed_partition import SubscribedPartition, Terms
 from consumers.subscription_errors import GroupRemoved, SubscriptionHalted
 from ledger.foreign import ForeignEntries
+from ledger.past import Past
 from ledger.rejections import Rejection
-from ledger.store import Store
+from ledger.store import Events, Store
 from ledger.subscriptions import Group, Halted, Held, Subscriptions, share
 
 log = structlog.get_logger("subscription")
@@ -41,17 +42,22 @@ class Membership:
         group: Group,
         member: str,
         terms: Terms,
+        events: Events | None = None,
+        past: Past | None = None,
     ) -> None:
+        """`events`: with those of the archive, where the stream has them no more. `past`: asked for
+        tasks that were evicted."""
         self._store = store
+        self._events = events
         self._subscriptions = subscriptions
         self._group = group
         self._member = member
         self._terms = terms
         self._wanted = Wanted(group.filters)
-        self._known = KnownTasks(store)
+        self._known = KnownTasks(store, past=past)
         self._foreign = ForeignEntries()
         self._remembered = {
-            p: Remembered(store, subscriptions, p, terms.name, group.epoch)
+            p: Remembered(store, subscriptions, p, terms.name, group.epoch, events)
             for p in range(store.partitions)
         }
         self._beat_s = min(BEAT_S, terms.lease_ms / 4_000)
@@ -190,6 +196,7 @@ class Membership:
             self._foreign,
             self._remembered[partition],
             self.woken.set,
+            self._events,
         )
         log.info("partition_taken", group=self._terms.name, partition=partition)
         self._held[partition] = one

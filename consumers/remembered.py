@@ -6,8 +6,9 @@ lost its newest events has lost the newest checkpoints and leases with them.
 
 from typing import Final
 
+from consumers.archive_reach import reaches
 from consumers.subscription_errors import EventsGone, LedgerWentBack
-from ledger.store import Position, Recorded, Store
+from ledger.store import Events, Position, Recorded, Store
 from ledger.subscriptions import Checkpoint, Ends, Subscriptions, order_of
 from projections.read_model import digest
 
@@ -18,10 +19,18 @@ class Remembered:
     """The last event that was read, and of which ledger."""
 
     def __init__(
-        self, store: Store, subscriptions: Subscriptions, partition: int, name: str, epoch: str
+        self,
+        store: Store,
+        subscriptions: Subscriptions,
+        partition: int,
+        name: str,
+        epoch: str,
+        events: Events | None = None,
     ) -> None:
-        """`name`: the group's. `epoch`: of the ledger that it was made on."""
+        """`name`: the group's. `epoch`: of the ledger that it was made on. `events`: with those
+        of its archive."""
         self._store = store
+        self._events = events
         self._subscriptions = subscriptions
         self._partition = partition
         self._name = name
@@ -69,12 +78,18 @@ class Remembered:
             text = f"the event at {position} is gone, or is another one now"
             raise LedgerWentBack(self._says(text))
 
-    async def check_nothing_is_missing(self, read: Checkpoint) -> None:
-        """Raises EventsGone, Rejection."""
+    async def is_missing(self, read: Checkpoint) -> bool:
+        """Whether what follows is not in the stream any more, but in the archive. Raises EventsGone
+        where it is in neither, Rejection."""
         ends = await self._subscriptions.ends(self._partition)
-        if ends.lost_after(read):
+        if not ends.lost_after(read):
+            return False
+        position = Position(self._partition, read.entry)
+        first = Position(self._partition, ends.first)
+        if self._events is None or not await reaches(self._events, position, first):
             told = f"events after {read.entry} were taken away, the oldest one left is at"
             raise EventsGone(self._says(f"{told} {ends.first}"))
+        return True
 
     def _says(self, what: str) -> str:
         hint = SEEK_HINT.format(self._name)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from consumers.archive_reach import archive_away
 from consumers.known_tasks import KnownTasks
 from consumers.remembered import Remembered
 from consumers.service import through_outages
@@ -22,13 +23,15 @@ from consumers.subscription_errors import (
     SubscriptionHalted,
 )
 from ledger.acks import Acks
+from ledger.archive.reader import Damaged, Incomplete
 from ledger.codec import Meta, Undecodable
 from ledger.events import TaskSubmitted
 from ledger.foreign import ForeignEntries
 from ledger.redis_calls import ForeignKey
 from ledger.rejections import Rejection
+from ledger.retention import TRIMMED_AGE_MS
 from ledger.script_format import read_events
-from ledger.store import Entry, Position, Recorded, Store
+from ledger.store import Entry, Events, Position, Recorded, Store
 from ledger.subscriptions import (
     HALT_CHARACTERS_MAX,
     Checkpoint,
@@ -47,9 +50,6 @@ META: Final = Meta(actor="subscriber")
 READ_COUNT_FIRST: Final = 16
 READ_WAIT_MS: Final = 2_000
 """A read waits so long for events; the next one follows at once."""
-
-TRIMMED_AGE_MS: Final = 60_000
-"""Nothing younger is ever trimmed: a read of what is younger misses nothing."""
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -76,8 +76,11 @@ class SubscribedPartition:
         foreign: ForeignEntries,
         remembered: Remembered,
         wake: Callable[[], None],
+        events: Events | None = None,
     ) -> None:
-        """`wake` is called when there may be something to take."""
+        """`wake` is called when there may be something to take; `events` are those of the archive
+        too."""
+        self._events = events
         self.partition = partition
         self._store = store
         self._subscriptions = subscriptions
@@ -120,7 +123,7 @@ class SubscribedPartition:
 
     async def _check(self) -> None:
         await self._remembered.check(self._read)
-        await self._remembered.check_nothing_is_missing(self._read)
+        await self._remembered.is_missing(self._read)
 
     async def _read_on(self) -> None:
         count = max(1, min(self._count, self._terms.unacked_max - self._acks.open))
@@ -129,10 +132,19 @@ class SubscribedPartition:
         await self._remembered.check_if_need_be(self._read)
         if entries:
             oldest_ms, _ = order_of(entries[0][0].decode())
-            if oldest_ms < self._store.now_ms() - TRIMMED_AGE_MS:
-                await self._remembered.check_nothing_is_missing(self._read)
+            is_old = oldest_ms < self._store.now_ms() - TRIMMED_AGE_MS
+            if is_old and await self._remembered.is_missing(self._read):
+                entries = await self._archived_after(position, count)
             self._count = next_count(entries, self._count)
             await self._take(entries)
+
+    async def _archived_after(self, position: Position, count: int) -> Sequence[Entry]:
+        """What has left the stream, or will soon."""
+        assert self._events is not None  # noqa: S101 - it has what is missing
+        try:
+            return await self._events.entries_after(position, count, READ_WAIT_MS)
+        except (Incomplete, Damaged) as error:
+            raise archive_away(error) from error
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         wanted = await self._wanted_of(entries)

@@ -14,13 +14,14 @@ from typing import Final, Generic, Self, TypeVar
 
 import structlog
 
-from consumers.joining import Options, join, open_ledger
+from consumers.joining import Options, join, open_ledger, settings_of
 from consumers.membership import Membership
 from consumers.subscribed_event import SubscribedEvent
 from consumers.subscription_errors import AckRefused
 from consumers.subscription_start import Start
 from ledger.events import EVENT_TYPES
 from ledger.identity import SYSTEM, is_task_id
+from ledger.objects import open_objects
 from ledger.redis_store import RedisStore
 from ledger.store import Position
 from ledger.subscriptions import GROUP_EXPECTED, Filters, is_group_name
@@ -131,11 +132,13 @@ class Subscription:
         if self._membership is not None:
             raise RuntimeError("this subscription is entered already; make another member of it")
         async with contextlib.AsyncExitStack() as stack:
-            store = self._given_store
+            settings, store = settings_of(self._options), self._given_store
             if store is None:
-                store = await open_ledger(self._options)
+                store = await open_ledger(settings)
                 stack.push_async_callback(store.close)
-            membership = await join(store, self._options)
+            objects = open_objects(settings)
+            stack.push_async_callback(objects.close)
+            membership = await join(store, objects, self._options)
             stack.push_async_callback(_leave, membership)
             self._stack = stack.pop_all()
         self._membership = membership

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from consumers.archive_reach import reaches
+from ledger.archive.joined import Joined
 from ledger.store import Position, Store, parse_positions
 from ledger.subscriptions import (
     BEGINNING,
@@ -25,16 +27,19 @@ START_EXPECTED: Final = (
 
 
 async def checkpoints(
-    store: Store, subscriptions: Subscriptions, start: Start
+    store: Store, subscriptions: Subscriptions, start: Start, events: Joined | None = None
 ) -> tuple[Checkpoint, ...]:
     """A checkpoint for each partition. A partition that no position is named for begins now.
+    `events` are those of the archive too.
 
     Raises ValueError for what is no start, for a position or time that is yet to come, and for one
     that some events after which are no longer there; Rejection.
     """
     entries = entries_of(start, store.partitions)
     partitions = range(store.partitions)
-    return tuple([await _checkpoint(store, subscriptions, p, entries.get(p)) for p in partitions])
+    return tuple(
+        [await _checkpoint(store, subscriptions, p, entries.get(p), events) for p in partitions]
+    )
 
 
 def entries_of(start: Start, partitions: int) -> Mapping[int, str | datetime]:
@@ -79,11 +84,18 @@ def _aware(time: datetime) -> datetime:
 
 
 async def _checkpoint(
-    store: Store, subscriptions: Subscriptions, partition: int, begin: str | datetime | None
+    store: Store,
+    subscriptions: Subscriptions,
+    partition: int,
+    begin: str | datetime | None,
+    events: Joined | None,
 ) -> Checkpoint:
     ends = await subscriptions.ends(partition)
+    first = Position(partition, ends.first)
     if begin == BEGINNING:
-        return Checkpoint(BEGINNING, "", ends.removed)
+        beginning = Position(partition, BEGINNING)
+        archived = ends.removed and events and await reaches(events, beginning, first)
+        return Checkpoint(BEGINNING, "", 0 if archived else ends.removed)
     if isinstance(begin, datetime):
         if begin.timestamp() * 1_000 > store.now_ms() + 1_000:
             raise ValueError(f"start: {begin.isoformat()} is yet to come")
@@ -97,12 +109,13 @@ async def _checkpoint(
         )
     behind = 0 if entry == ends.last else await subscriptions.count_after(partition, entry)
     event = await store.event_at(Position(partition, entry))
-    checkpoint = Checkpoint(
-        entry, "" if event is None else digest(event).hex(), ends.added - behind
-    )
-    if ends.removed and order_of(entry) < order_of(ends.first):
+    told = "" if event is None else digest(event).hex()
+    if not ends.removed or order_of(entry) >= order_of(ends.first):
+        return Checkpoint(entry, told, ends.added - behind)
+    position = Position(partition, entry)
+    if events is None or not await reaches(events, position, first):
         raise ValueError(
-            f"start: what came after {Position(partition, entry)} is no longer there; the oldest"
-            f" event is at {Position(partition, ends.first)}. 'beginning' begins with that"
+            f"start: what came after {position} is no longer there; the oldest event is at {first}."
+            " 'beginning' begins with that"
         )
-    return checkpoint
+    return Checkpoint(entry, told, await events.sealed_up_to(position))

@@ -281,6 +281,10 @@ class Events(Protocol):
         """The next entries of a partition, as `Store.entries_after` gives them."""
         ...
 
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
+        """The next events of a partition, as `Store.events_after` gives them."""
+        ...
+
     async def event_at(self, position: Position) -> Recorded | None:
         """The event at a position; None when none stands there."""
         ...

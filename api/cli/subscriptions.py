@@ -14,6 +14,9 @@ from api.cli.output import print_json, print_table
 from api.subscriptions import SubscriptionList, SubscriptionView, subscription_list
 from consumers.subscription_start import checkpoints
 from consumers.subscription_status import followers
+from ledger.archive.joined import Joined
+from ledger.archive.reader import Archive
+from ledger.objects import open_objects
 from ledger.redis_store import RedisStore
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.settings import Settings
@@ -121,15 +124,19 @@ def seek(
     """Members go on from there within about a second."""
 
     async def seek(
-        subscriptions: RedisSubscriptions, store: RedisStore, _settings: Settings
+        subscriptions: RedisSubscriptions, store: RedisStore, settings: Settings
     ) -> str | None:
         known = await subscriptions.group(group)
         if known is None:
             return None
+        objects = open_objects(settings)
+        events = Joined(store, Archive(objects, "", store.partitions))
         try:
-            found = await checkpoints(store, subscriptions, to)
+            found = await checkpoints(store, subscriptions, to, events)
         except ValueError as error:
             raise CliError(f"--to: {str(error).removeprefix('start: ')}") from error
+        finally:
+            await objects.close()
         for partition, checkpoint in enumerate(found):
             await subscriptions.seek(partition, known.tag(group), checkpoint)
         return positions_text(Position(p, at.entry) for p, at in enumerate(found))

@@ -150,7 +150,14 @@ class Joined:
             event = await self._store.event_at(position)
             if event is not None:
                 return event
+            whole_from = (await self._store.extent(position.partition)).whole_from
+            if position.order > whole_from.order:
+                return None  # it was never there, or was lost: the archive must not hide that
         return await self._from_log(position.partition, lambda log: _event_at(log, position))
+
+    async def sealed_up_to(self, position: Position) -> int:
+        """How many events of the archive stand up to and at a position."""
+        return await self._from_log(position.partition, lambda log: log.index_after(position)) or 0
 
     async def _sealed_after(self, position: Position, count: int) -> list[Recorded]:
         """The next events in the archive; nothing where it ends."""

@@ -1,0 +1,175 @@
+"""Who follows the ledger from before its stream begins is told what the archive has, then the rest,
+without gap or double."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from msgspec.structs import replace
+
+from api.app import App, create_app
+from api.event_filter import EventFilter
+from api.task_facts import Occurrence
+from consumers import subscribe
+from ledger.keys import PartitionKeys
+from ledger.settings import Settings
+from ledger.store import Position
+from tests.retention.letting_go import DAY_MS, LaterStore, LettingGo, completed
+
+IDS = [f"01996abc-2400-7000-8000-0000000{n:05}" for n in range(200)]
+
+
+@pytest.fixture
+async def app(store: LaterStore, tmp_path: Path) -> AsyncIterator[App]:
+    app = create_app(store, Settings(data_dir=str(tmp_path)))
+    yield app
+    await app.close()
+
+
+class Heard:
+    """Everything, until `end` events were told."""
+
+    wants_states = False
+
+    def __init__(self, end: int) -> None:
+        self.positions: list[Position] = []
+        self._end = end
+
+    @property
+    def wanted(self) -> EventFilter:
+        return EventFilter()
+
+    async def room(self) -> None:
+        return
+
+    def take(self, occurrence: Occurrence) -> None:
+        self.positions.append(occurrence.position)
+        if len(self.positions) == self._end:
+            raise Enough
+
+
+class Enough(Exception):
+    """All was heard."""
+
+
+async def mostly_archived(ledger: LettingGo) -> list[Position]:
+    """600 events, of which one is left in the stream, and three that are not sealed; all of
+    them."""
+    for task_id in IDS:
+        await completed(ledger.store, task_id)
+    everything = await ledger.store.events_after(Position(0, "0-0"), 1_000, 0)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    await ledger.let_go()
+    assert await ledger.store.client.xlen(PartitionKeys(0).events) == 1
+    await completed(ledger.store, "01996abc-2400-7000-8000-0000000fffff")
+    everything += await ledger.store.events_after(everything[-1].position, 1_000, 0)
+    return [event.position for event in everything]
+
+
+@pytest.mark.parametrize("index", [None, 0, 300, 598, 599, 601])
+async def test_a_feed_begins_in_the_archive(app: App, ledger: LettingGo, index: int | None):
+    everything = await mostly_archived(ledger)
+    after = "beginning" if index is None else str(everything[index])
+    wanted = everything if index is None else everything[index + 1 :]
+
+    [start] = await app.audience.beginning("after", after)
+    heard = Heard(len(wanted))
+    [follower] = app.audience.followers([start], heard)
+    with pytest.raises(Enough):
+        await follower.run()
+
+    assert heard.positions == wanted
+
+
+@pytest.mark.parametrize("index", [None, 0, 300, 598, 599, 601])
+async def test_a_subscription_begins_in_the_archive(
+    ledger: LettingGo, tmp_path: Path, index: int | None
+):
+    everything = await mostly_archived(ledger)
+    start = "beginning" if index is None else everything[index]
+    wanted = everything if index is None else everything[index + 1 :]
+    met: list[Position] = []
+
+    async with subscribe(
+        "billing", start=start, store=ledger.store, data_dir=str(tmp_path)
+    ) as subscription:
+        if wanted:
+            async for event in subscription:
+                met.append(event.position)
+                await event.ack()
+                if len(met) == len(wanted):
+                    break
+
+    assert met == wanted
+
+
+async def test_a_subscription_knows_of_what_an_evicted_task_was(ledger: LettingGo, tmp_path: Path):
+    """It begins behind the event that would have told."""
+    task = await completed(ledger.store, IDS[0], kb_id="kb-7")
+    submission, _, end = await ledger.store.history(task.id)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    await ledger.let_go()
+    assert not await ledger.is_in_memory(task)
+
+    async with subscribe(
+        "billing",
+        start=submission.position,
+        store=ledger.store,
+        data_dir=str(tmp_path),
+        kb_ids=["kb-7"],
+        types=["TaskCompleted"],
+    ) as subscription:
+        async for event in subscription:
+            assert event.position == end.position
+            assert event.kb_id == "kb-7"
+            break
+
+
+async def test_a_member_that_comes_back_late_goes_on_in_the_archive(
+    ledger: LettingGo, tmp_path: Path
+):
+    """Trimming waited for its group for as long as it was to."""
+    first, second, third = [await completed(ledger.store, IDS[n]) for n in range(3)]
+    met: list[str] = []
+
+    async def follow(count: int) -> None:
+        async with subscribe(
+            "billing",
+            start="beginning",
+            types=["TaskCompleted"],
+            store=ledger.store,
+            data_dir=str(tmp_path),
+        ) as subscription:
+            async for event in subscription:
+                met.append(event.task_id)
+                await event.ack()
+                if len(met) == count:
+                    break
+
+    await follow(1)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    ledger.terms = replace(ledger.terms, hold_ms=0)
+    await ledger.let_go()
+    assert await ledger.store.client.xlen(PartitionKeys(0).events) == 1
+    await follow(3)
+
+    assert met == [first.id, second.id, third.id]
+
+
+async def test_a_position_before_what_was_lost_is_refused(app: App, ledger: LettingGo):
+    everything = await mostly_archived(ledger)
+    # By hand: what was never sealed.
+    client, key = ledger.store.client, PartitionKeys(0).events
+    await client.xtrim(key, minid=everything[-1].entry, approximate=False)
+
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+        answer = await api.get("/api/v1/events", params={"after": str(everything[0])})
+        late = await api.get("/api/v1/events", params={"after": str(everything[599])})
+
+    assert late.json()["code"] == "POSITION_GONE"
+    assert answer.status_code == 200
