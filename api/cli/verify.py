@@ -21,8 +21,10 @@ from ledger.archive.checkpoint import origin_of
 from ledger.archive.verify.faults import Faults, Kind, LogReport, Verdict, worst
 from ledger.archive.verify.log import LogCheck, Options
 from ledger.archive.verify.stream import StreamCheck
+from ledger.codec import Undecodable
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects
 from ledger.redis_archive import RedisArchive
+from ledger.redis_calls import ForeignKey
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 
@@ -95,7 +97,7 @@ def verify(
         collect_rarely()
         report = asyncio.run(_verify(settings, epoch, options, witness_url, offline=offline))
     except Exception as error:
-        if isinstance(error, ObjectStoreError) or is_clear(error):
+        if isinstance(error, (ObjectStoreError, ForeignKey, Undecodable)) or is_clear(error):
             raise CouldNotCheck(str(error)) from error
         raise
     if json:

@@ -124,9 +124,9 @@ class LogCheck:
             self._chains.hole(self._hole_after, _LATEST)
         self._tell_wrong()
         self._tell_witnesses()
-        self._notices += self._erasures.finish()
         if self._stream is not None:
-            await self._stream.finish(self._position, self._chains, self._erasures.tasks)
+            await self._stream.finish(self._position, self._chains, self._erasures)
+        self._notices += self._erasures.finish()
 
     # -- what was signed ----------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ledger.archive.index import key_of
+from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind
-from ledger.archive.verify.tasks import Chains
+from ledger.archive.verify.tasks import ERASED, Chains
 from ledger.script_format import read_events
 from ledger.store import Entry, Extent, Position, Recorded
 
@@ -66,9 +67,9 @@ class StreamCheck:
             self._take()
             self._check_same(event, there, is_whole=is_whole)
 
-    async def finish(self, sealed: Position, chains: Chains, erased: set[bytes]) -> None:
-        """The events behind the last one that was sealed; `erased` are the keys of the tasks whose
-        events were taken out of the stream."""
+    async def finish(self, sealed: Position, chains: Chains, erasures: Erasures) -> None:
+        """The events behind the last one that was sealed. Those of erased tasks may be gone from
+        the ledger."""
         if self._end < sealed.order:
             last = f"{self._partition}:{self._end[0]}-{self._end[1]}"
             reason = f"the ledger ends at {last}, before what was sealed: it lost its newest events"
@@ -79,7 +80,9 @@ class StreamCheck:
                 continue
             self.beyond += 1
             chains.add(key_of(event.task_id), event, b"", None, is_whole=True)
-        await self._tell_missing(erased)
+            if event.type == ERASED:
+                erasures.erased(event)
+        await self._tell_missing(erasures.tasks)
 
     async def _tell_missing(self, erased: set[bytes]) -> None:
         trimmed = (await self._extent()).first.order

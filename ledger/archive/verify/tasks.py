@@ -183,9 +183,9 @@ class Chains:
 
     def _status(self, event: Recorded, before: int) -> int:
         """The status after an event."""
-        if event.type == ERASED:
-            return before  # of tasks that are finished, whatever they came to
         if event.type not in EVENT_TYPES:
+            if event.type == ERASED:
+                return before
             self.unknown_types[event.type] = self.unknown_types.get(event.type, 0) + 1
             return _ANY
         after = _NEXT.get((before, event.type))
@@ -202,12 +202,10 @@ class Chains:
         unknown = _ANY_ATTEMPT if event.type == TaskStarted.__name__ else before
         if not is_whole:
             return unknown
-        if event.type == ERASED:
-            return before
         try:
             found: Event = event.event()
         except UnknownEventType:
-            return _ANY_ATTEMPT
+            return before if event.type == ERASED else _ANY_ATTEMPT
         except Undecodable as error:
             self._fault(Kind.FORGED, event, str(error))
             return unknown

@@ -567,6 +567,19 @@ async def test_erased_data_is_no_fault_where_an_event_says_so(keys: KeyFile) -> 
     assert (report.erased_events, report.erased_tasks) == (1, 1)
 
 
+async def test_an_erasure_that_is_not_sealed_yet_stands_in_the_ledger(keys: KeyFile) -> None:
+    """Whose events are gone from there."""
+    kept, at = await an_erasure(keys, until=50)
+    erased = [each for each in EVENTS[:50] if each.task_id == EVENTS[at].task_id]
+    said = erased_event(erased[-1], hashlib.sha256(LEFT).hexdigest())
+    stream = [each for each in EVENTS[:50] if each not in erased] + [said]
+
+    report = await verified(kept, stream=stream)
+
+    assert report.faults == (), lines(report)
+    assert (report.erased_events, report.not_sealed) == (1, 1)
+
+
 async def test_what_is_left_of_erased_data_is_sealed_too(keys: KeyFile) -> None:
     kept, at = await an_erasure(keys, left=b'{"task_type":"other"}')
 
@@ -585,16 +598,18 @@ async def test_data_that_was_removed_without_a_word_is_named(archive: Kept) -> N
     assert "no event of its task says that it was erased" in only(report).reason
 
 
-async def an_erasure(keys: KeyFile, left: bytes = LEFT) -> tuple[Kept, int]:
-    """An archive in which the first event of a finished task lost its payload."""
+async def an_erasure(keys: KeyFile, left: bytes = LEFT, until: int = 51) -> tuple[Kept, int]:
+    """An archive in which the first event of a finished task lost its payload, and which event that
+    is. Of 51 events, the last one is the TaskErased."""
     done = next(at for at, event in enumerate(EVENTS) if event.type == "TaskCompleted")
     task_id = EVENTS[done].task_id
     first = next(at for at, event in enumerate(EVENTS) if event.task_id == task_id)
     events = [*EVENTS[:50], erased_event(EVENTS[done], hashlib.sha256(LEFT).hexdigest())]
-    kept = await sealed(events, keys, len(events))
-    stored = tiles.unpack_data(decompress(kept["data/000.p/51"]))
+    kept = await sealed(events[:until], keys, until)
+    name = tiles.data_name(0, until)
+    stored = tiles.unpack_data(decompress(kept[name]))
     stored[first] = tiles.Stored(b"", left, erased=True)
-    return kept.but(**{"data/000.p/51": compress(tiles.pack_data(stored))}), first
+    return kept.but(**{name: compress(tiles.pack_data(stored))}), first
 
 
 def erased_event(last: Recorded, digest: str) -> Recorded:
