@@ -47,9 +47,9 @@ def client_of(form: str, url: str, **options: Any) -> AsyncClient:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, ledger_url: str) -> Settings:
     """The read model lies where the service looks for it."""
-    return Settings(data_dir=str(tmp_path))
+    return Settings(data_dir=str(tmp_path), redis_url=ledger_url)
 
 
 @pytest.fixture(params=["async", "blocking"])

@@ -1,7 +1,9 @@
 """Every method of the clients, against a running service."""
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from api.client import (
     AsyncClient,
     InvalidRequest,
     NotFound,
+    NotSealed,
+    Retries,
     Submission,
     TaskNotCancelable,
     TaskNotFinished,
@@ -17,9 +21,23 @@ from api.client import (
     TaskNotRetryable,
     VersionConflict,
 )
+from ledger.archive.keys import KeyFile
+from ledger.archive.proof import read_proof
+from ledger.objects.local_folder import LocalFolder
 from ledger.redis_store import RedisStore
+from tests.api.client.conftest import client_of
+from tests.api.conftest import Service
 from tests.api.reading import Projection
 from tests.api.requests import UNKNOWN_ID, complete, fail, start
+from tests.ledger.archive.proving import seal_all
+
+
+@pytest.fixture
+async def objects(tmp_path: Path) -> AsyncIterator[LocalFolder]:
+    """Where the service keeps its archive."""
+    objects = LocalFolder(tmp_path / "objects")
+    yield objects
+    await objects.close()
 
 
 async def test_a_submitted_task_comes_back_with_everything(client: AsyncClient) -> None:
@@ -121,6 +139,30 @@ async def test_the_history_of_a_task(client: AsyncClient, store: RedisStore) -> 
     assert [e.version for e in history.events] == [1, 2, 3]
 
 
+async def test_the_proof_of_a_task(
+    client: AsyncClient, store: RedisStore, objects: LocalFolder, tmp_path: Path
+) -> None:
+    task = await client.submit("health_check", "kb-1")
+    await seal_all(store, objects, KeyFile(tmp_path / "archive.key"))
+
+    proof = read_proof(await client.proof(task.id))
+
+    assert (proof.task, len(proof.events)) == (task.id, 1)
+    with pytest.raises(TaskNotFound):
+        await client.proof(UNKNOWN_ID)
+
+
+async def test_a_task_that_is_not_sealed_has_no_proof_yet(form: str, service: Service) -> None:
+    client = client_of(form, f"http://127.0.0.1:{service.port}", retries=Retries(calls_max=1))
+    task = await client.submit("health_check", "kb-1")
+
+    with pytest.raises(NotSealed) as raised:
+        await client.proof(task.id)
+
+    assert raised.value.details["version"] == 1
+    await client.close()
+
+
 async def test_a_list_by_pages_and_by_cursor(client: AsyncClient, projection: Projection) -> None:
     given = [Submission("health_check", f"kb,{n % 2}") for n in range(5)]
     ids = [task.id for task in await client.submit_many(given)]
@@ -164,6 +206,14 @@ async def test_counts_and_queues(client: AsyncClient, projection: Projection) ->
         ("health_check", "high")
     ]
     assert (system.queue_size, system.task_stats.total_tasks) == (1, 1)
+
+
+async def test_counts_and_queues_as_they_were(client: AsyncClient) -> None:
+    before = datetime.now(UTC) - timedelta(days=1)
+    await client.submit("health_check", "kb-1")
+
+    assert (await client.stats(as_of=before)).total_tasks == 0
+    assert (await client.queues(as_of=before, task_type="health_check")).queue_size == 0
 
 
 async def test_cancel_and_retry(client: AsyncClient) -> None:
