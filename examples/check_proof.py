@@ -152,9 +152,10 @@ def check_signed(proof: Mapping[str, Any], origin: str, keys: Sequence[tuple[str
     ledger = origin.rpartition("/")[0]
     trusted = [public for name, public in keys if name.rpartition("/")[0] == ledger]
     led_to = keys_led_to(proof["keys"], origin)
-    require(not led_to or signed_by(proof["checkpoint"], origin, led_to[-1:]), "of no use: keys")
-    known = [*trusted, *led_to] if {*trusted} & {*led_to} else trusted
-    found = signed_by(proof["checkpoint"], origin, [*dict.fromkeys(known)])
+    signed = signed_by(proof["checkpoint"], origin, [*dict.fromkeys([*trusted, *led_to])])
+    require(not led_to or led_to[-1] in signed, "the keys lead to one that did not sign")
+    is_led_from_trusted = bool({*trusted} & {*led_to})
+    found = [key for key in signed if is_led_from_trusted or key in trusted]
     require(found, f"the checkpoint of {origin} is signed by none of the keys")
     return ", ".join(key_id(origin, public).hex() for public in found)
 

@@ -22,6 +22,7 @@ STATUSES: Final[Mapping[ErrorCode | RejectionCode, grpc.StatusCode]] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: grpc.StatusCode.INVALID_ARGUMENT,
     ErrorCode.HEADERS_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     ErrorCode.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
+    ErrorCode.NOT_SEALED: grpc.StatusCode.UNAVAILABLE,
     RejectionCode.TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     RejectionCode.TASK_NOT_CANCELABLE: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionCode.TASK_NOT_RETRYABLE: grpc.StatusCode.FAILED_PRECONDITION,

@@ -35,15 +35,22 @@ def signers(proof: Proof, note: Note, origin: str, keys: Sequence[Verifier]) -> 
         raise BadProof(f"it is of the log {origin}, and the keys are for {names or 'no log'}")
     try:
         led_to = _led_to(proof, origin)
-        if led_to and not led_to[-1].signed(note):
-            raise BadProof("the keys lead to one that did not sign the checkpoint")
-        believed = [*trusted, *led_to] if {*trusted} & {*led_to} else trusted
-        found = signers_of(note, [*dict.fromkeys(believed)])
+        known = dict.fromkeys([*trusted, *led_to])
+        signed = [key for key in known if key.signed(note)]
     except BadNote as error:
         raise BadProof(f"the checkpoint: {error}") from error
-    known = {key.key_id for key in (*trusted, *led_to)}
-    if any(each.name == origin and each.key_id not in known for each in note.signatures):
-        raise BadProof("the checkpoint: it is signed for the log by a key that is unknown too")
+    if led_to and led_to[-1] not in signed:
+        raise BadProof("the keys lead to one that did not sign the checkpoint")
+    is_led_from_trusted = bool({*trusted} & {*led_to})
+    found = [key for key in signed if is_led_from_trusted or key in trusted]
+    names = ", ".join(f"{each.name}+{each.key_id.hex()}" for each in note.signatures)
+    if not found:
+        raise BadProof(
+            f"the checkpoint is signed by none of the keys that are trusted, but by {names}"
+        )
+    ids = {key.key_id for key in known}
+    if any(each.name == origin and each.key_id not in ids for each in note.signatures):
+        raise BadProof(f"the checkpoint is signed by a key that is unknown too: {names}")
     return found
 
 

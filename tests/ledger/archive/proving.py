@@ -79,7 +79,7 @@ async def seal(
             key_file.path.write_text(ArchiveKeys(bytes(32), SEEDS[first_key:number]).text)
             writer = LogWriter(Archive(objects, epoch, 8), partition, key_file)
             await writer.open()
-            for some in (events[start : end - 1], events[end - 1 : end]):
+            for some in filter(None, (events[start : end - 1], events[end - 1 : end])):
                 assert await writer.add(some) == []
                 await writer.seal(may_sign)
 
