@@ -43,10 +43,10 @@ class Trust:
         links: list[tuple[Verifier, Verifier]] = []
         before: Verifier | None = None
         for number, each in enumerate(listed):
-            if number >= self._checked:
-                self._check(where, origin, each, before, faults)
+            told = faults if number >= self._checked else Faults()
+            is_vouched_for = self._check(where, origin, each, before, told)
             if not each.is_witness:
-                if each.after is not None and not self._lacking(each, before):
+                if each.after is not None and is_vouched_for:
                     links.append((each.after, each.verifier))
                 before = each.verifier
         self._checked = len(listed)
@@ -66,23 +66,21 @@ class Trust:
 
     def _check(
         self, where: str, origin: str, each: Introduced, before: Verifier | None, faults: Faults
-    ) -> None:
-        """A note of the list; `before`: the key that was in force."""
-        self.signers(where, each.note, faults)
+    ) -> bool:
+        """A note of the list; `before`: the key that was in force. Whether it is signed by whom it
+        must be."""
         if not each.is_witness and each.after != before:
             reason = f"it does not say that {each.verifier.vkey} comes next"
             faults.add(Kind.FORGED, where, reason)
         if each.origin != origin:
             faults.add(Kind.FORGED, where, f"it is of the log {each.origin}, expected {origin}")
-        if lacking := self._lacking(each, before):
+        names = [before] if each.is_witness else [each.verifier, each.after]
+        lacking = {key for key in names if key is not None}
+        lacking -= set(self.signers(where, each.note, faults))
+        if lacking:
             by = ", ".join(sorted(key.vkey for key in lacking))
             faults.add(Kind.FORGED, where, f"{each.verifier.vkey} is not vouched for by {by}")
-
-    def _lacking(self, each: Introduced, before: Verifier | None) -> set[Verifier]:
-        """Who should have signed a note of the list, and has not."""
-        names = [before] if each.is_witness else [each.verifier, each.after]
-        expected = {key for key in names if key is not None}
-        return expected - set(self.signers("", each.note, Faults()))
+        return not lacking
 
     def signers(self, where: str, note: Note, faults: Faults) -> list[Verifier]:
         """Whose signatures a note has. One that is wrong, or by a key that nobody knows, is a
