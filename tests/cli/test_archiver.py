@@ -24,9 +24,9 @@ def test_everything_is_sealed_once(
 ):
     where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
     # when what there is is sealed
-    ran = ledgerq("archiver", "--once", *where)
+    ran = run("archiver", "--once", *where, cwd=tmp_path)
     # then that is said, and where the key is
-    assert (ran.code, ran.out) == (0, "3 events are sealed\n")
+    assert (ran.returncode, ran.stdout) == (0, "3 events are sealed\n")
     assert (tmp_path / "archive.key").stat().st_mode & 0o777 == 0o600
     # and its public key is printed, which the archive's checkpoints are signed with
     key = ledgerq("archiver", "key", *where)
@@ -37,7 +37,7 @@ def test_everything_is_sealed_once(
 
 def test_a_key_is_rotated(three_events: RedisStore, ledger_url: str, ledgerq: Call, tmp_path: Path):
     where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
-    ledgerq("archiver", "--once", *where)
+    run("archiver", "--once", *where, cwd=tmp_path)
     [before] = ledgerq("archiver", "key", *where, "--json").json()
     # when the key is rotated
     [after] = ledgerq("archiver", "rotate-key", *where, "--json").json()
