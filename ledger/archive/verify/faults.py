@@ -1,6 +1,6 @@
 """What may be wrong with an archive, and what was found of one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Set
 from enum import StrEnum
 from typing import Final
 
@@ -47,9 +47,8 @@ class Verdict(StrEnum):
     FINE = "fine"
 
 
-def verdict_of(faults: Sequence[Fault]) -> Verdict:
-    """The worst that faults come to."""
-    kinds = {fault.kind for fault in faults}
+def verdict_of(kinds: Set[Kind]) -> Verdict:
+    """The worst that faults of these kinds come to."""
     if kinds - INCOMPLETE - UNCHECKED:
         return Verdict.TAMPERED
     if kinds & INCOMPLETE:
@@ -69,12 +68,15 @@ class Faults:
         self.named: list[Fault] = []
         self.more = 0
         """Found beside, and not named."""
+        self.kinds: set[Kind] = set()
+        """Of all of them."""
 
     def __len__(self) -> int:
         return len(self.named) + self.more
 
     def add(self, kind: Kind, where: object, reason: str) -> None:
         """Something is wrong with `where`: the name of an object, the position of an event."""
+        self.kinds.add(kind)
         if len(self.named) < FAULTS_NAMED_MAX:
             self.named.append(Fault(kind, str(where), reason))
         else:
@@ -84,6 +86,7 @@ class Faults:
 class LogReport(msgspec.Struct, frozen=True):
     """What was found of a partition's log."""
 
+    verdict: Verdict
     partition: int
     origin: str
     size: int
@@ -103,7 +106,3 @@ class LogReport(msgspec.Struct, frozen=True):
     more_faults: int
     notices: tuple[str, ...]
     """What is worth a look, and no fault."""
-
-    @property
-    def verdict(self) -> Verdict:
-        return verdict_of(self.faults)

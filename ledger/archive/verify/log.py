@@ -20,7 +20,7 @@ from ledger.archive.tiles import TILE_HEIGHT, TILE_WIDTH, Stored
 from ledger.archive.verify import bundles
 from ledger.archive.verify.bundles import Leaves, Raw
 from ledger.archive.verify.erasures import Erasures
-from ledger.archive.verify.faults import Faults, Kind, LogReport
+from ledger.archive.verify.faults import Faults, Kind, LogReport, verdict_of
 from ledger.archive.verify.history import NOTES_AN_OBJECT, History, Point
 from ledger.archive.verify.listing import Listing
 from ledger.archive.verify.segments import Index, check_segment
@@ -569,6 +569,7 @@ class LogCheck:
             self._notice(f"objects that are none of an archive: {names}{more}")
         stream = self._stream
         return LogReport(
+            verdict_of(self._faults.kinds),
             self._partition,
             self._origin,
             self._size,

@@ -12,7 +12,8 @@ from ledger.store import Entry, Extent, Position, Recorded
 
 READ_COUNT: Final = 1_000
 MISSING_KEPT: Final = 10_000
-"""Events that the ledger has not got; of more, only the number is kept."""
+"""Events that the ledger has not got: then it is asked whether they were trimmed. When they were
+not, no more are looked for."""
 
 Order = tuple[int, int]
 ReadEntries = Callable[[Position, int], Awaitable[list[Entry]]]
@@ -35,7 +36,6 @@ class StreamCheck:
         self._end: Order = (0, 0)
         self._first: Order | None = None
         self._missing: list[tuple[Position, str, str]] = []
-        self._more_missing = 0
         self.same = 0
         """Events that are the same in both."""
         self.beyond = 0
@@ -62,10 +62,12 @@ class StreamCheck:
                 self._tell_not_sealed(there, chains)
             if there is None or there.position.order > order:
                 if self._first is not None and order >= self._first:
-                    self._note_missing(event)
+                    self._missing.append((event.position, event.task_id, event.type))
                 continue
             self._take()
             self._check_same(event, there, is_whole=is_whole)
+        if len(self._missing) >= MISSING_KEPT:
+            await self._leave_out_trimmed()
 
     async def finish(self, sealed: Position, chains: Chains, erasures: Erasures) -> None:
         """The events behind the last one that was sealed. Those of erased tasks may be gone from
@@ -85,24 +87,25 @@ class StreamCheck:
         await self._tell_missing(erasures.tasks)
 
     async def _tell_missing(self, erased: set[bytes]) -> None:
-        trimmed = (await self._extent()).first.order
+        await self._leave_out_trimmed()
         for position, task_id, kind in self._missing:
-            if self._end < position.order or position.order < trimmed or key_of(task_id) in erased:
-                continue
-            reason = f"{kind} of {task_id} was sealed, and stands in the ledger no more"
-            self._faults.add(Kind.DROPPED, position, reason)
-        self._faults.more += self._more_missing
+            if position.order <= self._end and key_of(task_id) not in erased:
+                reason = f"{kind} of {task_id} was sealed, and stands in the ledger no more"
+                self._faults.add(Kind.DROPPED, position, reason)
+
+    async def _leave_out_trimmed(self) -> None:
+        """What is missing because it was trimmed meanwhile is no fault."""
+        trimmed = (await self._extent()).first.order
+        self._missing = [each for each in self._missing if each[0].order > trimmed]
+        if len(self._missing) >= MISSING_KEPT:
+            self._first = None  # it is bad enough: no more are looked for
+        elif self._first is not None:
+            self._first = max(self._first, trimmed)
 
     def _tell_not_sealed(self, there: Recorded, chains: Chains) -> None:
         if not chains.is_in_hole(there.position.order):
             reason = f"{there.type} of {there.task_id} stands in the ledger, and was not sealed"
             self._faults.add(Kind.DROPPED, there.position, reason)
-
-    def _note_missing(self, event: Recorded) -> None:
-        if len(self._missing) < MISSING_KEPT:
-            self._missing.append((event.position, event.task_id, event.type))
-        else:
-            self._more_missing += 1
 
     def _check_same(self, sealed: Recorded, there: Recorded, *, is_whole: bool) -> None:
         names = ("type", "task_id", "version", "at", "meta", "prev", *(["data"] * is_whole))

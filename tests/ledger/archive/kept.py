@@ -115,14 +115,23 @@ def _nothing(_: int) -> None:
 
 
 def _beside(events: Sequence[Recorded], faults: Faults) -> StreamCheck:
+    """`events` may change while they are read."""
+    last, added = events[-1].position, len(events)
+
     async def read(position: Position, count: int) -> list[Entry]:
         after = [each for each in events if each.position.order > position.order]
         return [_entry(each) for each in after[:count]]
 
     async def extent() -> Extent:
-        return Extent(Position(0, "0-0"), events[-1].position, len(events))
+        is_whole = len(events) >= added
+        first = Position(0, "0-0") if is_whole else events[0].position if events else last
+        return Extent(first, max([last, *(each.position for each in events)], key=_order), added)
 
     return StreamCheck(0, read, extent, faults)
+
+
+def _order(position: Position) -> tuple[int, int]:
+    return position.order
 
 
 def _entry(event: Recorded) -> Entry:

@@ -18,7 +18,15 @@ from ledger.archive.key_list import introduce, pack_keys, unpack_keys
 from ledger.archive.keys import KeyFile
 from ledger.archive.notes import BadNote, Note, NoteSigner, pack_notes, unpack_notes
 from ledger.archive.verify.bundles import unpacked_tile
-from ledger.archive.verify.faults import Fault, Faults, Kind, LogReport, Verdict
+from ledger.archive.verify.faults import (
+    FAULTS_NAMED_MAX,
+    Fault,
+    Faults,
+    Kind,
+    LogReport,
+    Verdict,
+    verdict_of,
+)
 from ledger.archive.verify.history import History, Point
 from ledger.archive.verify.log import Options
 from ledger.archive.verify.segments import Index, check_segment
@@ -616,6 +624,32 @@ async def an_erasure(keys: KeyFile, left: bytes = LEFT, until: int = 51) -> tupl
 def erased_event(last: Recorded, digest: str) -> Recorded:
     data = msgspec.json.encode({"reason": "asked for", "redacted": {"1": digest}})
     return following(last, "TaskErased", data)
+
+
+def test_what_is_not_named_any_more_counts_all_the_same() -> None:
+    faults = Faults()
+    for number in range(FAULTS_NAMED_MAX):
+        faults.add(Kind.MISSING, number, "gone")
+    faults.add(Kind.FORGED, "one more", "not named")
+
+    assert (len(faults.named), faults.more) == (FAULTS_NAMED_MAX, 1)
+    assert verdict_of(faults.kinds) is Verdict.TAMPERED
+
+
+async def test_what_is_trimmed_meanwhile_is_no_fault(
+    archive: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.archive.verify.stream.READ_COUNT", 10)
+    for left in (20, 0):
+        stream = list(EVENTS)
+
+        async def trim(_: Kept, stream: list[Recorded] = stream, left: int = left) -> None:
+            del stream[: len(stream) - left]
+
+        report = await verified(Growing(archive, "tile/entries/000", trim), stream=stream)
+
+        assert report.faults == (), lines(report)
+        assert report.in_stream == 10 + left
 
 
 # -- many tasks -------------------------------------------------------------------------------
