@@ -12,7 +12,6 @@ that event; an empty log has none.
 """
 
 import base64
-import binascii
 from typing import Final, Self
 
 import msgspec
@@ -78,7 +77,7 @@ def _entry_of(text: str) -> str:
 def _hash_of(text: str) -> bytes:
     try:
         found = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise NoCheckpoint(f"expected a hash in base64, got {text[:60]!r}") from error
     if len(found) != HASH_BYTES:
         raise NoCheckpoint(f"expected a hash of {HASH_BYTES} bytes, got {len(found)}")

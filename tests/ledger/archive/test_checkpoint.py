@@ -34,6 +34,7 @@ def test_an_empty_log_has_no_last_event() -> None:
         TEXT.replace("\n7\n", "\n07\n"),
         TEXT.replace("index ", ""),
         TEXT.replace("FU=\n", "FV=\n"),
+        TEXT.replace("FU=\n", "Fé=\n"),
     ],
 )
 def test_other_text_is_no_checkpoint(text: str) -> None:
