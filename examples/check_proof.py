@@ -22,6 +22,10 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+Key = tuple[str, bytes]
+"""A name, and behind a byte for its kind, a public key."""
+SIGNS, COSIGNS = 1, 4
+
 PROOF = {
     **{"format": str, "task": str, "checkpoint": str, "keys": list},
     **{"events": list, "hashes": list, "segments": list},
@@ -85,79 +89,87 @@ def root_of(size: int, leaves: Mapping[int, bytes], hashes: Sequence[str]) -> by
 # -- the checkpoint: a signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) ---------------
 
 
-def parse_key(vkey: str) -> tuple[str, bytes]:
-    """Name and public key of `NAME+ID+BASE64`."""
+def parse_key(vkey: str) -> Key:
+    """A key from `NAME+ID+BASE64`."""
     name, _, rest = vkey.strip().partition("+")
-    _, _, encoded = rest.partition("+")
     try:
-        raw = base64.b64decode(encoded, validate=True)
+        key = name, base64.b64decode(rest.partition("+")[2], validate=True)
     except ValueError:
-        raw = b""
-    if len(raw) != 33 or raw[0] != 1 or vkey_of(name, raw[1:]) != vkey.strip():
+        key = name, b""
+    if len(key[1]) != 33 or key[1][0] not in (SIGNS, COSIGNS) or vkey_of(key) != vkey.strip():
         raise Unusable(f"expected a key such as NAME+1234abcd+BASE64, got {vkey[:80]!r}")
-    return name, raw[1:]
+    return key
 
 
-def key_id(name: str, public: bytes) -> bytes:
-    return sha256(f"{name}\n".encode() + b"\1" + public)[:4]
+def key_id(key: Key) -> bytes:
+    return sha256(f"{key[0]}\n".encode() + key[1])[:4]
 
 
-def vkey_of(name: str, public: bytes) -> str:
-    encoded = base64.b64encode(b"\1" + public).decode()
-    return f"{name}+{key_id(name, public).hex()}+{encoded}"
+def vkey_of(key: Key) -> str:
+    return f"{key[0]}+{key_id(key).hex()}+{base64.b64encode(key[1]).decode()}"
 
 
-def signed_by(note: str, origin: str, keys: Sequence[bytes]) -> list[bytes]:
-    """Which of these public keys signed a note under the log's name."""
+def signers_of(note: str, keys: Sequence[Key]) -> list[Key]:
+    """Who signed a note. All signatures must be by these keys, and be good."""
     text, _, below = note.rpartition("\n\n")
     require(below.endswith("\n"), "expected text, an empty line and signatures")
-    found: list[bytes] = []
+    found: list[Key] = []
     for line in below[:-1].split("\n"):
-        dash, name, encoded = [*line.split(" "), "", ""][:3]
-        require(line == f"\u2014 {name} {encoded}" and dash, f"{line[:60]!r} is no signature")
-        raw = decoded(encoded)
-        for public in keys:
-            if (name, raw[:4]) == (origin, key_id(origin, public)):
-                try:
-                    key = Ed25519PublicKey.from_public_bytes(public)
-                    key.verify(raw[4:], f"{text}\n".encode())
-                except InvalidSignature:
-                    raise Wrong(f"a signature by {name} is not of its text") from None
-                found.append(public)
-                break
-        else:
-            require(name != origin, f"a signature by {name} is of an unknown key")
+        _, name, encoded = [*line.split(" "), "", ""][:3]
+        require(line == f"\u2014 {name} {encoded}", f"{line[:60]!r} is no signature")
+        raw, message = decoded(encoded), f"{text}\n".encode()
+        own = [key for key in keys if (key[0], key_id(key)) == (name, raw[:4])]
+        require(own and own[0] not in found, f"a signature by {name} is of an unknown key")
+        kind, public = own[0][1][0], own[0][1][1:]
+        if kind == COSIGNS:  # c2sp.org/tlog-cosignature: a time stands before the signature
+            at_s = int.from_bytes(raw[4:12], "big")
+            message = f"cosignature/v1\ntime {at_s}\n".encode() + message
+        try:
+            signature = raw[12:] if kind == COSIGNS else raw[4:]
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+        except InvalidSignature:
+            raise Wrong(f"a signature by {name} is not of its text") from None
+        found.append(own[0])
     return found
 
 
-def keys_led_to(notes: Sequence[str], origin: str) -> list[bytes]:
-    """The public keys of a log that took one another's place, the first one first. Each of the
-    notes names two of them, and is signed by both."""
-    found: list[bytes] = []
-    for note in notes:
-        kind, name, key, before = note.rpartition("\n\n")[0].split("\n")
-        both = [parse_key(before)[1], parse_key(key)[1]]
-        require([vkey_of(origin, each) for each in both] == [before, key], "keys of another log")
-        require((kind, name) == ("ledgerq.key/v1", origin), "expected a note about a key")
-        require(signed_by(note, origin, both) == both, "a key is not introduced by the one before")
-        require(note.count("\n") == 7, "a note about a key has more than two signatures")
-        require(not found or found[-1] == both[0], "the keys do not follow upon one another")
-        found += both[1:] if found else both
-    return found
+def keys_led_to(proof: Mapping[str, Any], origin: str, trusted: Sequence[Key]) -> list[list[Key]]:
+    """The keys of the log that took one another's place, the first one first: each note names two,
+    and is signed by both. And the witnesses that one of the log's keys names."""
+    led_to: list[Key] = []
+    witnesses: dict[str, Key] = {}
+    for note in proof["keys"]:
+        kind, name, key, *before = note.rpartition("\n\n")[0].split("\n")
+        require(name == origin, "a note about a key is of another log")
+        if kind == "ledgerq.witness/v1":
+            require(parse_key(key)[1][0] == COSIGNS and not before, "expected a witness")
+            witnesses[note] = parse_key(key)
+            continue
+        require(kind == "ledgerq.key/v1" and len(before) == 1, "expected a note about a key")
+        both = [parse_key(before[0]), parse_key(key)]
+        require(all((k[0], k[1][0]) == (origin, SIGNS) for k in both), "keys of another log")
+        require(signers_of(note, both) == both, "a key is not introduced by the one before it")
+        require(not led_to or led_to[-1] == both[0], "the keys do not follow upon one another")
+        led_to += both[1:] if led_to else both
+    for note in witnesses:
+        require(len(signers_of(note, [*trusted, *led_to])) == 1, "a witness is not introduced")
+    return [led_to, [*witnesses.values()]]
 
 
-def check_signed(proof: Mapping[str, Any], origin: str, keys: Sequence[tuple[str, bytes]]) -> str:
+def check_signed(proof: Mapping[str, Any], origin: str, keys: Sequence[Key]) -> str:
     """That a trusted key signed the checkpoint, or led to the key that did; the ids of those that
     did. A key is good for all logs of its ledger, under the log's name."""
     ledger = origin.rpartition("/")[0]
-    trusted = [public for name, public in keys if name.rpartition("/")[0] == ledger]
-    led_to = keys_led_to(proof["keys"], origin)
-    signed = signed_by(proof["checkpoint"], origin, [*dict.fromkeys([*trusted, *led_to])])
+    good = [raw for name, raw in keys if name.rpartition("/")[0] == ledger and raw[0] == SIGNS]
+    trusted = [(origin, raw) for raw in good]
+    led_to, witnesses = keys_led_to(proof, origin, trusted)
+    given = [key for key in keys if key[1][0] == COSIGNS]
+    signed = signers_of(proof["checkpoint"], [*trusted, *led_to, *witnesses, *given])
     require(not led_to or led_to[-1] in signed, "the keys lead to one that did not sign")
-    is_led_from_trusted = bool({*trusted} & {*led_to})
-    found = [key for key in signed if is_led_from_trusted or key in trusted]
+    believed = {*trusted, *led_to} if {*trusted} & {*led_to} else {*trusted}
+    found = [key_id(key).hex() for key in signed if key in believed]
     require(found, f"the checkpoint of {origin} is signed by none of the keys")
-    return ", ".join(key_id(origin, public).hex() for public in found)
+    return ", ".join(found)
 
 
 # -- the events -----------------------------------------------------------------------------------
@@ -288,7 +300,7 @@ def require_shape(written: bytes, proof: Any) -> None:
             require_fields(place, PLACE)
 
 
-def check(written: bytes, keys: Sequence[tuple[str, bytes]]) -> tuple[list[dict[str, Any]], str]:
+def check(written: bytes, keys: Sequence[Key]) -> tuple[list[dict[str, Any]], str]:
     """The leaves that a proof shows, and up to where they are all. Raises Wrong."""
     proof = json.loads(written)
     require_shape(written, proof)

@@ -72,8 +72,8 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str
     checkpoint: str
     keys: tuple[str, ...]
-    """Notes, each by which a key introduces the next one, up to the one that signed the checkpoint;
-    none where that is the log's first one."""
+    """Notes, by each of which a key introduces the next one, up to the one that signed the
+    checkpoint (none where that is the log's first one), or a witness that cosigned it."""
     events: tuple[ProvedEvent, ...]
     hashes: tuple[bytes, ...]
     segments: tuple[ProvedSegment, ...]

@@ -52,7 +52,7 @@ def check_proof(
     """What a proof shows, if one of these keys signed its checkpoint, or led to the one that did,
     and all of these witnesses cosigned it. Raises BadProof."""
     note, checkpoint = checkpoint_of(proof)
-    signed_by = signers(proof, note, checkpoint.origin, keys)
+    signed_by = signers(proof, note, checkpoint.origin, keys, witnesses)
     cosigned_by = tuple(cosigned(note, witness) for witness in witnesses)
     history = check_history(proof, checkpoint)
     last = f"{partition_of(checkpoint.origin)}:{checkpoint.last}"

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from ledger.archive import merkle
 from ledger.archive.index import Place, Segment, key_of, unpack_record
 from ledger.archive.leaf import unpack_leaf
 from ledger.archive.multiproof import covering_ranges
-from ledger.archive.notes import BadNote
 from ledger.archive.proof import (
     FORMAT,
     BadProof,
@@ -71,8 +72,7 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
     proof = Proof(
         FORMAT,
         task_id,
-        log.note.whole,
-        await _keys(log),
+        *await _signed(log),
         tuple([await _event(log, leaf) for leaf in leaves]),
         tuple([await log.range_hash(each) for each in covering_ranges(log.size, leaves)]),
         tuple(_segment(segment, places) for segment, places in found),
@@ -86,14 +86,25 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
     return proof
 
 
-async def _keys(log: SealedLog) -> tuple[str, ...]:
-    """The notes that lead from the log's first key to the one that signed the checkpoint."""
-    listed = [each for each in await log.keys() if each.after is not None]
-    try:
-        signed = [number for number, each in enumerate(listed, 1) if each.verifier.signed(log.note)]
-    except BadNote as error:
-        raise Damaged(f"the log of partition {log.partition}", str(error)) from error
-    return tuple(each.note.whole for each in listed[: max(signed, default=0)])
+async def _signed(log: SealedLog) -> tuple[str, tuple[str, ...]]:
+    """The checkpoint, and the notes that lead from the log's first key to those who signed it. Of
+    anybody else who did, nothing could be checked: those lines are left out."""
+    listed = await log.keys()
+    lines = {(each.name, each.key_id): each for each in log.note.signatures}
+    known = [
+        number
+        for number, each in enumerate(listed)
+        if (each.verifier.name, each.verifier.key_id) in lines
+    ]
+    last = max((number for number in known if not listed[number].is_witness), default=-1)
+    notes = [
+        each.note.whole
+        for number, each in enumerate(listed)
+        if (number in known if each.is_witness else each.after is not None and number <= last)
+    ]
+    ids = {(listed[number].verifier.name, listed[number].verifier.key_id) for number in known}
+    signatures = tuple(line for own, line in lines.items() if own in ids)
+    return replace(log.note, signatures=signatures).whole, tuple(notes)
 
 
 def _leaves_in(key: bytes, segment: Segment, places: Sequence[Place]) -> Sequence[int]:

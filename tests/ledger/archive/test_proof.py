@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from examples import check_proof as script
+from ledger.archive import tiles
 from ledger.archive.checkpoint import Checkpoint, origin_of
-from ledger.archive.key_list import introduce
+from ledger.archive.key_list import introduce, introduce_witness, pack_keys
 from ledger.archive.leaf import data_hash
 from ledger.archive.merkle import leaf_hash, root_from_inclusion
 from ledger.archive.multiproof import covering_ranges
@@ -28,7 +29,7 @@ from ledger.archive.proof import (
 )
 from ledger.archive.proof_check import Shown, check_proof, tree_of
 from ledger.archive.prover import NotSealed, prove, prove_task
-from ledger.archive.reader import Archive, Damaged
+from ledger.archive.reader import Archive, Damaged, log_prefix
 from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
 from ledger.objects.local_folder import LocalFolder
@@ -189,21 +190,65 @@ async def test_a_key_is_good_for_all_logs_of_its_ledger(objects: LocalFolder) ->
     assert not script_accepts(elsewhere)
 
 
-async def test_witnesses_that_must_have_cosigned_tell_when(objects: LocalFolder) -> None:
-    witness = NoteSigner("witness.example", bytes(32), COSIGNATURE)
-    proof = await a_proof(objects)
-    note = Note.parse(proof.checkpoint)
-    with_witness = replace(
-        proof,
-        checkpoint=replace(note, signatures=(*note.signatures, witness.cosign(note.text, 7))).whole,
-    )
+WITNESS: Final = NoteSigner("witness.example", bytes(32), COSIGNATURE)
+STRANGER: Final = NoteSigner("stranger.example", bytes(32), COSIGNATURE)
 
-    shown = check_proof(with_witness, [KEY], [witness.verifier])
+
+async def a_cosigned_proof(objects: LocalFolder) -> Proof:
+    """Of a log whose last checkpoint a witness cosigned that it names, and somebody else."""
+    await seal(objects, histories(2, 3), rotated_at=(3,))
+    log = await Archive(objects, EPOCH, 1).log(0)
+    assert log is not None
+    lines = (WITNESS.cosign(log.note.text, 7), STRANGER.cosign(log.note.text, 8))
+    note = replace(log.note, signatures=(*log.note.signatures, *lines))
+    signer = NoteSigner(origin_of(EPOCH, 0), SEEDS[1])
+    listed = [each.note for each in await log.keys()]
+    listed.append(introduce_witness(WITNESS.verifier, signer))
+    prefix = log_prefix(EPOCH, 0)
+    await objects.write(prefix + tiles.KEYS, pack_keys(listed))
+    await objects.write(prefix + tiles.CHECKPOINT, note.whole.encode())
+    return await proved(objects, a_task(0))
+
+
+async def test_witnesses_that_must_have_cosigned_tell_when(objects: LocalFolder) -> None:
+    proof = await a_cosigned_proof(objects)
+
+    shown = check_proof(proof, [KEY], [WITNESS.verifier])
 
     assert [(each.name, each.at_s) for each in shown.cosigned_by] == [("witness.example", 7)]
-    assert script_accepts(write_proof(with_witness))
-    with pytest.raises(BadProof, match=r"the witness witness\.example did not cosign it"):
-        check_proof(proof, [KEY], [witness.verifier])
+    assert script_accepts(write_proof(proof))
+    with pytest.raises(BadProof, match=r"the witness stranger\.example did not cosign it"):
+        check_proof(proof, [KEY], [STRANGER.verifier])
+
+
+async def test_every_byte_that_is_changed_in_a_signature_is_found(objects: LocalFolder) -> None:
+    """Also where several signed."""
+    proof = await a_cosigned_proof(objects)
+    note = proof.checkpoint.encode()
+    assert len(Note.parse(proof.checkpoint).signatures) == 2
+
+    for at in range(len(note)):
+        changed = bytearray(note)
+        changed[at] ^= 1 << at % 7
+        try:
+            text = changed.decode()
+        except UnicodeDecodeError:
+            continue
+        forged = replace(proof, checkpoint=text)
+        with pytest.raises(BadProof):
+            check_proof(forged, [KEY])
+        assert not script_accepts(write_proof(forged)), f"byte {at}"
+
+
+async def test_a_signature_that_stands_there_twice_is_found(objects: LocalFolder) -> None:
+    proof = await a_proof(objects)
+    note = Note.parse(proof.checkpoint)
+
+    forged = replace(proof, checkpoint=replace(note, signatures=note.signatures * 2).whole)
+
+    with pytest.raises(BadProof, match=r"it is signed by .* twice"):
+        check_proof(forged, [KEY])
+    assert not script_accepts(write_proof(forged))
 
 
 async def test_a_history_without_beginning_is_told_as_incomplete(objects: LocalFolder) -> None:
@@ -476,7 +521,7 @@ FORGERIES: Final[dict[str, tuple[Forge, str]]] = {
     "a larger log": (of_checkpoint(size=13), "the signature by .* is not of this text"),
     "another root": (of_checkpoint(root=bytes(32)), "is not of this text"),
     "another end": (of_checkpoint(last=f"{START_MS}-7"), "is not of this text"),
-    "another log": (of_checkpoint(origin=origin_of(EPOCH, 3)), "signed by none of the keys"),
+    "another log": (of_checkpoint(origin=origin_of(EPOCH, 3)), "which is no key that is trusted"),
     "no note": (lambda p, _: replace(p, checkpoint="x"), "the checkpoint: expected text"),
     "another format": (lambda p, _: replace(p, format="ledgerq.proof/v2"), "the format is"),
 }
@@ -518,10 +563,10 @@ async def test_whoever_else_signs_is_not_believed(objects: LocalFolder) -> None:
         replace(proof, checkpoint=replace(note, signatures=(*note.signatures, beside)).whole)
     )
 
-    with pytest.raises(BadProof, match="is signed by a key that is unknown too"):
+    with pytest.raises(BadProof, match="which is no key that is trusted or introduced"):
         checked(written)
     assert not script_accepts(written)
-    with pytest.raises(BadProof, match="signed by none of the keys that are trusted, but by"):
+    with pytest.raises(BadProof, match="which is no key that is trusted or introduced"):
         checked(write_proof(proof), key_of(1))
     assert not script_accepts(write_proof(proof), key_of(1))
 
