@@ -14,6 +14,7 @@ from prometheus_client.core import (
 
 from consumers.archive_status import PartitionSealed
 from consumers.meters import BATCH_BOUNDS, DURATION_BOUNDS_S, Histogram, Meters
+from consumers.retention_status import RetentionStatus
 from consumers.subscription_status import Followers
 from ledger.store import CallbacksWaiting
 from ledger.system.state import SystemState
@@ -39,6 +40,7 @@ class Scrape(msgspec.Struct, frozen=True):
     followers: Followers | None = None
     callbacks: CallbacksWaiting | None = None
     archive: Sequence[PartitionSealed] | None = None
+    retention: RetentionStatus | None = None
 
 
 def families(scrape: Scrape) -> Iterator[Metric]:
@@ -59,6 +61,8 @@ def families(scrape: Scrape) -> Iterator[Metric]:
         yield from _of_waiting_callbacks(scrape.callbacks)
     if scrape.archive is not None:
         yield from _of_archive(scrape.archive)
+    if scrape.retention is not None:
+        yield from _of_retention(scrape.retention)
 
 
 # -- what the ledger knows ------------------------------------------------------------------------
@@ -202,6 +206,23 @@ def _of_archive(archive: Sequence[PartitionSealed]) -> Iterator[Metric]:
         "Whether nothing more is sealed, or trimmed, until somebody decides.",
         [bool(each.halted) for each in archive],
     )
+
+
+def _of_retention(status: RetentionStatus) -> Iterator[Metric]:
+    entries = GaugeMetricFamily(
+        "ledger_stream_entries", "Entries of the streams.", labels=["partition"]
+    )
+    held = GaugeMetricFamily(
+        "retention_held_seconds",
+        "Age of the oldest event that may not be trimmed. It grows beyond event_retention_s where"
+        " the archive, a read model or a subscription does not go on.",
+        labels=["partition"],
+    )
+    for one in status.partitions:
+        partition = [str(one.partition)]
+        entries.add_metric(partition, one.ends.length)
+        held.add_metric(partition, one.held_ms(status.now_ms) / 1_000)
+    yield from (entries, held)
 
 
 # -- what processes measured ----------------------------------------------------------------------

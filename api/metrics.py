@@ -22,6 +22,7 @@ from api.lag import Lag
 from api.metric_families import Scrape, families
 from consumers.archive_status import archive_status
 from consumers.meters import Meters
+from consumers.retention_status import RetentionStatus, retention_status, terms_of
 from consumers.subscription_status import followers
 from ledger.redis_archive import RedisArchive
 from ledger.redis_store import RedisStore
@@ -58,7 +59,7 @@ class Metrics:
         self._store = store
         self._subscriptions = subscriptions
         self._fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
-        self._hold_ms = settings.subscription_hold_s * 1_000
+        self._terms = terms_of(settings)
         self._gather = gather
         self._ask = ask
         self._lag = lag
@@ -80,13 +81,15 @@ class Metrics:
         of_ledger = asyncio.gather(
             _or_none("workers", self._store.workers()),
             _or_none("pauses and limits", self._store.load_system()),
-            _or_none("subscriptions", followers(self._subscriptions, self._hold_ms)),
+            _or_none("subscriptions", followers(self._subscriptions, self._terms.hold_ms)),
             _or_none("callbacks", self._callbacks()),
             _or_none("archive", archive_status(self._fence, self._subscriptions)),
+            _or_none("retention", self._retention()),
         )
-        meters, totals, (workers, system, followed, callbacks, archive) = await asyncio.gather(
+        meters, totals, told = await asyncio.gather(
             self._gather(), _or_none("read model", self._totals()), of_ledger
         )
+        workers, system, followed, callbacks, archive, retention = told
         lag = None
         if totals is not None and workers is not None:
             lag = await _or_none("ledger", self._lag.events(totals.checkpoints))
@@ -102,10 +105,15 @@ class Metrics:
                 followed,
                 callbacks,
                 archive,
+                retention,
             )
         )
         content_type = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         await exchange.respond(200, text, content_type=content_type)
+
+    async def _retention(self) -> RetentionStatus:
+        store = self._store
+        return await retention_status(store, self._subscriptions, self._terms, store.now_ms())
 
     async def _callbacks(self) -> CallbacksWaiting:
         partitions = range(self._store.partitions)

@@ -33,6 +33,7 @@ class Scale(msgspec.Struct, frozen=True):
     peer_tasks: int = 10_000
     peer_rounds: int = 2
     overload_tasks: int = 200_000
+    finished_tasks: int = 100_000
 
 
 USUAL = Scale()
@@ -46,6 +47,7 @@ FULL = Scale(
     soak_s=600,
     listed_tasks=1_000_000,
     list_questions_every=1,
+    finished_tasks=1_000_000,
 )
 """The sizes that the goals speak of: read models of a million tasks, three million events; a proof
 among a million events."""
@@ -76,4 +78,5 @@ QUICK = Scale(
     peer_tasks=1_000,
     peer_rounds=1,
     overload_tasks=20_000,
+    finished_tasks=20_000,
 )

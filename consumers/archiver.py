@@ -16,7 +16,7 @@ import structlog
 
 from consumers.cosigning import Cosigners, Witness, witnesses_of
 from consumers.meters import Meter
-from consumers.retention_status import Terms
+from consumers.retention_status import Terms, terms_of
 from consumers.sealed_partition import (
     TROUBLES,
     AnotherLedger,
@@ -75,15 +75,10 @@ def archiver_options(settings: Settings) -> ArchiverOptions:
         lease_ms=settings.archive_lease_ms,
         settle_ms=settle_ms(settings),
     )
-    terms = Terms(
-        settings.event_retention_s * 1_000,
-        settings.task_retention_s * 1_000,
-        settings.subscription_hold_s * 1_000,
-    )
     return ArchiverOptions(
         settings.archive_keys,
         sealing,
-        terms,
+        terms_of(settings),
         settings.redis_timeout_ms,
         tuple(witnesses_of(settings)),
         settings.witness_timeout_ms,

@@ -7,6 +7,7 @@ import msgspec
 
 from consumers.subscription_status import GroupStatus, followers, holder
 from ledger.retention import TRIMMED_AGE_MS, ArchiveState, Projection, Retention
+from ledger.settings import Settings
 from ledger.store import Position
 from ledger.subscriptions import Ends, Subscriptions, order_of
 from ledger.trimming import Holder, trim_bound
@@ -26,6 +27,15 @@ class Terms(msgspec.Struct, frozen=True):
     """So old, an event is not held back for anybody."""
     young_ms: int = TRIMMED_AGE_MS
     """No event that is younger is trimmed."""
+
+
+def terms_of(settings: Settings) -> Terms:
+    """As the settings say."""
+    return Terms(
+        settings.event_retention_s * 1_000,
+        settings.task_retention_s * 1_000,
+        settings.subscription_hold_s * 1_000,
+    )
 
 
 class ProjectionStatus(msgspec.Struct, frozen=True):
@@ -57,6 +67,22 @@ class PartitionRetention(msgspec.Struct, frozen=True):
     """Entries before it may be trimmed."""
     evict: Limit
     """Finished tasks may be evicted whose last events are not behind it."""
+
+    def waits_for(self, now_ms: int, kept_ms: int) -> tuple[str, ...]:
+        """Whom trimming waits for, although events are old enough; nobody while it is in time."""
+        by_age = f"{max(now_ms - kept_ms, 0)}-0"
+        bound = self.trim.up_to
+        if not kept_ms or AGE in self.trim.held_by or order_of(bound) >= order_of(self.ends.last):
+            return ()
+        # What is behind the bound may be young.
+        return self.trim.held_by if order_of(bound) < order_of(by_age) else ()
+
+    def held_ms(self, now_ms: int) -> int:
+        """How old the oldest entry is that may not be trimmed: at least so old, the stream is."""
+        if self.ends.length == 0 or order_of(self.trim.up_to) > order_of(self.ends.last):
+            return 0
+        oldest = max(self.trim.up_to, self.ends.first, key=order_of)
+        return max(0, now_ms - order_of(oldest)[0])
 
 
 class RetentionStatus(msgspec.Struct, frozen=True):

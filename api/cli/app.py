@@ -183,6 +183,12 @@ app.command(
     help="Show who follows the ledger, how far behind each is, and what holds back trimming.",
     group=AUDIT,
 )
+app.command(
+    "api.cli.retention:app",
+    name="retention",
+    help="Tell what of the ledger may leave Redis now, and what holds it back.",
+    group=AUDIT,
+)
 _add(
     AUDIT,
     "history",

@@ -37,10 +37,16 @@ COMMANDS = (
     "witness",
     "rebuild",
     "subscriptions",
+    "retention",
     "doctor",
     "settings",
 )
-OF_COMMANDS = ("dead-letters retry", "subscriptions seek", "subscriptions remove")
+OF_COMMANDS = (
+    "dead-letters retry",
+    "subscriptions seek",
+    "subscriptions remove",
+    "retention forget",
+)
 
 
 @pytest.mark.parametrize("command", (*COMMANDS, *OF_COMMANDS))

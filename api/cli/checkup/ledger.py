@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from api.cli.checkup.finding import Finding, fail, ok, warn
 from api.cli.checkup.server import ask
 from consumers.archive_status import archive_status
+from consumers.retention_status import retention_status, terms_of
 from consumers.subscription_status import followers
 from ledger import keys
 from ledger.codec import Undecodable
@@ -16,7 +17,8 @@ from ledger.events import Priority
 from ledger.keys import PartitionKeys
 from ledger.placement import Queue
 from ledger.redis_archive import RedisArchive
-from ledger.redis_calls import ForeignKey
+from ledger.redis_calls import ForeignKey, StoreOptions
+from ledger.redis_retention import RedisRetention
 from ledger.redis_store import LEDGER_FORMAT
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
@@ -27,6 +29,9 @@ LATE_MS: Final = 10_000
 
 UNSEALED_S: Final = 60
 """For so long, events wait to be sealed only where no archiver runs, or it cannot write."""
+
+HELD_MS: Final = 600_000
+"""So much later than they could be, events are trimmed only where something is in the way."""
 
 STUCK_MS: Final = 60_000
 """So old, a claim that was not started means that no worker looks; a waiting task, that none for
@@ -53,6 +58,7 @@ async def ledger(client: Redis, settings: Settings) -> list[Finding]:
         *await _sets(client, partitions, now_ms),
         *await _followers(client, settings),
         *await _archive(client, settings),
+        *await _retention(client, settings, now_ms),
     ]
 
 
@@ -222,6 +228,32 @@ async def _archive(client: Redis, settings: Settings) -> list[Finding]:
         advice = "start `ledgerq archiver`" if not worst.owner else "see what its log says"
         return [warn("archive", text, advice)]
     return [ok("archive", f"{sum(each.sealed.size for each in found):,} events are sealed")]
+
+
+async def _retention(client: Redis, settings: Settings, now_ms: int) -> list[Finding]:
+    """Whether what is old enough leaves the streams."""
+    timeout_ms = settings.redis_timeout_ms
+    options = StoreOptions(partitions=settings.partitions, timeout_ms=timeout_ms)
+    subscriptions = RedisSubscriptions(client, settings.partitions, timeout_ms)
+    terms = terms_of(settings)
+    try:
+        store = RedisRetention(client, options)
+        found = await retention_status(store, subscriptions, terms, now_ms)
+    except (Rejection, Undecodable, ForeignKey) as error:
+        return [
+            fail("retention", f"what may be trimmed cannot be read: {error}", "check the server")
+        ]
+    for one in found.partitions:
+        names = one.waits_for(now_ms - HELD_MS, terms.events_ms)
+        if names:
+            age_s = one.held_ms(now_ms) // 1_000
+            waits = f"{age_s:,} s old and wait for: {', '.join(names)}"
+            text = f"events of partition {one.partition} are {waits}"
+            return [warn("retention", text, "`ledgerq retention` says how far each is")]
+    if not terms.events_ms and not terms.tasks_ms:
+        return [ok("retention", "all events and tasks stay in Redis for ever")]
+    entries = sum(one.ends.length for one in found.partitions)
+    return [ok("retention", f"{entries:,} events in the streams; nothing holds back older ones")]
 
 
 def _number(reply: Any) -> int:
