@@ -5,6 +5,7 @@ store may be away for as long as it likes; nothing but sealing, and what waits f
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ from consumers.sealed_partition import (
     SealingOptions,
 )
 from consumers.sealing_trouble import SealingTrouble
-from consumers.service import Outage, Service, through_outages
+from consumers.service import Outage, Service
 from consumers.settling import settle_ms
 from consumers.trimming import Trimming
 from ledger.archive.keys import KeyFile
@@ -35,6 +36,7 @@ from ledger.objects import ObjectStore
 from ledger.redis_archive import RedisArchive
 from ledger.redis_store import RedisStore
 from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.rejections import Rejection
 from ledger.settings import Settings
 
 log = structlog.get_logger("archiver")
@@ -199,12 +201,13 @@ class Archiver:
         return archive
 
     async def _epoch(self) -> str:
-        """Of the ledger, as soon as there is one."""
-        while True:
-            epoch = await through_outages(self._store.epoch)
-            if epoch or self._stopping:
-                return epoch
+        """Of the ledger, as soon as there is one; empty when it is time to stop."""
+        while not self._stopping:
+            with contextlib.suppress(Rejection):  # whoever holds the connection has said so
+                if epoch := await self._store.epoch():
+                    return epoch
             await asyncio.sleep(LEDGER_LOOK_S)
+        return ""
 
     def _trimming(self, archive: Archive) -> Service:
         terms, partitions = self._options.terms, self._partitions

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import uvloop
@@ -42,7 +42,9 @@ from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
 from ledger.settings import Settings, SettingsError, load, masked
-from projections.projector import Projector, ProjectorOptions
+
+if TYPE_CHECKING:
+    from projections.projector import Projector
 
 log = structlog.get_logger("roles")
 
@@ -229,7 +231,7 @@ def make_scheduler(settings: Settings, meter: Meter | None = None) -> Callable[[
 class FollowingRole:
     """A projector with the life of a role."""
 
-    def __init__(self, projector: Projector) -> None:
+    def __init__(self, projector: "Projector") -> None:
         self._projector = projector
         self._service = Service("projector", projector.step)
 
@@ -246,6 +248,11 @@ class FollowingRole:
 
 def make_projector(settings: Settings, _: Meter | None = None) -> Callable[[RedisStore], Role]:
     """Needs a folder of its own beside the ledger."""
+    # Not above: no worker needs them.
+    from ledger.archive.joined import Joined
+    from ledger.archive.reader import Archive
+    from projections.projector import Projector, ProjectorOptions
+
     options = ProjectorOptions(
         settings.read_model_folder,
         settings.skip_events,
@@ -253,10 +260,6 @@ def make_projector(settings: Settings, _: Meter | None = None) -> Callable[[Redi
     )
 
     def make(store: RedisStore) -> Role:
-        # Not above: no worker needs it.
-        from ledger.archive.joined import Joined
-        from ledger.archive.reader import Archive
-
         events = Joined(store, Archive(open_objects(settings), "", store.partitions))
         return FollowingRole(Projector(store, options, events, store))
 
