@@ -18,10 +18,9 @@ import structlog
 from consumers.cosigning import Cosigners, Witness, witnesses_of
 from consumers.meters import Meter
 from consumers.retention_status import Terms, terms_of
+from consumers.same_ledger import AnotherLedger, LedgerWentBack
 from consumers.sealed_partition import (
     TROUBLES,
-    AnotherLedger,
-    LedgerWentBack,
     SealedPartition,
     SealingHalted,
     SealingOptions,

@@ -1,8 +1,4 @@
-"""One partition, sealed by one archiver for as long as it holds the fence.
-
-Nothing is signed unless the ledger still has the last event that went into the log: a ledger that
-lost its newest events, and went on without them, must not be sealed as if nothing had happened.
-"""
+"""One partition, sealed by one archiver for as long as it holds the fence."""
 
 import asyncio
 import contextlib
@@ -13,6 +9,7 @@ import msgspec
 import structlog
 
 from consumers.meters import Meter
+from consumers.same_ledger import LedgerWentBack, Reached, SameLedger
 from consumers.sealing_trouble import SealingTrouble
 from consumers.service import backoff_s
 from ledger.archive.keys import BadKeyFile, KeyFile
@@ -56,8 +53,6 @@ SEAL_BYTES: Final = 16 * 1024 * 1024
 """Data of so many bytes is sealed however few events that are: all of it is in memory."""
 
 UNSEALABLE_LOGGED_MAX: Final = 100
-COUNT_MAX: Final = 10_000
-"""Of so many entries, some come while they are counted."""
 
 
 class SealingOptions(msgspec.Struct, frozen=True):
@@ -70,14 +65,6 @@ class SealingOptions(msgspec.Struct, frozen=True):
     lease_ms: int = 15_000
     settle_ms: int = 0
     """Events that are younger might be lost with the server's next failure."""
-
-
-class LedgerWentBack(Exception):
-    """The ledger has not got what was sealed, or lacks what was not: says which."""
-
-
-class AnotherLedger(Exception):
-    """The server holds another ledger by now, or none."""
 
 
 class SealingHalted(Exception):
@@ -135,12 +122,9 @@ class SealedPartition:
         self._unsealable = 0
         self._hold: Hold | None = None
         self._writer: LogWriter | None = None
-        self._read = BEGINNING
-        """The entry up to which everything is sealed, or was added to what is sealed next."""
-        self._passed = 0
-        """Entries up to there."""
+        self._reached = Reached(BEGINNING, 0)
         self._bytes = 0
-        self._checked = -1
+        self._same = SameLedger(store, subscriptions, partition, archive.epoch)
         self._said: str = ""
         self._failures = 0
 
@@ -253,16 +237,16 @@ class SealedPartition:
 
     async def _due(self) -> bool:
         """Wait for events, until it is time to seal them. False when there are none so far."""
-        position = Position(self.partition, self._read)
+        position = Position(self.partition, self._reached.entry)
         if not await self._store.entries_after(position, 1, READ_WAIT_MS):
-            await self._check_if_need_be()
+            await self._check_if_need_be(await self._opened())
             return False
         loop = asyncio.get_running_loop()
         due_s = loop.time() + self._options.seal_interval_ms / 1_000
         while not self._stopping.is_set() and self._hold is not None:
             ends = await self._subscriptions.ends(self.partition)
             left_s = due_s - loop.time()
-            if left_s <= 0 or ends.added - self._passed >= self._options.seal_events:
+            if left_s <= 0 or ends.added - self._reached.passed >= self._options.seal_events:
                 return True
             await self._pause(min(left_s, LOOK_S))
         return False
@@ -292,7 +276,7 @@ class SealedPartition:
             await writer.open()
             await self._find_start(writer, hold.sealed)
             self._writer, self._bytes = writer, 0
-            await self._check()
+            await self._same.check(writer, self._reached, self._accepted)
             if writer.size != hold.sealed.size:
                 await self._tell_sealed(writer)
         return self._writer
@@ -301,89 +285,44 @@ class SealedPartition:
         """Where the log ends, and how many entries that are."""
         last = BEGINNING if writer.last is None else writer.last.position.entry
         if told.size == writer.size and order_of(told.entry) >= order_of(last):
-            self._read, self._passed = told.entry, told.passed
+            self._reached = Reached(told.entry, told.passed)
             return
-        self._read = last
         if 0 < told.size < writer.size:
             # An archiver was killed after it had signed, and before it had told so.
             between = await self._count_after(told.entry) - await self._count_after(last)
-            self._passed = told.passed + between
+            passed = told.passed + between
         elif last == BEGINNING:
-            self._passed = 0
+            passed = 0
         else:
             ends = await self._subscriptions.ends(self.partition)
-            self._passed = ends.added - await self._count_after(last)
+            passed = ends.added - await self._count_after(last)
+        self._reached = Reached(last, passed)
         await self._check_nothing_is_missing(told)
 
     async def _count_after(self, entry: str) -> int:
         return await self._subscriptions.count_after(self.partition, entry)
 
     async def _check_nothing_is_missing(self, told: Sealed) -> None:
-        ends = await self._subscriptions.ends(self.partition)
-        if not ends.lost_after(Checkpoint(self._read, "", self._passed)):
+        ends, entry = await self._subscriptions.ends(self.partition), self._reached.entry
+        if not ends.lost_after(Checkpoint(entry, "", self._reached.passed)):
             return
-        if self._is_accepted(self._read):
-            self._passed = ends.removed
-            return
-        if told.size:
+        if told.size and self._accepted != entry:
             raise LedgerWentBack(
-                f"events after {self.partition}:{self._read}, where the archive ends, were taken"
-                f" away; they were sealed once, up to {told.entry}: put the archive back that has"
-                " them"
+                f"events after {self.partition}:{entry}, where the archive ends, were taken away;"
+                f" they were sealed once, up to {told.entry}: put the archive back that has them"
             )
-        # Somebody trimmed a ledger that had no archive.
-        log.warning("archive_begins_late", partition=self.partition, first=ends.first)
-        self._passed = ends.removed
+        # Somebody trimmed a ledger that had no archive, or decided that it goes on.
+        log.warning("archive_has_a_gap", partition=self.partition, first=ends.first)
+        self._reached = Reached(entry, ends.removed)
 
     # -- is it the same ledger? ---------------------------------------------------------------
 
-    async def _check_if_need_be(self) -> None:
-        """Another connection may lead to another server, without all that the last one had."""
-        if self._store.connections_made != self._checked:
-            await self._check()
+    async def _check_if_need_be(self, writer: LogWriter) -> None:
+        await self._same.check_if_need_be(writer, self._reached, self._accepted)
 
-    async def _check(self) -> None:
-        """Raises LedgerWentBack, Rejection."""
-        made = self._store.connections_made
-        epoch = await self._store.epoch()
-        if epoch != self._archive.epoch:
-            raise AnotherLedger(f"this is another ledger now (epoch {epoch or 'none'})")
-        writer = self._writer
-        last = None if writer is None else writer.last
-        if writer is None or last is None or self._is_accepted(last.position.entry):
-            self._checked = made
-            return
-        ends = await self._subscriptions.ends(self.partition)
-        if order_of(ends.last) < last.position.order:
-            raise LedgerWentBack(
-                f"the ledger ends at {self.partition}:{ends.last}, before {last.position}, which is"
-                " in the archive"
-            )
-        event = await self._store.event_at(last.position)
-        is_well = await self._was_removed() if event is None else writer.is_last(event)
-        if not is_well:
-            raise LedgerWentBack(
-                f"the event at {last.position}, which is in the archive, is gone from the ledger,"
-                " or is another one now"
-            )
-        self._checked = made
-
-    def _is_accepted(self, entry: str) -> bool:
-        """Whether somebody decided that it goes on behind this entry, whatever stands there."""
-        return self._hold is not None and self._hold.accepted == entry
-
-    async def _was_removed(self) -> bool:
-        """Whether there were as many entries up to the last one as there should have been: then it
-        was there, and was taken away since. A ledger that went back has had fewer."""
-        before = await self._subscriptions.ends(self.partition)
-        if not before.removed:
-            return False
-        while True:
-            behind = await self._count_after(self._read)
-            after = await self._subscriptions.ends(self.partition)
-            if before.added == after.added or behind > COUNT_MAX:
-                return before.added <= self._passed + behind <= after.added
-            before = after
+    @property
+    def _accepted(self) -> str:
+        return "" if self._hold is None else self._hold.accepted
 
     async def _halt(self, reason: str) -> None:
         reason = reason[:HALT_CHARACTERS_MAX]
@@ -406,7 +345,7 @@ class SealedPartition:
         if self._options.settle_ms:
             await asyncio.sleep(self._options.settle_ms / 1_000)
         async with self._turn:
-            start = Position(self.partition, self._read)
+            start = Position(self.partition, self._reached.entry)
             reading = read_ahead(self._store, start, ends.last)
             async with contextlib.aclosing(reading):
                 try:
@@ -415,7 +354,8 @@ class SealedPartition:
                         if self._stopping.is_set():
                             return
                 except LedgerCutShort as error:
-                    await self._check()
+                    writer = await self._opened()
+                    await self._same.check(writer, self._reached, self._accepted)
                     log.warning("archive_read_cut_short", reason=str(error))
             await self._seal()
 
@@ -430,8 +370,9 @@ class SealedPartition:
                 self._foreign.met(stranger)
             for left_out in await writer.add(events):
                 self._tell_unsealable(str(left_out))
-            self._read = position_of(self.partition, entries[:room][-1]).entry
-            self._passed += len(entries[:room])
+            some = entries[:room]
+            last = position_of(self.partition, some[-1]).entry
+            self._reached = Reached(last, self._reached.passed + len(some))
             self._bytes += sum(len(event.data) for event in events)
             if writer.added >= every - writer.size % every or self._bytes >= SEAL_BYTES:
                 await self._seal()
@@ -448,7 +389,7 @@ class SealedPartition:
 
     async def _may_sign(self) -> None:
         """All is written. Raises LostFence, LedgerWentBack, Rejection."""
-        await self._check_if_need_be()
+        await self._check_if_need_be(await self._opened())
         hold = self._held()
         if not await self._fence.keep(self.partition, hold.generation, self._options.lease_ms):
             self._lose(hold.generation)
@@ -456,7 +397,8 @@ class SealedPartition:
 
     async def _tell_sealed(self, writer: LogWriter) -> None:
         hold = self._held()
-        sealed = Sealed(writer.size, self._read, writer.last_hash.hex(), self._passed)
+        reached = self._reached
+        sealed = Sealed(writer.size, reached.entry, writer.last_hash.hex(), reached.passed)
         if sealed != hold.sealed:
             self._hold = Hold(hold.generation, sealed, hold.accepted)
             if not await self._fence.keep(

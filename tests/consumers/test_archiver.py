@@ -14,7 +14,8 @@ import pytest
 from consumers.archive_status import PartitionSealed, archive_status
 from consumers.archiver import Archiver, ArchiverOptions, archiver_options
 from consumers.meters import Meter
-from consumers.sealed_partition import LedgerWentBack, SealingHalted, SealingOptions
+from consumers.same_ledger import LedgerWentBack
+from consumers.sealed_partition import SealingHalted, SealingOptions
 from ledger.archive.checkpoint import Checkpoint
 from ledger.archive.notes import unpack_notes
 from ledger.archive.reader import Archive, Damaged, log_prefix
