@@ -20,6 +20,7 @@ from consumers import meters
 from consumers.meter_files import MeterFile
 from consumers.meters import Meter
 from ledger.keys import PartitionKeys
+from ledger.redis_archive import Hold, RedisArchive, Sealed
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.settings import Settings
@@ -135,6 +136,41 @@ async def test_a_ledger_that_went_backwards_is_an_alarm(api: httpx2.AsyncClient,
     told = await scraped(api)
 
     assert told["ledger_went_backwards"] == 1
+
+
+async def test_how_far_the_archive_goes_and_that_it_is_halted_are_told(
+    api: httpx2.AsyncClient, store: RedisStore
+):
+    await api.post(TASKS, json=body())
+    fence = RedisArchive(store.client, 1, 5_000)
+    hold = await fence.take(0, "an archiver", 60_000)
+    assert isinstance(hold, Hold)
+
+    before = await scraped(api)
+    last = await store.last_position(0)
+    await fence.keep(0, hold.generation, 60_000, Sealed(1, last.entry, "", 1))
+    after = await scraped(api)
+    await fence.halt(0, hold.generation, "it went back")
+
+    labels = "{partition=0}"
+    names = [f"archive_{name}{labels}" for name in ("sealed_events", "lag_events", "halted")]
+    assert [before[name] for name in names] == [0, 1, 0]
+    assert before[f"archive_unsealed_seconds{labels}"] >= 0
+    assert [after[name] for name in names] == [1, 0, 0]
+    assert after[f"archive_unsealed_seconds{labels}"] == 0
+    assert (await scraped(api))[names[2]] == 1
+
+
+def test_what_an_archiver_measured_is_told():
+    meter = Meter()
+    meter.sealed(100, 0.3)
+    meter.seal_failed()
+
+    samples = exposition(Scrape(meter.meters, None, None, None)).decode()
+
+    assert "archive_events_sealed_total 100.0" in samples
+    assert "archive_seals_failed_total 1.0" in samples
+    assert "archive_seal_duration_seconds_count 1.0" in samples
 
 
 async def test_workers_are_counted(api: httpx2.AsyncClient, store: RedisStore):
