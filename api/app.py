@@ -75,7 +75,7 @@ class App:
         self.read_model = ReadModel(store, settings)
         evicted = EvictedTasks(archive, store.epoch)
         complete = not settings.skip_events
-        store.past = ReadModelFirst(
+        store.past = self._past = ReadModelFirst(
             self.read_model.look, evicted, store.partitions, complete=complete
         )
         self.past = PastModels(store, settings)
@@ -147,6 +147,7 @@ class App:
     async def close(self) -> None:
         """End what runs beside the requests."""
         await self.stop_waiting()
+        await self._past.drain()
         await self.read_model.models.close()
         await self.past.close()
         await self._memory.close()

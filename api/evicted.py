@@ -3,7 +3,9 @@ the archive where that has not got it, or is behind."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+from ledger.batching import Coalescer
 from ledger.identity import partition_of
 from ledger.past import Kept, Past
 from ledger.store import Position, Recorded
@@ -12,7 +14,14 @@ from ledger.task import Task
 from projections.readers import Unavailable
 from projections.single_task import Seen, look_up
 
-Look = Callable[[Callable[[sqlite3.Connection], Seen]], Awaitable[Seen]]
+Found = list[Seen | None]
+Look = Callable[[Callable[[sqlite3.Connection], Found]], Awaitable[Found]]
+
+LOOKED_UP_TOGETHER: Final = 32
+"""Tasks, with payloads of up to 1 MiB each."""
+
+WAITING_MAX: Final = 10_000
+"""Look-ups that wait for their turn; more are refused."""
 
 
 class ReadModelFirst:
@@ -21,6 +30,9 @@ class ReadModelFirst:
     def __init__(self, look: Look, behind: Past, partitions: int, *, complete: bool) -> None:
         """`look` asks the read model, which is `complete` unless it leaves out events."""
         self._look = look
+        self._looks = Coalescer[str, Seen | None](
+            self._look_up, items_max=LOOKED_UP_TOGETHER, bytes_max=1, queue_items_max=WAITING_MAX
+        )
         self._behind = behind
         self._partitions = partitions
         self._complete = complete
@@ -54,13 +66,21 @@ class ReadModelFirst:
         """As `Past`."""
         return await self._behind.event_at(position)
 
+    async def drain(self) -> None:
+        """Return when the read model has answered all."""
+        await self._looks.drain()
+
     def _never(self, seen: Seen) -> bool:
         return self._complete and seen.never
 
     async def _seen(self, task_id: str) -> Seen | None:
         """None while the read model cannot be asked."""
-        partition = partition_of(task_id, self._partitions)
+        return await self._looks.submit(task_id, 0)
+
+    async def _look_up(self, ids: list[str]) -> list[Seen | None]:
+        """What many ask at once is one question: of those there is a bound."""
+        named = [(task_id, partition_of(task_id, self._partitions)) for task_id in ids]
         try:
-            return await self._look(lambda db: look_up(db, task_id, partition))
+            return await self._look(lambda db: look_up(db, named))
         except Unavailable:
-            return None
+            return [None] * len(ids)

@@ -12,12 +12,19 @@ from typing import Final, Protocol
 import structlog
 
 from consumers.meters import Meter
-from consumers.retention_status import PartitionRetention, Terms, retention_status
+from consumers.retention_status import (
+    PartitionRetention,
+    RetentionStatus,
+    Terms,
+    retention_status,
+)
 from consumers.service import Service
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
+from ledger.codec import Undecodable
 from ledger.identity import SYSTEM
 from ledger.objects import ObjectStoreError
+from ledger.redis_calls import ForeignKey
 from ledger.retention import BEGINNING, Ended, Retention
 from ledger.subscriptions import Subscriptions, order_of
 
@@ -35,6 +42,9 @@ EVICT_BUNDLES: Final = 40
 
 RESTORED_KEPT_MS: Final = 10 * 60_000
 """A task that was put back, so that something may happen to it, goes again after so long."""
+
+FORGOTTEN_HOLDS: Final = 4
+"""A read model that was silent for so many times as long as it is waited for is forgotten."""
 
 RESTORED_MAX: Final = 200
 """Of those, looked at in one step."""
@@ -65,15 +75,24 @@ class Trimming:
         self._terms = terms
         self._generation_of = generation_of
         self._meter = meter
-        self._failing = False
+        self._said: tuple[str | int, ...] = ()
         self.service = Service("trimming", self.step)
 
     async def step(self) -> float:
         """Let go of some; seconds until there may be more."""
         if not (self._terms.events_ms or self._terms.tasks_ms):
             return EVERY_S
+        try:
+            return await self._step()
+        except (ForeignKey, Undecodable) as error:
+            # Somebody has to mend it; sealing goes on meanwhile.
+            self._say_once("retention_unreadable", reason=str(error))
+            return EVERY_S
+
+    async def _step(self) -> float:
         now_ms = self._store.now_ms()
         status = await retention_status(self._store, self._subscriptions, self._terms, now_ms)
+        await self._forget_silent(status)
         more = False
         for partition in status.partitions:
             generation = self._generation_of(partition.partition)
@@ -92,12 +111,29 @@ class Trimming:
             more = await self._evict(found, sealed, generation, now_ms)
         except (ObjectStoreError, Damaged, Incomplete) as error:
             # What cannot be read is not relied upon.
-            if not self._failing:
-                log.error("archive_unreadable", partition=found.partition, reason=str(error))
-            self._failing = True
+            self._say_once("archive_unreadable", partition=found.partition, reason=str(error))
             return False
-        self._failing = False
         return await self._trim(found, sealed, generation) or more
+
+    async def _forget_silent(self, status: RetentionStatus) -> None:
+        """Those read models that nothing has waited for, for long."""
+        gone_ms = status.now_ms - FORGOTTEN_HOLDS * self._terms.hold_ms
+        found = {
+            each.node
+            for partition in status.partitions
+            for each in partition.projections
+            if each.silent and each.told.at < gone_ms
+        }
+        for node in found:
+            await self._store.forget_projection(node)
+            log.info("read_model_forgotten", node=node)
+
+    def _say_once(self, event: str, **details: str | int) -> None:
+        """Until something else is said."""
+        said = (event, *details.values())
+        if self._said != said:
+            self._said = said
+            log.error(event, **details)
 
     # -- events -------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ log = structlog.get_logger("ledger")
 TRIM = Script("trim", after=("entries",))
 EVICT = Script("evict", after=("entries",))
 RESTORE = Script("restore", after=("entries",))
+TELL = Script("tell_projection")
 
 _STATE: Final = ("generation", "entry", "size", "trimmed", "evicted", "looked", "halted")
 
@@ -87,7 +88,7 @@ class RedisRetention(LedgerCalls):
 
     async def tell_projection(self, partition: int, node: str, projection: Projection) -> None:
         key = self._keys[partition].projections
-        await self._of(key, self._caller.command("HSET", key, node, encode(projection)))
+        await self._run(TELL, (key,), (node, encode(projection)))
 
     async def projections(self, partition: int) -> dict[str, Projection]:
         key = self._keys[partition].projections

@@ -1,12 +1,13 @@
-"""One task in a read model, and what it says of one that is not there."""
+"""Single tasks in a read model, and what it says of one that is not there."""
 
 import sqlite3
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from ledger.codec import decode_task
+from ledger.codec import Undecodable, decode_task
 from ledger.identity import is_derived
 from ledger.task import Task
 from projections.read_model import read_seen
@@ -26,10 +27,21 @@ class Seen(msgspec.Struct, frozen=True):
     """There was no such task up to then."""
 
 
-def look_up(db: sqlite3.Connection, task_id: str, partition: int) -> Seen:
-    """The task of this id, by its primary key. Raises Undecodable."""
-    seen = read_seen(db, "tasks").get(partition)
-    as_of = "0-0" if seen is None else seen.entry
+def look_up(db: sqlite3.Connection, named: Sequence[tuple[str, int]]) -> list[Seen | None]:
+    """Tasks by their ids and partitions, each by its primary key; None for a row that cannot be
+    read."""
+    seen = read_seen(db, "tasks")
+    found: list[Seen | None] = []
+    for task_id, partition in named:
+        as_of = seen[partition].entry if partition in seen else "0-0"
+        try:
+            found.append(_look_up(db, task_id, as_of))
+        except Undecodable:
+            found.append(None)
+    return found
+
+
+def _look_up(db: sqlite3.Connection, task_id: str, as_of: str) -> Seen:
     key = uuid.UUID(task_id).bytes
     row = db.execute(
         "SELECT version, submission, state FROM tasks JOIN submissions USING (id) WHERE id = ?",

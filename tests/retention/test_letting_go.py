@@ -1,6 +1,7 @@
 """What leaves Redis, when, and what does not."""
 
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -9,6 +10,7 @@ import pytest
 from consumers.retention_status import Terms
 from ledger.commands import CancelTask, RetryTask
 from ledger.identity import derived_id
+from ledger.redis_connection import send
 from ledger.rejections import Rejection
 from ledger.retention import ArchiveState, Projection
 from ledger.subscriptions import Checkpoint, Filters, Group
@@ -21,11 +23,22 @@ from tests.retention.letting_go import (
     LettingGo,
     completed,
     failed,
+    opened,
     started,
     submitted,
 )
+from tests.servers import empty
 
 ONE, TWO, THREE = (f"01996abc-2400-7000-8000-00000000000{n}" for n in (1, 2, 3))
+
+
+@pytest.fixture(params=["valkey", "redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[LaterStore]:
+    """On both: everything here is done by scripts."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    await empty(url)
+    async for one in opened(url):
+        yield one
 
 
 async def entries(ledger: LettingGo) -> int:
@@ -135,6 +148,30 @@ async def test_a_read_model_that_is_silent_for_long_holds_nothing(
     assert await entries(ledger) == 1
 
 
+async def test_a_read_model_that_never_came_back_is_forgotten(ledger: LettingGo, store: LaterStore):
+    await completed(store, ONE)
+    await ledger.seal()
+    await store.tell_projection(0, "node", Projection("0-0", store.now_ms()))
+    ledger.pass_time(29 * DAY_MS)
+
+    await ledger.let_go()
+
+    assert await store.projections(0) == {}
+
+
+async def test_a_key_that_is_anothers_ends_nothing_but_letting_go(
+    ledger: LettingGo, store: LaterStore
+):
+    await completed(store, ONE)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    await send(store.client, ("SET", KEYS.projections, "by hand"))
+
+    await ledger.let_go()
+
+    assert await entries(ledger) == 3
+
+
 async def test_a_read_model_can_be_forgotten(ledger: LettingGo, store: LaterStore):
     await completed(store, ONE)
     await ledger.seal()
@@ -176,6 +213,23 @@ async def test_all_is_kept_where_that_is_asked_for(store: LaterStore, tmp_path: 
 
     assert await entries(ledger) == 3
     assert await ledger.is_in_memory(task)
+
+
+async def test_a_full_server_is_emptied(ledger: LettingGo, store: LaterStore):
+    """Of what is sealed: else it would stay full."""
+    task = await completed(store, ONE)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    end = (await store.last_position(0)).entry
+    try:
+        await send(store.client, ("CONFIG", "SET", "maxmemory", "1"))
+        await store.tell_projection(0, "node", Projection(end, store.now_ms()))
+        await ledger.let_go()
+    finally:
+        await send(store.client, ("CONFIG", "SET", "maxmemory", "0"))
+
+    assert await entries(ledger) == 1
+    assert not await ledger.is_in_memory(task)
 
 
 # -- tasks -----------------------------------------------------------------------------------------
