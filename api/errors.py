@@ -52,6 +52,7 @@ ANSWERS: Final[Mapping[ErrorCode | RejectionCode, tuple[int, str]]] = {
     RejectionCode.TASK_NOT_FOUND: (404, "Task not found"),
     RejectionCode.TASK_NOT_CANCELABLE: (409, "Task cannot be canceled"),
     RejectionCode.TASK_NOT_RETRYABLE: (409, "Task cannot be retried"),
+    RejectionCode.TASK_NOT_ERASABLE: (409, "Task cannot be erased"),
     RejectionCode.TASK_NOT_PROCESSING: (409, "Task is not processing"),
     RejectionCode.TASK_NOT_WAITING: (409, "Task is not waiting"),
     RejectionCode.STALE_ATTEMPT: (409, "Attempt is no longer current"),

@@ -109,7 +109,9 @@ class Feed:
 
     async def _check_still_there(self, last: Recorded | None) -> None:
         """Another connection may lead to another server, without all that the last one had."""
-        if last is not None and await self._store.event_at(last.position) != last:
+        if last is None or await self._store.event_at(last.position) == last:
+            return
+        if not await self._store.is_erased(last.position):
             raise LedgerWentBack(f"the event at {last.position} is gone, or is another one now")
 
 

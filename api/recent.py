@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from api.task_facts import Occurrence
+from ledger.events import TaskErased
 
 RECENT_EVENTS_MAX: Final = 4_096
 RECENT_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -50,6 +51,7 @@ class Recent:
                 self._occurrences.append(one)
                 self._orders.append(one.order)
                 self._bytes += _size(one)
+        self._forget_erased(len(occurrences))
         self._trim()
 
     def reaches(self, order: Order) -> bool:
@@ -63,12 +65,24 @@ class Recent:
         start = bisect_right(self._orders, order)
         return self._occurrences[start : start + count]
 
+    def _forget_erased(self, added: int) -> None:
+        """What was erased is not told out of here any more."""
+        for at in range(len(self._occurrences) - 1, max(len(self._occurrences) - added, 0) - 1, -1):
+            if self._occurrences[at].recorded.type == TaskErased.__name__:
+                self._let_go(at)
+                return
+
     def _trim(self) -> None:
-        out = 0
-        while len(self._orders) - out > RECENT_EVENTS_MAX or self._bytes > self._bytes_max:
-            self._bytes -= _size(self._occurrences[out])
+        out, size_bytes = 0, self._bytes
+        while len(self._orders) - out > RECENT_EVENTS_MAX or size_bytes > self._bytes_max:
+            size_bytes -= _size(self._occurrences[out])
             out += 1
+        self._let_go(out)
+
+    def _let_go(self, out: int) -> None:
+        """Of so many, the oldest."""
         if out:
+            self._bytes -= sum(map(_size, self._occurrences[:out]))
             self._after = self._orders[out - 1]
             del self._occurrences[:out], self._orders[:out]
 

@@ -59,6 +59,7 @@ def update_at(
     )
 
 
-def shown(state: State) -> tuple[Status, int, str, str]:
-    """What an update shows and events change; a result comes with a status."""
-    return state.status, state.progress, state.message, state.error_message
+def shown(state: State) -> tuple[Status, int, str, str, bool]:
+    """What an update shows and events change; a result comes with a status, and goes with an
+    erasure."""
+    return state.status, state.progress, state.message, state.error_message, state.erased

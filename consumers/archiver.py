@@ -75,6 +75,7 @@ def archiver_options(settings: Settings) -> ArchiverOptions:
         seal_interval_ms=settings.archive_seal_interval_ms,
         lease_ms=settings.archive_lease_ms,
         settle_ms=settle_ms(settings),
+        hold_ms=settings.subscription_hold_s * 1_000,
     )
     return ArchiverOptions(
         settings.archive_keys,

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from consumers.erasing import Erasing
 from consumers.meters import Meter
 from consumers.same_ledger import LedgerWentBack, Reached, SameLedger
 from consumers.sealing_trouble import SealingTrouble
@@ -16,13 +17,15 @@ from ledger.archive.keys import BadKeyFile, KeyFile
 from ledger.archive.reader import Archive, Damaged, Incomplete
 from ledger.archive.writer import Cosigners, LogWriter, LostFence, NotSigned
 from ledger.codec import Meta, Undecodable
+from ledger.events import TaskErased
 from ledger.foreign import ForeignEntries
 from ledger.objects import ObjectStoreError
 from ledger.redis_archive import Hold, RedisArchive, Sealed
 from ledger.redis_calls import ForeignKey
+from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
 from ledger.script_format import read_events
-from ledger.store import Entry, Position, Store
+from ledger.store import Entry, Position
 from ledger.subscriptions import (
     BEGINNING,
     HALT_CHARACTERS_MAX,
@@ -65,6 +68,8 @@ class SealingOptions(msgspec.Struct, frozen=True):
     lease_ms: int = 15_000
     settle_ms: int = 0
     """Events that are younger might be lost with the server's next failure."""
+    hold_ms: int = 0
+    """For so long an erasure waits for subscriptions that have not come to its events."""
 
 
 class SealingHalted(Exception):
@@ -88,7 +93,7 @@ class SealedPartition:
 
     def __init__(
         self,
-        store: Store,
+        store: RedisStore,
         fence: RedisArchive,
         subscriptions: Subscriptions,
         archive: Archive,
@@ -127,6 +132,7 @@ class SealedPartition:
         self._same = SameLedger(store, subscriptions, partition, archive.epoch)
         self._said: str = ""
         self._failures = 0
+        self._erasing = Erasing(store, subscriptions, archive, partition, options.hold_ms)
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -190,6 +196,7 @@ class SealedPartition:
                 if await self._take():
                     await self._opened()
                     await self._seal_on()
+                    await self._erase_all()
                     return (await self._opened()).size
             except LostFence:
                 self._hold = None
@@ -212,8 +219,21 @@ class SealedPartition:
         await self._opened()
         if await self._due():
             await self._seal_on()
+        await self._erase()
         self._trouble.over(self.partition)
         return 0.0
+
+    async def _erase(self) -> None:
+        if self._writer is not None and self._writer.added:
+            return  # it is writing
+        if await self._erasing.step(self._held().generation):
+            await self._drop()  # it has data at hand that is gone
+
+    async def _erase_all(self) -> None:
+        """What can be erased now."""
+        await self._erase()
+        while not self._erasing.done and not self._erasing.stuck:
+            await self._erase()
 
     async def _take(self) -> bool:
         if self._hold is not None:
@@ -223,6 +243,7 @@ class SealedPartition:
             case Hold() as hold:
                 self._hold, self._said = hold, ""
                 await self._drop()
+                self._erasing.forget()
                 return True
             case Taken(owner):
                 self._say_once("archiver_stands_by", owner=owner)
@@ -368,6 +389,7 @@ class SealedPartition:
             events, foreign = read_events(self.partition, entries[:room])
             for stranger in foreign:
                 self._foreign.met(stranger)
+            self._erasing.met |= any(event.type == TaskErased.__name__ for event in events)
             for left_out in await writer.add(events):
                 self._tell_unsealable(str(left_out))
             some = entries[:room]

@@ -8,7 +8,8 @@
 --       then for each item:
 --         task id, expected version, commit, at (ms), meta (JSON), queue, kb_id,
 --         submission ("" keeps the stored one, "=" takes the first event's data, and an entry behind
---         that says up to where it is known that no such task was evicted),
+--         that says up to where it is known that no such task was evicted; anything else is put in
+--         the place of the stored one),
 --         state (JSON), then its new place, as kind, number, name:
 --           keep  0          ""            stay where it is
 --           ready queue_max  ""            refused when so many wait there already; 0 = no bound
@@ -228,7 +229,10 @@ while argument <= last_of_all do
       call('HSET', hash, 'version', version, 'state', state, 'place', place,
         'commit', commit, 'last', last)
     else
-      call('HSET', hash, 'version', version, 'submission', ARGV[first + 1], 'state', state,
+      if string.sub(submission, 1, 1) == '=' then
+        submission = ARGV[first + 1]
+      end
+      call('HSET', hash, 'version', version, 'submission', submission, 'state', state,
         'place', place, 'commit', commit, 'last', last)
     end
     replies[item] = last

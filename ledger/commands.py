@@ -4,6 +4,8 @@
 moved on to another attempt. Times are milliseconds.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ledger.events import ErrorKind, TaskSubmitted
@@ -110,6 +112,14 @@ class FailCallback(msgspec.Struct, frozen=True, gc=False):
     lasts_ms: int = DEFAULT_CALLBACKS_LAST_MS
 
 
+class EraseTask(msgspec.Struct, frozen=True):
+    """Have removed what a finished task was about. `redacted` is as in TaskErased, of all that has
+    happened to the task so far."""
+
+    reason: str
+    redacted: Mapping[str, str]
+
+
 Command = (
     SubmitTask
     | ReleaseTask
@@ -122,4 +132,5 @@ Command = (
     | RetryTask
     | DeliverCallback
     | FailCallback
+    | EraseTask
 )

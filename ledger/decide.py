@@ -12,6 +12,7 @@ from ledger.commands import (
     Command,
     CompleteTask,
     DeliverCallback,
+    EraseTask,
     FailAttempt,
     FailCallback,
     ReleaseTask,
@@ -29,6 +30,7 @@ from ledger.events import (
     RetryScheduled,
     TaskCanceled,
     TaskCompleted,
+    TaskErased,
     TaskFailed,
     TaskProgressed,
     TaskReleased,
@@ -73,6 +75,8 @@ def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
             return _deliver(command, task)
         case FailCallback():
             return _fail_callback(command, task, now)
+        case EraseTask():
+            return _erase(command, task)
         case _:
             assert_never(command)
 
@@ -80,7 +84,8 @@ def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
 def _submit(command: SubmitTask, task: Task | None) -> tuple[Event, ...]:
     if task is None:
         return (command.submission,)
-    if _same_submission(task.submission, command.submission):
+    # Of what was erased, nothing is left that could be told from another one.
+    if task.state.erased or _same_submission(task.submission, command.submission):
         return NOTHING
     raise Rejection(
         RejectionCode.IDEMPOTENCY_CONFLICT,
@@ -191,6 +196,10 @@ def _cancel(command: CancelTask, task: Task) -> tuple[Event, ...]:
 
 
 def _retry(task: Task) -> tuple[Event, ...]:
+    if task.state.erased:
+        raise Rejection(
+            RejectionCode.TASK_NOT_RETRYABLE, "the task was erased; there is nothing left to do"
+        )
     if task.status in (Status.FAILED, Status.CANCELED):
         return (TaskRetried(),)
     raise Rejection(
@@ -224,6 +233,17 @@ def _awaits_callback(task: Task, ending: int) -> bool:
     `ending`. Of another one, or of one that it was told of, nobody wants to know any more."""
     is_told_of = task.finished and task.submission.callback_url is not None
     return is_told_of and task.ending == ending and not task.state.callback_over
+
+
+def _erase(command: EraseTask, task: Task) -> tuple[Event, ...]:
+    if task.state.erased:
+        return NOTHING
+    if not task.finished:
+        raise Rejection(
+            RejectionCode.TASK_NOT_ERASABLE,
+            f"the task is {task.status}; only a finished task can be erased",
+        )
+    return (TaskErased(command.reason, command.redacted),)
 
 
 def _is_running(task: Task, attempt: int) -> bool:

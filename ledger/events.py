@@ -8,6 +8,7 @@ Times are milliseconds since the epoch. When an event happened is not among its 
 entry's `at` says it.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, get_args
 
@@ -141,6 +142,16 @@ class CallbackFailed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When it is posted again; None: it is not."""
 
 
+class TaskErased(msgspec.Struct, frozen=True):
+    """Somebody had what the task was about removed: payload, metadata, callback_url, result,
+    messages and errors. The task stays as it ended."""
+
+    reason: str
+    redacted: Mapping[str, str]
+    """By version, of the events whose data was removed: SHA-256, in hexadecimal, of what is left of
+    that data (see `erasure`)."""
+
+
 Event = (
     TaskSubmitted
     | TaskReleased
@@ -154,6 +165,7 @@ Event = (
     | TaskRetried
     | CallbackDelivered
     | CallbackFailed
+    | TaskErased
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}

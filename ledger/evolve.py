@@ -5,6 +5,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from ledger.erasure import redacted_submission
 from ledger.events import (
     AttemptFailed,
     CallbackDelivered,
@@ -13,6 +14,7 @@ from ledger.events import (
     RetryScheduled,
     TaskCanceled,
     TaskCompleted,
+    TaskErased,
     TaskFailed,
     TaskProgressed,
     TaskReleased,
@@ -20,7 +22,7 @@ from ledger.events import (
     TaskStarted,
     TaskSubmitted,
 )
-from ledger.task import State, Task
+from ledger.task import NO_RESULT, State, Task
 from ledger.transitions import next_status
 
 
@@ -40,7 +42,10 @@ def initial_state(event: TaskSubmitted, at: int) -> State:
 def evolve(task: Task, event: Event, at: int) -> Task:
     """The task after `event` at time `at` (ms). Raises IllegalTransition where it cannot follow."""
     state = state_after(task.state, event, at)
-    return Task(task.id, task.version + 1, task.submission, state)
+    submission = task.submission
+    if isinstance(event, TaskErased):
+        submission = redacted_submission(submission)
+    return Task(task.id, task.version + 1, submission, state)
 
 
 def fold(task_id: str, history: Iterable[tuple[Event, int]]) -> Task | None:
@@ -124,6 +129,17 @@ def state_after(state: State, event: Event, at: int) -> State:
                 callback_failed_at=at if failed_at is None else failed_at,
                 callback_retry_at=retry_at,
                 callback_over=retry_at is None,
+            )
+        case TaskErased():
+            return replace(
+                state,
+                status=status,
+                updated_at=at,
+                message="",
+                error_message="",
+                result=NO_RESULT,
+                callback_over=True,
+                erased=True,
             )
         case TaskSubmitted():
             raise AssertionError("the transition table lets no task be submitted twice")

@@ -19,6 +19,8 @@ on Redis Cluster too.
     {ledgerq:p}:admitted                  hash     type:<type>, kb:<kb_id>: how many are in a ready
                                                    stream or running
     {ledgerq:p}:limits                    hash     the same fields: how many may be; and version
+    {ledgerq:p}:erased                    zset     <entry> of events taken out of the stream because
+                                                   they were erased, by its time (ms)
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
     {ledgerq:p}:checkpoints               hash     of each subscription, <group>/<id>: `:at` how far
                                                    it is, `:lease` who reads for it, `:halted` why
@@ -74,6 +76,7 @@ class PartitionKeys:
         self.limits = f"{tag}limits"
         self.queues = (self.prefix, self.counters, self.admitted, self.limits)
         """What every script is given that has to do with queues; see queues.lua."""
+        self.erased = f"{tag}erased"
         self.set_aside = f"{tag}set-aside"
         self.checkpoints = f"{tag}checkpoints"
         self.projections = f"{tag}projections"

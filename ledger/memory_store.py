@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from ledger.codec import Undecodable, decode_system, decode_task, encode
-from ledger.events import Priority, TaskSubmitted
+from ledger.events import Priority, TaskErased, TaskSubmitted
 from ledger.identity import SYSTEM, partition_of
 from ledger.memory_callbacks import CallbackLines
 from ledger.memory_queues import WaitingLines
@@ -150,6 +150,8 @@ class MemoryStore:
             )
             kept.last = position.entry
         kept.state = encode(task.state)
+        if isinstance(step.events[0], TaskErased):
+            kept.submission = encode(task.submission)
         queue_position = None
         if place != kept.place:
             self._leave(partition, task, kept)
@@ -425,6 +427,9 @@ class MemoryStore:
     async def event_at(self, position: Position) -> Recorded | None:
         events = self.contents[position.partition].events
         return next((event for event in events if event.position == position), None)
+
+    async def is_erased(self, position: Position) -> bool:
+        return False  # nothing is taken out here
 
     async def epoch(self) -> str:
         return self._epoch

@@ -16,6 +16,7 @@ from ledger.retention import (
     read_projection,
 )
 from ledger.script_format import Argument, read_number
+from ledger.store import Position
 
 log = structlog.get_logger("ledger")
 
@@ -23,8 +24,9 @@ TRIM = Script("trim", after=("entries",))
 EVICT = Script("evict", after=("entries",))
 RESTORE = Script("restore", after=("entries",))
 TELL = Script("tell_projection")
+ERASE = Script("erase")
 
-_STATE: Final = ("generation", "entry", "size", "trimmed", "evicted", "looked", "halted")
+_STATE: Final = ("generation", "entry", "size", "trimmed", "evicted", "looked", "halted", "erased")
 
 
 class RedisRetention(LedgerCalls):
@@ -33,7 +35,7 @@ class RedisRetention(LedgerCalls):
     async def archive_state(self, partition: int) -> ArchiveState:
         names = self._keys[partition]
         told = await self._of(names.archive, self._caller.command("HMGET", names.archive, *_STATE))
-        generation, sealed, size, trimmed, evicted, looked, halted = told
+        generation, sealed, size, trimmed, evicted, looked, halted, erased = told
         return ArchiveState(
             read_number(generation),
             _entry(sealed),
@@ -42,6 +44,7 @@ class RedisRetention(LedgerCalls):
             _entry(evicted),
             read_number(looked),
             "" if halted is None else halted.decode(errors="replace"),
+            _entry(erased),
         )
 
     async def trim(self, partition: int, generation: int, up_to: str, count: int) -> int | None:
@@ -59,6 +62,22 @@ class RedisRetention(LedgerCalls):
             arguments += (each.version, each.entry)
         gone = await self._run(EVICT, script_keys, arguments)
         return None if gone < 0 else gone
+
+    async def erase(
+        self, partition: int, generation: int, entries: Sequence[str], reached: str = ""
+    ) -> int | None:
+        """Take events out of the stream that were erased in the archive; how many went. `reached`:
+        up to which entry all erasures are carried out then. None as `trim`."""
+        names = self._keys[partition]
+        script_keys = (names.events, names.archive, names.erased)
+        gone = await self._run(ERASE, script_keys, (generation, reached, *entries))
+        return None if gone < 0 else gone
+
+    async def is_erased(self, position: Position) -> bool:
+        """Whether the event that stood there was taken out because it was erased."""
+        key = self._keys[position.partition].erased
+        score = await self._of(key, self._caller.command("ZSCORE", key, position.entry))
+        return score is not None
 
     async def restored(self, partition: int, before_ms: int, count: int) -> list[Ended]:
         key = self._keys[partition].restored

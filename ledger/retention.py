@@ -30,6 +30,8 @@ class ArchiveState(msgspec.Struct, frozen=True):
     """How many sealed events that are."""
     halted: str = ""
     """Why nothing is sealed any more."""
+    erased: str = BEGINNING
+    """Erasures of which the events are not behind it were carried out."""
 
 
 class Projection(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from ledger.codec import Undecodable, decode_system, decode_task, encode
-from ledger.events import Priority, TaskSubmitted
+from ledger.events import Priority, TaskErased, TaskSubmitted
 from ledger.foreign import ForeignEntry
 from ledger.identity import SYSTEM, is_derived, is_task_id
 from ledger.keys import PartitionKeys, queue_name
@@ -62,7 +62,6 @@ def encode_append(
     evicted; asked of those only whose ids may be met again."""
     after, before = step.after, step.before
     submission = after.submission
-    begins = isinstance(step.events[0], TaskSubmitted)
     state = encode(after.state)
     size_bytes = len(state)
     arguments: list[Argument] = [
@@ -73,7 +72,7 @@ def encode_append(
         _with_commit(encode(step.meta), commit),
         queue_name(queue_of(after)),
         submission.kb_id,
-        _first_argument(after.id, absent_as_of) if begins else "",
+        _submission_argument(step, absent_as_of),
         state,
         *_place_arguments(before, after, step),
         len(step.events),
@@ -86,8 +85,15 @@ def encode_append(
     return EncodedAppend(after.id, after.version, commit, key, arguments, size_bytes)
 
 
-def _first_argument(task_id: str, absent_as_of: str) -> str:
-    return f"={absent_as_of}" if is_derived(task_id) else "="
+def _submission_argument(step: Append, absent_as_of: str) -> str | bytes:
+    task_id = step.after.id
+    match step.events[0]:
+        case TaskSubmitted():
+            return f"={absent_as_of}" if is_derived(task_id) else "="
+        case TaskErased():
+            return encode(step.after.submission)
+        case _:
+            return ""
 
 
 def encode_system_append(

@@ -289,6 +289,10 @@ class Events(Protocol):
         """The event at a position; None when none stands there."""
         ...
 
+    async def is_erased(self, position: Position) -> bool:
+        """Whether an event stood there whose data was erased: it is gone, or is not what it was."""
+        ...
+
     async def history(self, task_id: str) -> list[Recorded]:
         """All events of a task (or of SYSTEM), oldest first; empty when there is no such task."""
         ...
@@ -498,6 +502,10 @@ class Store(Protocol):
 
     async def event_at(self, position: Position) -> Recorded | None:
         """The event at a position; None when none stands there."""
+        ...
+
+    async def is_erased(self, position: Position) -> bool:
+        """Whether an event stood there that was taken out because its data was erased."""
         ...
 
     async def epoch(self) -> str:

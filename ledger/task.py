@@ -1,6 +1,7 @@
 """What a task is: the caller's submission, which never changes, and the state that events make."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -22,6 +23,10 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED})
 """Statuses that no worker can change any more."""
+
+
+NO_RESULT: Final = msgspec.Raw(b"")
+"""Stands where there is none; it is left out of the JSON."""
 
 
 class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -49,7 +54,7 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     completed_at: int | None = None
     error_message: str = ""
     error_kind: ErrorKind | None = None
-    result: msgspec.Raw = msgspec.Raw(b"")
+    result: msgspec.Raw = NO_RESULT
     """JSON as the handler returned it; empty when there is none."""
     callback_attempts: int = 0
     """How often the callback_url was told of this end, or was tried to be."""
@@ -59,6 +64,8 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When it is tried again; None before the first time, which is at once."""
     callback_over: bool = False
     """It was told, or it is not tried any more."""
+    erased: bool = False
+    """What the task was about was removed: see `events.TaskErased`."""
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -80,5 +87,5 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     @property
     def ending(self) -> int:
         """The version at which a finished task came to its end: since then, nothing but posts to
-        its callback_url has happened to it."""
-        return self.version - self.state.callback_attempts
+        its callback_url has happened to it, until it was erased."""
+        return self.version - self.state.callback_attempts - self.state.erased

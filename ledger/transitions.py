@@ -11,6 +11,7 @@ from ledger.events import (
     RetryScheduled,
     TaskCanceled,
     TaskCompleted,
+    TaskErased,
     TaskFailed,
     TaskProgressed,
     TaskReleased,
@@ -41,16 +42,22 @@ TRANSITIONS: dict[tuple[Status | None, type[Event]], Status] = {
     (Status.FAILED, CallbackFailed): Status.FAILED,
     (Status.CANCELED, CallbackDelivered): Status.CANCELED,
     (Status.CANCELED, CallbackFailed): Status.CANCELED,
+    (Status.COMPLETED, TaskErased): Status.COMPLETED,
+    (Status.FAILED, TaskErased): Status.FAILED,
+    (Status.CANCELED, TaskErased): Status.CANCELED,
 }
 
 OF_CALLBACKS: frozenset[type[Event]] = frozenset({CallbackDelivered, CallbackFailed})
 """They tell what became of the news of a task's end, and leave the task as it is."""
 
+AFTER_THE_END: frozenset[type[Event]] = OF_CALLBACKS | {TaskErased}
+"""They happen to finished tasks, whose status stays as it is."""
+
 STATUS_AFTER: dict[str, Status] = {
-    kind.__name__: status for (_, kind), status in TRANSITIONS.items() if kind not in OF_CALLBACKS
+    kind.__name__: status for (_, kind), status in TRANSITIONS.items() if kind not in AFTER_THE_END
 }
 """By an event's stored name. Whatever a task was before, each kind of event leads to one status;
-those of callbacks lead nowhere, and are not here."""
+those that leave it as it is are not here."""
 
 
 class IllegalTransition(Exception):

@@ -73,8 +73,11 @@ async def still_there(events: Events, partition: int, checkpoint: Checkpoint) ->
         return True
     if partition >= events.partitions:
         return False
-    event = await events.event_at(Position(partition, checkpoint.entry))
-    return event is not None and digest(event) == checkpoint.digest
+    position = Position(partition, checkpoint.entry)
+    event = await events.event_at(position)
+    if event is not None and digest(event) == checkpoint.digest:
+        return True
+    return await events.is_erased(position)
 
 
 async def read_ahead(events: Events, start: Position, end: str) -> AsyncGenerator[Sequence[Entry]]:

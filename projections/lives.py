@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from ledger.codec import Undecodable, decode_event, decoder_of
+from ledger.erasure import redacted_submission
 from ledger.events import Event, Priority, TaskSubmitted
 from ledger.evolve import initial_state, state_after
 from ledger.identity import SYSTEM
@@ -103,6 +104,8 @@ class Lives:
                 decode = decoders.get(event.type) or self._decoder_of(event.type)
                 state = life.state = state_after(life.state, decode(event.data), event.at)
                 life.version = event.version
+                if state.erased:
+                    life.submission = redacted_submission(life.submission)
                 if state.status in FINISHED and life.over:
                     del living[event.task_id]
                     self._ended(event.task_id, life)
@@ -138,6 +141,8 @@ class Lives:
                     happened = decode_event(each.type, each.data)
                     life.state = state_after(life.state, happened, each.at)
                     life.version = each.version
+                    if life.state.erased:
+                        life.submission = redacted_submission(life.submission)
             except (Undecodable, IllegalTransition) as error:
                 raise Unfoldable(each, str(error)) from error
         if life is None or life.version != event.version - 1:

@@ -193,6 +193,9 @@ class ReadModel:
             if not self._may_commit():
                 raise Superseded
             self._write()
+        if any(change.after.erased for change in self._fold.changes):
+            # The log that is written ahead has pages as they were before: let it be overwritten.
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._checkpoints.update(self._pending)
         self._pending = {}
         self._names.written()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from ledger.codec import encode
+from ledger.erasure import redacted_data
+from ledger.events import TaskSubmitted
 from projections import counting, failures, retention
 from projections.changes import STATUS_NO, Change
 from projections.names import Names
@@ -39,6 +41,7 @@ def write(
     new: list[tuple[object, ...]] = []
     moved: list[tuple[object, ...]] = []
     submissions: list[tuple[bytes, bytes]] = []
+    erased: list[bytes] = []
     for change in changes:
         state = change.after
         row = (
@@ -56,12 +59,32 @@ def write(
         else:
             new.append((*row, change.kb, change.task_type, change.priority, state.created_at))
         if change.submission is not None:
-            submissions.append((change.id, change.submission))
+            submission = change.submission
+            submissions.append((change.id, _redacted(submission) if state.erased else submission))
+        elif state.erased and not (change.before is not None and change.before.erased):
+            erased.append(change.id)
+    if any(change.after.erased for change in changes):
+        # What was there before must not be left in the file.
+        db.execute("PRAGMA secure_delete = ON")
     db.executemany(INSERT, new)
     db.executemany(UPDATE, moved)
     db.executemany("INSERT INTO submissions (id, submission) VALUES (?, ?)", submissions)
+    _redact_submissions(db, erased)
     failures.write(db, changes, names)
     _count(db, changes)
+
+
+def _redact_submissions(db: sqlite3.Connection, ids: Sequence[bytes]) -> None:
+    for id in ids:
+        found = db.execute("SELECT submission FROM submissions WHERE id = ?", (id,)).fetchone()
+        if found is not None:
+            db.execute(
+                "UPDATE submissions SET submission = ? WHERE id = ?", (_redacted(found[0]), id)
+            )
+
+
+def _redacted(submission: bytes) -> bytes:
+    return redacted_data(TaskSubmitted.__name__, submission)
 
 
 def _count(db: sqlite3.Connection, changes: Sequence[Change]) -> None:

@@ -134,7 +134,7 @@ def _is_known(key: str) -> bool:
         return True
     if key in (names.callbacks, names.callback_bell) or key.startswith(names.callback_line("")):
         return True
-    if key in (names.projections, names.archive, names.restored):
+    if key in (names.projections, names.archive, names.restored, names.erased):
         return True
     if key in (names.limits, names.admitted, names.checkpoints):
         return True

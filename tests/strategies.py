@@ -13,6 +13,7 @@ from ledger.commands import (
     Command,
     CompleteTask,
     DeliverCallback,
+    EraseTask,
     FailAttempt,
     FailCallback,
     ReleaseTask,
@@ -133,6 +134,7 @@ def commands(attempt: int, ending: int = 0) -> st.SearchStrategy[Command]:
             policy=policies,
             lasts_ms=st.integers(0, 100_000),
         ),
+        st.just(EraseTask("a request", {"1": "00" * 32})),
     )
 
 

@@ -235,6 +235,12 @@ _add(
 )
 _add(
     AUDIT,
+    "erase",
+    "Remove for good what a finished task was about; that it was there stays provable.",
+    'ledgerq erase 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --reason "request 4711 of a customer"',
+)
+_add(
+    AUDIT,
     "rebuild",
     "Make the read models anew from the ledger, or check that they are what it makes.",
     "ledgerq rebuild",

@@ -256,11 +256,17 @@ def _segment(name: str) -> str:
 
 def _by_user() -> dict[str, str]:
     """Who asks, for the event that comes of it."""
+    user = own_name()
+    return {"x-actor": user} if user else {}
+
+
+def own_name() -> str:
+    """Who runs this; empty where that is not known."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        return {}
-    return {"x-actor": user} if user and user.isascii() and user.isprintable() else {}
+        return ""
+    return user if user.isascii() and user.isprintable() else ""
 
 
 def _keyed(idempotency_key: str | None) -> dict[str, str]:

@@ -17,8 +17,8 @@ from ledger.identity import SYSTEM
 TYPE_CHARACTERS: Final = 17
 """The longest type of event."""
 
-OF_CALLBACKS: Final = "Callback"
-"""How the types of events begin that leave their tasks as they were."""
+LEAVE_AS_IS: Final = ("Callback", "TaskErased")
+"""How the types of events begin that leave their tasks' statuses as they were."""
 
 STATUS_CHARACTERS: Final = 10
 ID_CHARACTERS: Final = 36
@@ -108,7 +108,7 @@ def _show_on_terminal(event: bytes) -> None:
 def _words(event: _Event) -> list[str]:
     # What belongs to no task has none of these.
     unknown = "-" if event.task_id == SYSTEM else "?"
-    leads_nowhere = "-" if event.type.startswith(OF_CALLBACKS) else unknown
+    leads_nowhere = "-" if event.type.startswith(LEAVE_AS_IS) else unknown
     return [
         event.at,
         printable(event.type).ljust(TYPE_CHARACTERS),

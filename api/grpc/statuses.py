@@ -26,6 +26,7 @@ STATUSES: Final[Mapping[ErrorCode | RejectionCode, grpc.StatusCode]] = {
     RejectionCode.TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     RejectionCode.TASK_NOT_CANCELABLE: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionCode.TASK_NOT_RETRYABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectionCode.TASK_NOT_ERASABLE: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionCode.TASK_NOT_PROCESSING: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionCode.TASK_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionCode.STALE_ATTEMPT: grpc.StatusCode.FAILED_PRECONDITION,

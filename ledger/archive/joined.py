@@ -159,6 +159,13 @@ class Joined:
         """How many events of the archive stand up to and at a position."""
         return await self._from_log(position.partition, lambda log: log.index_after(position)) or 0
 
+    async def is_erased(self, position: Position) -> bool:
+        """Whether an event stood there whose data was erased."""
+        if self._store is not None and await self._store.is_erased(position):
+            return True
+        found = await self._from_log(position.partition, lambda log: _is_erased(log, position))
+        return bool(found)
+
     async def _sealed_after(self, position: Position, count: int) -> list[Recorded]:
         """The next events in the archive; nothing where it ends."""
 
@@ -326,6 +333,14 @@ async def _event_at(log: SealedLog, position: Position) -> Recorded | None:
     if index == 0 or (await log.leaf(index - 1)).position != position:
         return None
     return await log.event(index - 1)
+
+
+async def _is_erased(log: SealedLog, position: Position) -> bool:
+    number, at = divmod(await log.index_after(position) - 1, TILE_WIDTH)
+    if number < 0:
+        return False
+    is_there = (await log.leaf(number * TILE_WIDTH + at)).position == position
+    return is_there and (await log.stored(number))[at].erased
 
 
 @contextlib.contextmanager

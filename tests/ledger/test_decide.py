@@ -14,6 +14,7 @@ from ledger.commands import (
     Command,
     CompleteTask,
     DeliverCallback,
+    EraseTask,
     FailAttempt,
     FailCallback,
     ReleaseTask,
@@ -32,6 +33,7 @@ from ledger.events import (
     RetryScheduled,
     TaskCanceled,
     TaskCompleted,
+    TaskErased,
     TaskFailed,
     TaskProgressed,
     TaskReleased,
@@ -74,6 +76,7 @@ OTHER_BODY = rejected(Code.IDEMPOTENCY_CONFLICT)
 NOT_WAITING = rejected(Code.TASK_NOT_WAITING)
 NOT_PROCESSING = rejected(Code.TASK_NOT_PROCESSING)
 NOT_CANCELABLE = rejected(Code.TASK_NOT_CANCELABLE)
+NOT_ERASABLE = rejected(Code.TASK_NOT_ERASABLE)
 NOT_RETRYABLE = rejected(Code.TASK_NOT_RETRYABLE)
 STALE = rejected(Code.STALE_ATTEMPT)
 
@@ -204,6 +207,11 @@ TABLE: Final[dict[str, Row]] = {
         FailCallback(4, 1, "h:1", "it answered 503", 503, jitter=0.5),
         NOT_FOUND, NOTHING, NOTHING, NOTHING, NOTHING,
         NOTHING, CallbackFailed(1, "h:1", "it answered 503", 503, NOW + 3_750), NOTHING,
+    ),
+    "erase": row(
+        EraseTask("a request", {}),
+        NOT_FOUND, NOT_ERASABLE, NOT_ERASABLE, NOT_ERASABLE, NOT_ERASABLE,
+        *[TaskErased("a request", {})] * 3,
     ),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from ledger.commands import (
     Command,
     CompleteTask,
     DeliverCallback,
+    EraseTask,
     FailAttempt,
     FailCallback,
     ReleaseTask,
@@ -36,6 +37,7 @@ from ledger.events import (
     RetryScheduled,
     TaskCanceled,
     TaskCompleted,
+    TaskErased,
     TaskFailed,
     TaskProgressed,
     TaskReleased,
@@ -85,6 +87,7 @@ EVENTS: Final[dict[str, Event]] = {
         TaskRetried(),
         CallbackFailed(1, "localhost:8082", "it answered 503", 503, MS + 18_000),
         CallbackDelivered(2, "localhost:8082", 204),
+        TaskErased("request 4711", {"1": "5f" * 32, "5": "0a" * 32}),
     )
 }
 
@@ -125,6 +128,14 @@ AFTERLIFE: Final[list[tuple[int, Command, Meta]]] = [
 ]
 """Those that made `streams/v2/callback.json`, which follows on it."""
 
+REDACTED: Final = {"1": "5f" * 32, "5": "0a" * 32}
+ERASED: Final[tuple[int, Command, Meta]] = (
+    20_000,
+    EraseTask("request 4711", REDACTED),
+    Meta(actor="anna"),
+)
+"""What made `streams/v2/erased.json`, which follows on that."""
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A stream entry as the server holds it: field names and values, in order."""
@@ -159,7 +170,7 @@ def test_an_event_reads_and_writes_as_it_was_first_stored(name: str):
 
 def test_every_event_type_has_golden_files():
     assert {path.stem for path in GOLDEN.glob("events/*/*.json")} == set(EVENT_TYPES)
-    stored = [*whole_life(), *stream("v2", "callback.json")]
+    stored = [*whole_life(), *stream("v2", "callback.json"), *stream("v2", "erased.json")]
     assert {entry.fields["type"] for entry in stored} == set(EVENT_TYPES)
 
 
@@ -193,6 +204,21 @@ def test_the_snapshot_of_a_task_whose_callback_waits_reads_and_writes_as_it_was_
     assert task == decode_task(TASK_ID, 16, encode(SUBMITTED), stored)
     assert task is not None
     assert encode(task.state) == stored
+
+
+def test_the_snapshot_of_an_erased_task_reads_and_writes_as_it_was_first_stored():
+    submission, state = golden("snapshots", "v2", "erased.json").split(b"\n")
+    history = [*whole_life(), *stream("v2", "callback.json"), *stream("v2", "erased.json")]
+
+    task = fold(
+        TASK_ID,
+        [(decode_event(e.fields["type"], e.fields["data"].encode()), int(e.fields["at"]))
+         for e in history],
+    )  # fmt: skip
+
+    assert task == decode_task(TASK_ID, 18, submission, state)
+    assert task is not None
+    assert (encode(task.submission), encode(task.state)) == (submission, state)
 
 
 PUT_OFF: Final = RetryScheduled(MS + 34_000, 1, postponements=2)
@@ -251,12 +277,12 @@ async def test_a_stream_is_written_as_it_was_first_stored(store: RedisStore):
         done = await transact(store, TASK_ID, command, meta=meta, known=task, now_ms=MS + at)
         task = done.task
 
-    for at, command, meta in AFTERLIFE:
+    for at, command, meta in [*AFTERLIFE, ERASED]:
         done = await transact(store, TASK_ID, command, meta=meta, known=task, now_ms=MS + at)
         task = done.task
 
     written = await raw_entries(store)
-    expected = [*whole_life(), *stream("v2", "callback.json")]
+    expected = [*whole_life(), *stream("v2", "callback.json"), *stream("v2", "erased.json")]
 
     # Entry ids are the server's, commit ids the process's: only these may differ.
     ids = {b"": ""} | {entry_id: e.id for (entry_id, _), e in zip(written, expected, strict=True)}

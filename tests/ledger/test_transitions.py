@@ -15,6 +15,7 @@ from ledger.commands import (
     Command,
     CompleteTask,
     DeliverCallback,
+    EraseTask,
     FailAttempt,
     FailCallback,
     ReleaseTask,
@@ -30,7 +31,7 @@ from ledger.rejections import Rejection
 from ledger.task import Status, Task
 from ledger.transact import apply
 from ledger.transitions import (
-    OF_CALLBACKS,
+    AFTER_THE_END,
     STATUS_AFTER,
     TRANSITIONS,
     IllegalTransition,
@@ -67,6 +68,7 @@ def wishes(task: Task | None) -> list[Command]:
         RetryTask(),
         DeliverCallback(ending, "h:1", 200),
         FailCallback(ending, 1, "h:1", "no answer"),
+        EraseTask("a request", {}),
     ]
 
 
@@ -128,7 +130,7 @@ def test_the_diagram_in_the_docs_is_up_to_date():
 
 def test_each_kind_of_event_leads_to_one_status_or_leaves_it_as_it_was():
     for (before, kind), status in TRANSITIONS.items():
-        if kind in OF_CALLBACKS:
+        if kind in AFTER_THE_END:
             assert before is status
             assert kind.__name__ not in STATUS_AFTER
         else:
