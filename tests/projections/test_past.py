@@ -37,15 +37,19 @@ class InTime:
             for n, event in enumerate(written)
         ]
 
-    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         """As of `Events`."""
         found = [
-            as_entry(event)
+            event
             for event in self._events
             if event.position.partition == position.partition
             and event.position.order > position.order
         ]
         return found[:count]
+
+    async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
+        """As of `Events`."""
+        return [as_entry(event) for event in await self.events_after(position, count, wait_ms)]
 
     async def history(self, task_id: str) -> list[Recorded]:
         """As of `Events`."""
