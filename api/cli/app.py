@@ -235,6 +235,13 @@ _add(
 )
 _add(
     AUDIT,
+    "export",
+    "Write events to a file, as JSON lines, CloudEvents or Parquet.",
+    "ledgerq export --from 7d --kb docs --output events.jsonl",
+    "ledgerq export --format parquet --archive /backup/objects --output events.parquet",
+)
+_add(
+    AUDIT,
     "erase",
     "Remove for good what a finished task was about; that it was there stays provable.",
     'ledgerq erase 0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11 --reason "request 4711 of a customer"',

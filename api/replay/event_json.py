@@ -25,6 +25,10 @@ def event_line(event: Recorded) -> bytes:
         data=view.data,
         meta=view.meta,
     )
-    line = encode(told)
+    return one_line(encode(told))
+
+
+def one_line(line: bytes) -> bytes:
+    """JSON without line breaks."""
     # A payload's line breaks stand between tokens.
     return msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line
