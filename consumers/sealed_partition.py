@@ -61,7 +61,7 @@ UNSEALABLE_LOGGED_MAX: Final = 100
 class SealingOptions(msgspec.Struct, frozen=True):
     """When what is sealed."""
 
-    seal_events: int = 8_192
+    seal_events: int = 16_384
     """A checkpoint is due when there are so many events."""
     seal_interval_ms: int = 5_000
     """Or when the first of them has waited for so long."""

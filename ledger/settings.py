@@ -330,7 +330,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=65_536,
             description="a checkpoint of the archive is made when there are so many events",
         ),
-    ] = 8_192
+    ] = 16_384
     archive_seal_interval_ms: Annotated[
         int,
         Meta(
