@@ -55,10 +55,6 @@ class InTime:
         """As of `Events`."""
         return [event for event in self._events if event.task_id == task_id]
 
-    async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
-        """As of `Events`."""
-        raise NotImplementedError
-
     async def last_position(self, partition: int) -> Position:
         """As of `Events`."""
         raise NotImplementedError
