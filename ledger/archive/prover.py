@@ -18,9 +18,10 @@ from ledger.archive.proof import (
     ProvedRecord,
     ProvedSegment,
 )
-from ledger.archive.proof_check import check_history
+from ledger.archive.proof_check import ERASURE, check_history, redacted_by
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
+from ledger.erasure import redacted_data
 from ledger.identity import partition_of
 
 _LOOKS_MAX: Final = 2
@@ -73,7 +74,7 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
         FORMAT,
         task_id,
         *await _signed(log),
-        tuple([await _event(log, leaf) for leaf in leaves]),
+        _without_erased([await _event(log, leaf) for leaf in leaves]),
         tuple([await log.range_hash(each) for each in covering_ranges(log.size, leaves)]),
         tuple(_segment(segment, places) for segment, places in found),
     )
@@ -118,6 +119,23 @@ async def _event(log: SealedLog, index: int) -> ProvedEvent:
     data = await log.data(index, stored[at])
     salt = b"" if stored[at].erased else stored[at].salt
     return ProvedEvent.of(index, entries[at].decode(), salt, data, stored[at].erased)
+
+
+def _without_erased(events: Sequence[ProvedEvent]) -> tuple[ProvedEvent, ...]:
+    """What was decided to be erased is shown no more, though it may be there for a while."""
+    kinds = [unpack_leaf(0, event.leaf.encode()) for event in events]
+    redacted: set[str] = set()
+    for leaf, event in zip(kinds, events, strict=True):
+        if leaf.type == ERASURE and not event.erased:
+            redacted.update(redacted_by(event.content))
+    return tuple(
+        event
+        if event.erased or str(leaf.version) not in redacted
+        else ProvedEvent.of(
+            event.index, event.leaf, b"", redacted_data(leaf.type, event.content), True
+        )
+        for leaf, event in zip(kinds, events, strict=True)
+    )
 
 
 def _segment(segment: Segment, places: Sequence[Place]) -> ProvedSegment:

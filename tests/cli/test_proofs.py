@@ -33,7 +33,7 @@ def key(ledgerq: Call, service: Up) -> str:
 @pytest.fixture
 def task_id(client: Call) -> str:
     """A canceled task."""
-    asked = ("submit", "document_processing", "--kb", "kb", "--payload", "{}", "--json")
+    asked = ("submit", "document_processing", "--kb", "kb", "--payload", '{"n": 1}', "--json")
     task_id = client(*asked).json()["id"]
     client("cancel", task_id)
     return task_id
@@ -123,6 +123,24 @@ async def submitted(url: str) -> str:
     finally:
         await store.close()
     return task_id
+
+
+def test_an_erased_task_is_proved_by_what_is_left_of_it(
+    ledgerq: Call, client: Call, service: Up, task_id: str, key: str, tmp_path: Path
+) -> None:
+    data_dir = ("--data-dir", str(service.folder / ".ledgerq"))
+    assert ledgerq("erase", task_id, "--reason", "request 4711", *data_dir).code == 0
+    file = tmp_path / "task.proof"
+    client("prove", task_id, "--output", str(file), "--wait", WAIT_S)
+
+    shown = ledgerq("check-proof", str(file), "--key", key, "--json").json()["events"]
+
+    assert [(event["type"], event["erased"]) for event in shown] == [
+        ("TaskSubmitted", True),
+        ("TaskCanceled", False),
+        ("TaskErased", False),
+    ]
+    assert by_script(file, key).code == 0
 
 
 def test_there_is_no_proof_of_a_task_that_is_not(client: Call, service: Up) -> None:

@@ -32,6 +32,7 @@ from ledger.archive.prover import NotSealed, prove, prove_task
 from ledger.archive.reader import Archive, Damaged, log_prefix
 from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
+from ledger.erasure import redacted_data
 from ledger.objects.local_folder import LocalFolder
 from tests.ledger.archive.proving import (
     SEEDS,
@@ -298,6 +299,20 @@ async def test_erased_data_is_shown_as_what_is_left_of_it(objects: LocalFolder) 
     assert checked(written).erased == (1,)
     assert proof.events[0].content == LEFT
     assert script_accepts(written)
+
+
+async def test_what_is_yet_to_be_erased_is_not_shown_any_more(objects: LocalFolder) -> None:
+    events = histories(3)
+    left = redacted_data(events[0].type, events[0].data)
+    redacted = {"reason": "asked", "redacted": {"1": hashlib.sha256(left).hexdigest()}}
+    events[9] = replace(events[9], type="TaskErased", data=msgspec.json.encode(redacted))
+    await seal(objects, events)
+
+    proof = await proved(objects, a_task(0))
+
+    assert checked(write_proof(proof)).erased == (1,)
+    assert proof.events[0].content == left != events[0].data
+    assert script_accepts(write_proof(proof))
 
 
 async def test_data_that_no_event_tells_was_erased_is_missing(objects: LocalFolder) -> None:
