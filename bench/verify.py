@@ -32,7 +32,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
         objects = LocalFolder(Path(folder) / "objects")
 
         async def floor() -> float:
-            return events / await _decode_s(objects)
+            return events / await decode_s(objects)
 
         async def figure() -> float:
             return events / await _verify_s(objects, events)
@@ -43,7 +43,8 @@ async def run(scale: Scale) -> Sequence[Measured]:
     return [row(title, "events/s", pairs, floor_name=FLOOR, goal=RATIO_GOAL)]
 
 
-async def _decode_s(objects: ObjectStore) -> float:
+async def decode_s(objects: ObjectStore) -> float:
+    """Seconds that it takes to read and decode all events of the archive."""
     began = time.perf_counter()
     log = await Archive(objects, EPOCH, 1, cache_bytes=0).log(0)
     assert log is not None
