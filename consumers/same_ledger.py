@@ -64,7 +64,11 @@ class SameLedger:
                     " which is in the archive"
                 )
             event = await self._store.event_at(last.position)
-            is_well = await self._was_removed(reached) if event is None else writer.is_last(event)
+            # Of that leaf: others may have been added meanwhile.
+            if event is None:
+                is_well = await self._was_removed(reached)
+            else:
+                is_well = writer.is_of(last, event)
             if not is_well:
                 raise LedgerWentBack(
                     f"the event at {last.position}, which is in the archive, is gone from the"

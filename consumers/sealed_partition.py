@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from consumers.erasing import Erasing
 from consumers.meters import Meter
@@ -72,6 +73,14 @@ class SealingOptions(msgspec.Struct, frozen=True):
     """For so long an erasure waits for subscriptions that have not come to its events."""
 
 
+class _Making(msgspec.Struct, frozen=True):
+    """A checkpoint that is being made, and what is sealed with it, but for the log's size."""
+
+    events: int
+    began_s: float
+    sealed: Sealed
+
+
 class SealingHalted(Exception):
     """A partition is not sealed any further until somebody decides."""
 
@@ -128,6 +137,7 @@ class SealedPartition:
         self._hold: Hold | None = None
         self._writer: LogWriter | None = None
         self._reached = Reached(BEGINNING, 0)
+        self._making: _Making | None = None
         self._bytes = 0
         self._same = SameLedger(store, subscriptions, partition, archive.epoch)
         self._said: str = ""
@@ -183,7 +193,7 @@ class SealedPartition:
 
     async def _drop(self) -> None:
         """Begin anew from the last checkpoint, the next time."""
-        writer, self._writer = self._writer, None
+        writer, self._writer, self._making = self._writer, None, None
         if writer is not None:
             await writer.close()
 
@@ -299,7 +309,9 @@ class SealedPartition:
             self._writer, self._bytes = writer, 0
             await self._same.check(writer, self._reached, self._accepted)
             if writer.size != hold.sealed.size:
-                await self._tell_sealed(writer)
+                reached, digest = self._reached, writer.last_hash.hex()
+                told = Sealed(writer.size, reached.entry, digest, reached.passed)
+                await self._tell_sealed(told)
         return self._writer
 
     async def _find_start(self, writer: LogWriter, told: Sealed) -> None:
@@ -373,19 +385,21 @@ class SealedPartition:
                     async for entries in reading:
                         await self._take_in(entries)
                         if self._stopping.is_set():
+                            await self._finish()
                             return
                 except LedgerCutShort as error:
                     writer = await self._opened()
                     await self._same.check(writer, self._reached, self._accepted)
                     log.warning("archive_read_cut_short", reason=str(error))
             await self._seal()
+            await self._finish()
 
     async def _take_in(self, entries: Sequence[Entry]) -> None:
         """Add entries, and make checkpoints as they are due: at round numbers of leaves, so that
         tiles are whole."""
         writer, every = await self._opened(), self._options.seal_events
         while entries:
-            room = every - writer.size % every - writer.added
+            room = every - writer.base % every - writer.added
             events, foreign = read_events(self.partition, entries[:room])
             for stranger in foreign:
                 self._foreign.met(stranger)
@@ -396,18 +410,32 @@ class SealedPartition:
             last = position_of(self.partition, some[-1]).entry
             self._reached = Reached(last, self._reached.passed + len(some))
             self._bytes += sum(len(event.data) for event in events)
-            if writer.added >= every - writer.size % every or self._bytes >= SEAL_BYTES:
+            if writer.added >= every - writer.base % every or self._bytes >= SEAL_BYTES:
                 await self._seal()
             entries = entries[room:]
 
     async def _seal(self) -> None:
-        writer = await self._opened()
-        before_s, events = asyncio.get_running_loop().time(), writer.added
+        """Begin to make a checkpoint, while more may be read."""
+        await self._finish()
+        writer, reached = await self._opened(), self._reached
+        began_s, events = asyncio.get_running_loop().time(), writer.added
+        digest = writer.last_hash.hex()
+        self._making = _Making(events, began_s, Sealed(0, reached.entry, digest, reached.passed))
         if events:
-            await writer.seal(self._may_sign)
             self._bytes = 0
-            self._meter.sealed(events, asyncio.get_running_loop().time() - before_s)
-        await self._tell_sealed(writer)
+            await writer.begin(self._may_sign)
+
+    async def _finish(self) -> None:
+        """Wait for the checkpoint that is being made, and tell how far is sealed."""
+        making, self._making = self._making, None
+        if making is None:
+            return
+        writer = await self._opened()
+        await writer.finish()
+        if making.events:
+            took_s = asyncio.get_running_loop().time() - making.began_s
+            self._meter.sealed(making.events, took_s)
+        await self._tell_sealed(replace(making.sealed, size=writer.size))
 
     async def _may_sign(self) -> None:
         """All is written. Raises LostFence, LedgerWentBack, Rejection."""
@@ -417,10 +445,8 @@ class SealedPartition:
             self._lose(hold.generation)
             raise LostFence
 
-    async def _tell_sealed(self, writer: LogWriter) -> None:
+    async def _tell_sealed(self, sealed: Sealed) -> None:
         hold = self._held()
-        reached = self._reached
-        sealed = Sealed(writer.size, reached.entry, writer.last_hash.hex(), reached.passed)
         if sealed != hold.sealed:
             self._hold = Hold(hold.generation, sealed, hold.accepted)
             if not await self._fence.keep(

@@ -95,6 +95,8 @@ class Growth:
         self._base = tail.size
         """The size that the last checkpoint has, or will have."""
         self._summaries = list(tail.summaries)
+        self._kept = 0
+        """How many of these the size has that was planned for last."""
         self._made: list[Made] = []
 
     def add(self, event: Recorded, prev: bytes) -> bytes:
@@ -119,6 +121,11 @@ class Growth:
             self._made += self._bundles()
             self._entries, self._stored = [], []
         return hashed
+
+    @property
+    def base(self) -> int:
+        """The size of the last checkpoint, or of the one that is being made."""
+        return self._base
 
     @property
     def added(self) -> int:
@@ -156,23 +163,24 @@ class Growth:
         return made
 
     def plan(self) -> list[SegmentPlan]:
-        """The segments to be made for the size that it has now; `planned` takes what came of it."""
-        kept, plans = _kept(self._base, self.size), list[SegmentPlan]()
-        parts, at = tuple(self._summaries[kept:]), 0
-        for covered in segment_ranges(self.size)[kept:]:
+        """The segments to be made for the size that it has now, which is to be that of a
+        checkpoint; what is added from now on belongs to the next one. `planned` takes what came of
+        it."""
+        self._kept, plans = _kept(self._base, self.size), list[SegmentPlan]()
+        parts, at = tuple(self._summaries[self._kept :]), 0
+        for covered in segment_ranges(self.size)[self._kept :]:
             count = covered[1] - max(covered[0], self._base)
             rows = index.rows_of(self._keys[at : at + count])
             records = [index.pack_record(row, covered[0]) for row in rows]
             plans.append(SegmentPlan(covered, parts, records))
             parts, at = (), at + count
+        self._base, self._keys = self.size, []
         return plans
 
     def planned(self, summaries: Iterable[Summary]) -> None:
-        """These are the segments that were planned, and the size that it has now is to be that of a
-        checkpoint."""
-        del self._summaries[_kept(self._base, self.size) :]
+        """These are the segments that were planned."""
+        del self._summaries[self._kept :]
         self._summaries += summaries
-        self._base, self._keys = self.size, []
 
     def _add_hash(self, level: int, hashed: bytes) -> None:
         while True:

@@ -85,8 +85,20 @@ class Cosigners(Protocol):
         ...
 
 
+class _Cut(msgspec.Struct, frozen=True):
+    """What a checkpoint is to be about."""
+
+    size: int
+    root: bytes
+    last: str
+    plans: Sequence[SegmentPlan]
+    writing: Sequence[Awaitable[None]]
+    names: Sequence[str]
+
+
 class LogWriter:
-    """The log of one partition. `open` it, `add` events and `seal` them, again and again.
+    """The log of one partition. `open` it, `add` events and `seal` them, again and again; or
+    `begin` to seal them and add more, before that is `finish`ed.
 
     Every method may raise ObjectStoreError, Damaged, Incomplete, BadKeyFile and NotSigned. After
     any error, of whatever kind, `close` it and open another one: what was added may be sealed or
@@ -124,6 +136,7 @@ class LogWriter:
         """By the name of a whole tile or bundle, the partial ones that came before it."""
         self._writing: list[asyncio.Task[None]] = []
         """Objects of the next checkpoint that are being written."""
+        self._sealing: asyncio.Task[None] | None = None
         self._names_written: list[str] = []
         """Those of all that were written for it."""
         self._superseded: list[str] = []
@@ -137,8 +150,13 @@ class LogWriter:
 
     @property
     def added(self) -> int:
-        """Events that no checkpoint is about yet."""
+        """Events that no checkpoint is about yet, nor one that is being made."""
         return self._growth.added
+
+    @property
+    def base(self) -> int:
+        """Leaves of the last checkpoint, or of the one that is being made."""
+        return self._growth.base
 
     @property
     def last(self) -> Leaf | None:
@@ -153,13 +171,16 @@ class LogWriter:
     def is_last(self, event: Recorded) -> bool:
         """Whether an event is the one that the last leaf is of."""
         last = self.last
-        if last is None:
-            return False
+        return last is not None and self.is_of(last, event)
+
+    def is_of(self, leaf: Leaf, event: Recorded) -> bool:
+        """Whether a leaf of this log is that of an event."""
         try:
             hashed = data_hash(self._salts.of(event), event.data)
-            return pack_leaf(event, last.prev, hashed) == self._last_entry
+            made = pack_leaf(event, leaf.prev, hashed)
         except NoLeaf:
             return False
+        return made == pack_leaf(leaf.recorded(b""), leaf.prev, leaf.data_hash)
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -312,21 +333,38 @@ class LogWriter:
     async def seal(self, may_sign: Callable[[], Awaitable[None]]) -> None:
         """Make a checkpoint of what was added. `may_sign` raises LostFence, or whatever speaks
         against it, when all is written."""
-        partial = self._growth.take()
-        self._write(partial)
+        await self.begin(may_sign)
+        await self.finish()
+
+    async def begin(self, may_sign: Callable[[], Awaitable[None]]) -> None:
+        """Begin to make a checkpoint of what was added, once the one before is finished."""
+        await self.finish()
+        growth = self._growth
+        self._write(growth.take())
         writing, self._writing = self._writing, []
-        await _all(writing)
-        summaries = [await self._make(plan) for plan in self._growth.plan()]
-        old, size = self.size, self._growth.size
-        self._growth.planned(summaries)
+        names, self._names_written = self._names_written, []
+        last = entry_of(self._last_entry) if self._last_entry else ""
+        cut = _Cut(growth.size, growth.root, last, growth.plan(), writing, names)
+        self._sealing = asyncio.create_task(self._seal(cut, may_sign))
+
+    async def finish(self) -> None:
+        """Wait for the checkpoint that is being made, if there is one."""
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            await sealing
+
+    async def _seal(self, cut: _Cut, may_sign: Callable[[], Awaitable[None]]) -> None:
+        await _all(cut.writing)
+        self._growth.planned([await self._make(plan) for plan in cut.plans])
         await may_sign()
         await self._introduce_keys()
-        self._head = head = self._signed()
+        old, self._head = self.size, self._signed(cut)
+        head = self._head
         name = tiles.checkpoints_name(head.number)
         await self._store(Made(name, pack_notes(head.notes)))
         await self._publish(head)
         self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
-        await self._remove_superseded(old, size)
+        await self._remove_superseded(old, cut)
         if self._cosigners is not None:
             await self._cosign(head, self._log, self._cosigners, may_sign)
 
@@ -350,10 +388,12 @@ class LogWriter:
 
     async def close(self) -> None:
         """Let what is being written come to an end."""
-        writing, self._writing = self._writing, []
-        for task in writing:
+        working, self._writing = self._writing, []
+        if self._sealing is not None:
+            working.append(self._sealing)
+        for task in working:
             task.cancel()
-        await asyncio.gather(*writing, return_exceptions=True)
+        await asyncio.gather(*working, return_exceptions=True)
 
     def _write(self, made: Sequence[Made]) -> None:
         self._names_written += [each.name for each in made]
@@ -425,10 +465,9 @@ class LogWriter:
         except BadNote as error:
             raise Damaged(name, str(error)) from error
 
-    def _signed(self) -> Head:
-        growth, before = self._growth, self._head
-        last = entry_of(self._last_entry) if self._last_entry else ""
-        checkpoint = Checkpoint(self._origin, growth.size, growth.root, growth.index_root, last)
+    def _signed(self, cut: _Cut) -> Head:
+        before, index_root = self._head, self._growth.index_root
+        checkpoint = Checkpoint(self._origin, cut.size, cut.root, index_root, cut.last)
         *older, newest = self._key_file.keys().signers(self._origin)
         signers = [newest]
         if before is not None and not newest.verifier.signed(before.note):
@@ -447,16 +486,15 @@ class LogWriter:
                 return
         await self._store(Made(tiles.CHECKPOINT, head.note.whole.encode()))
 
-    async def _remove_superseded(self, old: int, new: int) -> None:
-        removed, self._superseded = self._superseded, list(superseded(old, new))
-        written, self._names_written = self._names_written, []
-        for name in written:
+    async def _remove_superseded(self, old: int, cut: _Cut) -> None:
+        removed, self._superseded = self._superseded, list(superseded(old, cut.size))
+        for name in cut.names:
             whole, is_partial, _ = name.partition(".p/")
             if is_partial:
                 self._partials.setdefault(whole, []).append(name)
             else:
                 self._superseded += self._partials.pop(name, ())
-        still_needed = {segment_name(covered) for covered in segment_ranges(new)}
+        still_needed = {segment_name(covered) for covered in segment_ranges(cut.size)}
         await _all(self._remove(name) for name in removed if name not in still_needed)
 
     async def _remove(self, name: str) -> None:
