@@ -1,5 +1,5 @@
-"""Statistics as of now, folded from an archive alone, beside reading and decoding the same events and
-doing nothing with them."""
+"""Statistics as of now, folded from an archive alone, beside reading and decoding the same events
+and doing nothing with them."""
 
 import tempfile
 import time
