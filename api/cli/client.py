@@ -131,12 +131,12 @@ class Service:
         """Have no more tasks of a type taken; the answer as JSON."""
         body = None if reason is None else msgspec.json.encode({"reason": reason})
         path = f"/api/v1/queues/{_segment(task_type)}/pause"
-        return self._call("POST", path, body=body, headers=_by_user())
+        return self._call("POST", path, body=body)
 
     def resume(self, task_type: str) -> bytes:
         """Have tasks of a type taken again; the answer as JSON."""
         path = f"/api/v1/queues/{_segment(task_type)}/resume"
-        return self._call("POST", path, headers=_by_user())
+        return self._call("POST", path)
 
     def limits(self) -> Limits:
         """What may run at once, where that is limited."""
@@ -146,11 +146,11 @@ class Service:
     def set_limit(self, scope: str, name: str, limit: int) -> bytes:
         """Limit a type or a knowledge base; the answer as JSON."""
         body = msgspec.json.encode({"limit": limit})
-        return self._call("PUT", _limit_path(scope, name), body=body, headers=_by_user())
+        return self._call("PUT", _limit_path(scope, name), body=body)
 
     def remove_limit(self, scope: str, name: str) -> bytes:
         """Limit it no more; the answer as JSON."""
-        return self._call("DELETE", _limit_path(scope, name), headers=_by_user())
+        return self._call("DELETE", _limit_path(scope, name))
 
     def system_events(self) -> bytes:
         """All that happened to the service as a whole, as JSON; read page by page."""
@@ -189,6 +189,8 @@ class Service:
         return self._respond(method, path, **options).body
 
     def _respond(self, method: str, path: str, **options: Any) -> Reply:
+        if method != "GET":
+            options["headers"] = {**_by_user(), **options.get("headers", {})}
         with self._clearly():
             return self._client.call(Call(method=method, path=path, **options))
 
