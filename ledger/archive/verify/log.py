@@ -40,6 +40,9 @@ CLOCK_SLACK_MS: Final = 1_000
 NOTICES_MAX: Final = 20
 _LATEST: Final = (1 << 64, 0)
 
+FIRST_SIGNATURE_S: Final = 1.0
+"""A key stands in the list of keys before it signs; how long after that it is looked for anew."""
+
 NEWER_MAX: Final = 20
 """How often the end of a log that grows meanwhile is looked for anew."""
 
@@ -98,6 +101,7 @@ class LogCheck:
         self._order = self._position.order
         self._hole_after: tuple[int, int] | None = None
         self._at = 0
+        self._has_waited = False
         self._notices: list[str] = []
 
     async def run(self) -> LogReport:
@@ -119,10 +123,12 @@ class LogCheck:
         for _ in range(NEWER_MAX):
             size = self._head
             if await self._check_leaves(size) and await self._check_end(size):
-                break
+                if not await self._is_signed_by_newer():
+                    break
         if self._hole_after is not None:
             self._chains.hole(self._hole_after, _LATEST)
         self._tell_wrong()
+        self._tell_unused_key()
         self._tell_witnesses()
         if self._stream is not None:
             await self._stream.finish(self._position, self._chains, self._erasures)
@@ -195,6 +201,15 @@ class LogCheck:
         if self._stream is not None:
             await self._stream.extend()
         return self._head > size
+
+    async def _is_signed_by_newer(self) -> bool:
+        """Whether the newest key, which had not signed yet, has signed a newer checkpoint by now,
+        which is taken then. It is waited for once."""
+        if self._trust.unused is None or not self._head or self._has_waited:
+            return False
+        self._has_waited = True
+        await asyncio.sleep(FIRST_SIGNATURE_S)
+        return await self._has_grown()
 
     def _line_up_points(self) -> None:
         points = [*self._history.points, *self._options.seen]
@@ -547,6 +562,16 @@ class LogCheck:
         where = f"leaves {self._right_up_to} to {first.size - 1}"
         reason = f"they are not what was sealed: {first.where} has another root"
         self._faults.add(Kind.ALTERED, where, reason)
+
+    def _tell_unused_key(self) -> None:
+        newest = self._trust.unused
+        if newest is not None and self._history.points:
+            reason = (
+                f"it is the newest, and not signed by {newest.vkey}, the newest key: whoever has an"
+                " older one may have rewritten all (or the archiver was stopped as it changed its"
+                " key, and has sealed nothing since)"
+            )
+            self._faults.add(Kind.FORGED, self._history.points[-1].where, reason)
 
     def _tell_witnesses(self) -> None:
         for each in self._options.witnesses:

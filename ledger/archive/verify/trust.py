@@ -3,7 +3,8 @@
 A key is trusted because whoever verifies says so, or because of a note in which a key that is
 trusted names it (`ledger.archive.key_list`): the key after it, and the key before it too. Without
 any that he was told, the first key of the archive's own list is believed. When a key has signed,
-the one that it replaced must not sign alone any more.
+the one that it replaced must not sign alone any more; and the newest key of the list must have
+signed the newest checkpoint: else whoever stole an older one could rewrite all that it signed.
 """
 
 from collections.abc import Sequence
@@ -101,6 +102,14 @@ class Trust:
             else:
                 found.append(key)
         return found
+
+    @property
+    def unused(self) -> Verifier | None:
+        """The newest key of the list, where the newest checkpoint that was judged is not signed by
+        it."""
+        trusted = (at for at, key in enumerate(self._order) if key in self._trusted)
+        newest = max(trusted, default=-1)
+        return self._order[newest] if self._in_force < newest else None
 
     def judge(self, where: str, signers: Sequence[Verifier], faults: Faults) -> bool:
         """Whether the next checkpoint is signed by whom it must be."""

@@ -15,8 +15,9 @@ from ledger.archive.checkpoint import Checkpoint
 from ledger.archive.compression import compress, decompress
 from ledger.archive.index import key_of
 from ledger.archive.key_list import introduce, pack_keys, unpack_keys
-from ledger.archive.keys import KeyFile
+from ledger.archive.keys import ArchiveKeys, KeyFile
 from ledger.archive.notes import BadNote, Note, NoteSigner, pack_notes, unpack_notes
+from ledger.archive.verify import log
 from ledger.archive.verify.bundles import unpacked_tile
 from ledger.archive.verify.faults import (
     FAULTS_NAMED_MAX,
@@ -229,6 +230,51 @@ async def test_a_list_that_a_late_writer_wrote_lacks_the_last_checkpoint_for_a_w
     notes = unpack_notes(archive["checkpoints/000"])
 
     report = await verified(archive.but(**{"checkpoints/000": pack_notes(notes[:-1])}))
+
+    assert (report.faults, report.size) == ((), 300)
+
+
+async def test_a_replaced_key_cannot_sign_another_history(
+    archive: Kept, keys: KeyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stole it seals everything anew, and keeps the genuine list of keys."""
+    monkeypatch.setattr(log, "FIRST_SIGNATURE_S", 0.0)
+    stolen = KeyFile(tmp_path / "stolen")
+    stolen.path.write_text(ArchiveKeys(keys.keys().salts, keys.keys().seeds[:1]).text)
+    stolen.path.chmod(0o600)
+    rewritten = await sealed([*EVENTS[:-1], replace(EVENTS[-1], at=EVENTS[-1].at + 1)], stolen, 300)
+    forged = rewritten.but(keys=archive["keys"])
+
+    for known in ((), keys_of(keys)[:1], keys_of(keys)[-1:]):
+        fault = only(await verified(forged, Options(keys=known)))
+
+        assert (fault.kind, fault.where) == (Kind.FORGED, "checkpoints/000 (size 300)")
+        assert f"not signed by {keys_of(keys)[-1].vkey}" in fault.reason
+
+
+async def test_a_key_that_was_just_listed_signs_a_moment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "FIRST_SIGNATURE_S", 0.0)
+    file = key_file(tmp_path)
+    after = await sealed(EVENTS, file, 256, 300, rotate_at=256)
+    first = unpack_notes(after["checkpoints/000"])[0]
+
+    class Late(Kept):
+        """Where the list has the new key's checkpoint when it is read again."""
+
+        reads = 0
+
+        async def read(self, key: str) -> bytes:
+            found = await super().read(key)
+            if key == PREFIX + "checkpoint" and not self.reads:
+                return first.whole.encode()
+            if key == PREFIX + "checkpoints/000":
+                self.reads += 1
+                return pack_notes([first]) if self.reads == 1 else found
+            return found
+
+    report = await verified(Late(after.objects), Options(keys=keys_of(file)[-1:]))
 
     assert (report.faults, report.size) == ((), 300)
 
