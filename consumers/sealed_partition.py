@@ -162,7 +162,9 @@ class SealedPartition:
             self._meter.seal_failed()
             self._trouble.met(self.partition, str(error))
             self._failures += 1
-            return backoff_s(self._failures)
+            await self.release()
+            # Whoever stands by, and may have what this one lacks, comes first.
+            return STAND_BY_S + backoff_s(self._failures)
         except LostFence:
             self._hold = None
             await self._drop()
@@ -448,12 +450,13 @@ class SealedPartition:
     async def _tell_sealed(self, sealed: Sealed) -> None:
         hold = self._held()
         if sealed != hold.sealed:
-            self._hold = Hold(hold.generation, sealed, hold.accepted)
             if not await self._fence.keep(
                 self.partition, hold.generation, self._options.lease_ms, sealed
             ):
                 self._lose(hold.generation)
                 raise LostFence
+            # Only now: what may not have been heard is told again.
+            self._hold = Hold(hold.generation, sealed, hold.accepted)
 
     def _held(self) -> Hold:
         if self._hold is None:

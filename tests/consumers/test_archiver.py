@@ -23,10 +23,11 @@ from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
 from ledger.objects import open_objects
 from ledger.objects.local_folder import LocalFolder, Move
-from ledger.redis_archive import Hold, RedisArchive
+from ledger.redis_archive import Hold, RedisArchive, Sealed
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Durability, Settings
 from ledger.store import Position, Recorded
 from ledger.subscriptions import Taken
@@ -312,6 +313,25 @@ async def test_an_object_store_that_is_away_is_waited_for(
         await reading.close()
 
 
+async def test_one_that_cannot_sign_lets_another_have_the_partition(
+    store: RedisStore, folder: Path, logged: Logged
+):
+    # given an archiver without the key that the archive was signed with
+    await submit(store)
+    await archiver(store, folder).seal_once()
+    options, meter = ArchiverOptions(folder.parent / "other.key", AT_ONCE), Meter()
+    async with archiving(Archiver(store, LocalFolder(folder), options, meter=meter)):
+        await logged.comes("archive_cannot_be_written")
+        # when it has failed, then another one gets the partition
+        fence = RedisArchive(store.client, 1, 5_000)
+        while isinstance(held := await fence.take(0, "another", 60_000), Taken):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert isinstance(held, Hold)
+        # and keeps it
+        await logged.comes("archiver_stands_by")
+        assert await fence.keep(0, held.generation, 0)
+
+
 async def test_an_archive_of_another_ledger_is_left_alone(store: RedisStore, folder: Path):
     # given an archive of a ledger whose epoch begins as this one's does
     await submit(store)
@@ -430,3 +450,30 @@ async def test_one_that_was_killed_before_it_said_what_it_sealed_did_seal_it(
     # then it knows how many entries that are
     status = await status_of(store)
     assert (status.sealed.passed, status.lag_events) == (7, 0)
+
+
+async def test_how_far_is_sealed_is_told_again_where_that_was_not_heard(
+    store: RedisStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given a ledger that cannot be reached at the moment when it is to hear what was sealed
+    keep, unheard = RedisArchive.keep, list[Sealed]()
+
+    async def deaf(
+        self: RedisArchive,
+        partition: int,
+        generation: int,
+        lease_ms: int,
+        told: Sealed | None = None,
+    ) -> bool:
+        if told is not None and not unheard:
+            unheard.append(told)
+            raise Rejection(RejectionCode.SERVICE_UNAVAILABLE, "it takes too long")
+        return await keep(self, partition, generation, lease_ms, told)
+
+    monkeypatch.setattr(RedisArchive, "keep", deaf)
+    async with archiving(archiver(store, folder)):
+        # when events are sealed, and no more come
+        await submit(store)
+        # then it hears so in the end
+        await sealed(store, 1)
+    assert [told.size for told in unheard] == [1]
