@@ -3,33 +3,31 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
 from api.cli.archives import archive_settings, find_archive, trusted_keys
-from api.cli.failures import CouldNotCheck, is_clear
+from api.cli.failures import CliError, CouldNotCheck, is_clear
 from api.cli.flags import AsJson, DataDir, RedisUrl, load_settings
 from api.cli.open_ledger import open_ledger
 from api.cli.output import print_fields, print_json, printable
 from api.cli.progress import counting
-from api.cli.witnessed import last_seen
+from api.cli.witnessed import Seen, last_seen
 from consumers.collector import collect_rarely
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.verify.faults import Faults, Kind, LogReport, Verdict, worst
 from ledger.archive.verify.log import LogCheck, Options
 from ledger.archive.verify.stream import StreamCheck
 from ledger.codec import Undecodable
+from ledger.moments import moment_text
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects
 from ledger.redis_archive import RedisArchive
 from ledger.redis_calls import ForeignKey
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
-
-if TYPE_CHECKING:
-    from ledger.archive.verify.history import Point
 
 EXIT_CODES = {
     Verdict.FINE: 0,
@@ -75,7 +73,7 @@ def verify(
     witness_url: Annotated[
         tuple[str, ...],
         Parameter(
-            help="where a witness is asked what it has seen last; may be repeated",
+            help="where one of the witnesses is asked what it has seen last; may be repeated",
         ),
     ] = (),
     epoch: Annotated[
@@ -94,6 +92,8 @@ def verify(
             settings = archive_settings(settings, archive)
         offline = archive is not None and redis_url is None
         options = Options(trusted_keys(key), trusted_keys(witness))
+        if witness_url and not options.witnesses:
+            raise CliError("--witness-url needs --witness too: the key of who answers there")
         collect_rarely()
         report = asyncio.run(_verify(settings, epoch, options, witness_url, offline=offline))
     except Exception as error:
@@ -123,13 +123,15 @@ async def _verify(
             logs: list[LogReport] = []
             for partition in found.partitions:
                 faults = Faults()
-                known = await _known(options, urls, origin_of(found.epoch, partition), faults)
+                seen = await _seen(options, urls, origin_of(found.epoch, partition), faults)
+                known = replace(options, seen=tuple(each.point for each in seen))
                 stream = None
                 if store is not None:
                     stream = _stream(store, partition, faults)
                     known = replace(known, told=await _told_by(store, settings, partition))
                 check = LogCheck(objects, found.epoch, partition, known, stream, faults, progress)
-                logs.append(await check.run())
+                log = await check.run()
+                logs.append(replace(log, notices=(*log.notices, *_seen_when(seen))))
     return Report(
         worst([log.verdict for log in logs]),
         found.epoch,
@@ -140,16 +142,25 @@ async def _verify(
     )
 
 
-async def _known(options: Options, urls: Sequence[str], origin: str, faults: Faults) -> Options:
-    """With what the witnesses have seen."""
-    seen: list[Point] = []
+async def _seen(options: Options, urls: Sequence[str], origin: str, faults: Faults) -> list[Seen]:
+    """What the witnesses have seen."""
+    found: list[Seen] = []
     for url in urls:
-        point = await last_seen(url, origin, options.witnesses)
-        if point is None:
+        seen = await last_seen(url, origin, options.witnesses)
+        if seen is None:
             faults.add(Kind.MISSING, url, f"it has cosigned no checkpoint of {origin}")
         else:
-            seen.append(point)
-    return replace(options, seen=tuple(seen))
+            found.append(seen)
+    return found
+
+
+def _seen_when(seen: Sequence[Seen]) -> list[str]:
+    """An answer of long ago may be one that somebody kept."""
+    return [
+        f"{by.name} cosigned {each.point.size} leaves last at {moment_text(by.at_s * 1000)}"
+        for each in seen
+        for by in each.by
+    ]
 
 
 async def _told_by(store: RedisStore, settings: Settings, partition: int) -> tuple[int, bytes]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import stat
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -89,8 +90,8 @@ async def test_checkpoints_are_cosigned_as_they_are_made(
     cosigned = [key.signed(note) for note in unpack_notes(kept["checkpoints/000"])]
     assert cosigned == [True, True, False]
     assert meter.meters.checkpoints_cosigned == 3
-    assert seen is not None and seen.size == 90
-    report = await verified(kept, Options(keys=(log_key,), witnesses=(key,), seen=(seen,)))
+    assert seen is not None and seen.point.size == 90
+    report = await verified(kept, Options(keys=(log_key,), witnesses=(key,), seen=(seen.point,)))
     assert report.faults == ()
     assert report.witnessed == {key.vkey: 90}
 
@@ -107,7 +108,7 @@ async def test_what_a_witness_has_seen_outlives_it(
         await seal(await opened(kept, keys, asked), EVENTS[30:], 30)
         seen = await last_seen(url, ORIGIN, [key])
 
-    assert seen is not None and seen.size == 90
+    assert seen is not None and seen.point.size == 90
     mode = (tmp_path / "witness" / KEY_FILE).stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
 
@@ -123,11 +124,11 @@ async def test_a_rewritten_history_is_not_cosigned_and_is_found(
         seen = await last_seen(url, ORIGIN, [key])
 
     assert meter.meters.cosignings_failed == 1
-    assert seen is not None and seen.size == 30
-    report = await verified(second, Options(witnesses=(key,), seen=(seen,)))
+    assert seen is not None and seen.point.size == 30
+    report = await verified(second, Options(witnesses=(key,), seen=(seen.point,)))
     assert {(fault.kind, fault.where) for fault in report.faults} == {
         (Kind.MISSING, "checkpoint"),
-        (Kind.FORGED, seen.where),
+        (Kind.FORGED, seen.point.where),
     }
 
 
@@ -194,7 +195,7 @@ async def test_checkpoints_at_once_never_take_a_witness_back(
 
     assert sorted(answers) == [200] + [409] * (len(notes) - 1)
     assert seen is not None
-    assert seen.size == Checkpoint.parse(notes[answers.index(200)].text).size
+    assert seen.point.size == Checkpoint.parse(notes[answers.index(200)].text).size
 
 
 async def test_one_folder_is_for_one_witness(tmp_path: Path, log_key: Verifier) -> None:
@@ -213,6 +214,23 @@ async def test_one_folder_is_for_one_witness(tmp_path: Path, log_key: Verifier) 
 async def test_a_witness_that_cannot_be_asked_is_one_clear_line() -> None:
     with pytest.raises(CouldNotCheck, match=r"127\.0\.0\.1:1"):
         await last_seen("http://127.0.0.1:1", ORIGIN, [])
+
+
+async def test_an_answer_that_no_trusted_witness_signed_says_nothing(
+    tmp_path: Path, keys: KeyFile, log_key: Verifier
+) -> None:
+    """Nor one that only the log's own key signed."""
+    stranger = NoteSigner("witness.example/other", b"9" * 32, 4).verifier
+    async with witness(tmp_path, log_key) as (url, key), cosigners(url, key) as asked:
+        await seal(await opened(Kept(), keys, asked), EVENTS[:30], 30)
+        seen = await last_seen(url, ORIGIN, [stranger, key])
+        for known in ([], [stranger], [log_key]):
+            with pytest.raises(CouldNotCheck, match="signed by none of the keys"):
+                await last_seen(url, ORIGIN, known)
+
+    assert seen is not None
+    ((name, at_s),) = [(each.name, each.at_s) for each in seen.by]
+    assert name == key.name and abs(time.time() - at_s) < 60
 
 
 async def test_an_archive_that_no_witness_knows_is_incomplete(keys: KeyFile) -> None:

@@ -101,15 +101,23 @@ def test_a_witness_runs_and_ends_in_peace(folder: Path, ledgerq: Call) -> None:
     with role_process("-m", "api.cli", *arguments, cwd=folder.parent, settings=settings) as process:
         started = process.wait_for("witness_started")
         url = f"http://127.0.0.1:{started['port']}"
-        ran = ledgerq("verify", "--archive", str(folder), "--witness-url", url, "--json")
+        asked = ("verify", "--archive", str(folder), "--witness-url", url)
+        nobody = ledgerq(*asked)
+        asked += ("--witness", started["key"])
+        ran = ledgerq(*asked, "--json")
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
 
-    gone = ledgerq("verify", "--archive", str(folder), "--witness-url", url)
+    gone = ledgerq(*asked)
 
+    assert nobody.code == 4
+    assert "--witness-url needs --witness too" in nobody.err
     assert started["key"].startswith("somebody/w+")
     assert ran.code == 3
-    (fault,) = json.loads(ran.out)["logs"][0]["faults"]
-    assert (fault["kind"], fault["where"]) == ("missing", url)
+    faults = json.loads(ran.out)["logs"][0]["faults"]
+    assert [(each["kind"], each["where"]) for each in faults] == [
+        ("missing", url),
+        ("missing", "checkpoint"),
+    ]
     assert gone.code == 4
     assert url in gone.err
