@@ -226,6 +226,8 @@ class Archiver:
         if self._key_file.make():
             hint = "keep a copy: without it, nothing more can be added to the archive"
             log.info("archive_key_made", file=str(self._key_file.path), hint=hint)
+        if exposed := self._key_file.exposed():
+            log.warning("archive_key_exposed", file=str(self._key_file.path), reason=exposed)
 
     async def _beat(self) -> float:
         await asyncio.gather(*(each.keep() for each in self._partitions))

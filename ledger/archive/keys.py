@@ -10,7 +10,9 @@ all logs of a ledger, each time under the log's name.
 import base64
 import binascii
 import contextlib
+import fcntl
 import os
+import stat
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Self
@@ -113,15 +115,45 @@ class KeyFile:
                 return False  # another process was faster
         return True
 
+    def exposed(self) -> str | None:
+        """What is wrong with its mode, and how that is mended; None when it is its owner's alone.
+        That is no error: secrets mounted into a container are often root's, and 0444."""
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+        except OSError as error:
+            raise BadKeyFile(f"{self.path}: {error.strerror}") from error
+        if not mode & 0o077:
+            return None
+        return f"others may use it (mode {mode:04o}), and sign for the archive: chmod 600"
+
     def rotate(self) -> ArchiveKeys:
-        """Add a key, which signs from now on."""
-        keys = self.keys()
-        if len(keys.seeds) == KEYS_MAX:
-            raise BadKeyFile(f"{self.path}: it has {KEYS_MAX} keys, which is the most there may be")
-        rotated = ArchiveKeys(keys.salts, (*keys.seeds, os.urandom(SECRET_BYTES)))
-        with self._beside(rotated) as written:
-            os.replace(written, self.path)
+        """Add a key, which signs from now on. Who rotates at the same time adds his after it."""
+        with self._alone():
+            keys = self.keys()
+            if len(keys.seeds) == KEYS_MAX:
+                raise BadKeyFile(
+                    f"{self.path}: it has {KEYS_MAX} keys, which is the most there may be"
+                )
+            rotated = ArchiveKeys(keys.salts, (*keys.seeds, os.urandom(SECRET_BYTES)))
+            with self._beside(rotated) as written:
+                os.replace(written, self.path)
         return rotated
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """Nobody else changes it within. The folder is locked, since the file is replaced."""
+        try:
+            descriptor = os.open(self.path.absolute().parent, os.O_RDONLY)
+        except OSError as error:
+            raise BadKeyFile(f"{self.path}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise BadKeyFile(f"{self.path}: its folder: {error.strerror}") from error
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _beside(self, keys: ArchiveKeys) -> Generator[Path]:

@@ -35,6 +35,7 @@ from ledger.system.events import ArchiveHalted
 from tests.consumers.role_process import role_process
 from tests.consumers.working import PATIENCE_S, Logged
 from tests.contracts.store import submit
+from tests.ledger.archive.sealed import key_file
 from tests.object_stores import run_s3
 
 AT_ONCE: Final = SealingOptions(seal_events=256, seal_interval_ms=1, lease_ms=2_000)
@@ -121,6 +122,16 @@ async def test_what_happens_is_sealed(store: RedisStore, folder: Path):
     assert (status.lag_events, status.unsealed_s, status.halted) == (0, 0.0, "")
     assert status.sealed.entry == (await store.last_position(0)).entry
     assert meter.meters.events_sealed == 5
+
+
+async def test_a_key_that_others_may_read_is_warned_of(
+    store: RedisStore, folder: Path, logged: Logged
+):
+    key = key_file(folder.parent).path
+    key.chmod(0o644)
+    async with archiving(archiver(store, folder)):
+        await logged.comes("archive_key_exposed")
+    assert key.exists()
 
 
 async def test_many_events_are_sealed_at_round_numbers(store: RedisStore, folder: Path):
