@@ -26,7 +26,8 @@ from ledger.identity import SYSTEM
 from ledger.objects import ObjectStoreError
 from ledger.redis_calls import ForeignKey
 from ledger.retention import BEGINNING, Ended, Retention
-from ledger.subscriptions import Subscriptions, order_of
+from ledger.store import Position
+from ledger.subscriptions import Subscriptions, entry_before, order_of
 
 log = structlog.get_logger("trimming")
 
@@ -37,8 +38,9 @@ TRIM_ENTRIES: Final = 1_000
 TRIM_CALLS: Final = 20
 """Entries that go in one call, for as long as the server is held up, and calls in a row."""
 
+CHECK_BUNDLES: Final = 40
 EVICT_BUNDLES: Final = 40
-"""Of 256 events each, looked at in a row."""
+"""Of 256 events each, read once more before they go, or looked at, in a row."""
 
 RESTORED_KEPT_MS: Final = 10 * 60_000
 """A task that was put back, so that something may happen to it, goes again after so long."""
@@ -108,12 +110,12 @@ class Trimming:
             sealed = await self._archive.log(found.partition)
             if sealed is None:
                 raise Incomplete(f"the checkpoint of partition {found.partition}")
-            more = await self._evict(found, sealed, generation, now_ms)
+            more = await self._trim(found, sealed, generation)
+            return await self._evict(found, sealed, generation, now_ms) or more
         except (ObjectStoreError, Damaged, Incomplete) as error:
             # What cannot be read is not relied upon.
             self._say_once("archive_unreadable", partition=found.partition, reason=str(error))
             return False
-        return await self._trim(found, sealed, generation) or more
 
     async def _forget_silent(self, status: RetentionStatus) -> None:
         """Those read models that nothing has waited for, for long."""
@@ -142,13 +144,30 @@ class Trimming:
         up_to = min(found.trim.up_to, sealed.checkpoint.last or BEGINNING, key=order_of)
         if order_of(found.ends.first) >= order_of(up_to):
             return False
+        checked = await self._checked(found, sealed, up_to)
         for _ in range(TRIM_CALLS):
-            gone = await self._store.trim(found.partition, generation, up_to, TRIM_ENTRIES)
+            gone = await self._store.trim(found.partition, generation, checked, TRIM_ENTRIES)
             if not gone:
-                return False
+                return gone is not None and checked != up_to
             self._meter.let_go(events=gone)
             await asyncio.sleep(0)
         return True
+
+    async def _checked(self, found: PartitionRetention, sealed: SealedLog, up_to: str) -> str:
+        """Read once more what is to leave the stream, or the first of it, past every cache: it was
+        there when it was sealed, and may have been lost since. Up to where it is all there. Raises
+        ObjectStoreError, Damaged, Incomplete."""
+        partition, ours = found.partition, self._archive
+        first = await sealed.index_after(Position(partition, entry_before(found.ends.first)))
+        end = await sealed.index_after(Position(partition, entry_before(up_to)))
+        reached = min(end, (first // TILE_WIDTH + CHECK_BUNDLES) * TILE_WIDTH)
+        fresh = Archive(ours.objects, ours.epoch, ours.partitions, cache_bytes=0)
+        log_now = fresh.log_at(partition, sealed.note, sealed.checkpoint)
+        async for _ in log_now.events(first, reached):
+            await asyncio.sleep(0)
+        if reached == end:
+            return up_to
+        return (await log_now.leaf(reached)).position.entry
 
     # -- tasks --------------------------------------------------------------------------------
 

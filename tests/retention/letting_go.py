@@ -65,8 +65,17 @@ class LettingGo:
 
     async def let_go(self, generation: int | None = GENERATION) -> None:
         """Until there is nothing more to let go of now."""
+        trimming = self._trimming(generation)
+        while await trimming.step() == 0:
+            pass
+
+    async def step(self) -> float:
+        """Let go of some; seconds until there may be more."""
+        return await self._trimming(GENERATION).step()
+
+    def _trimming(self, generation: int | None) -> Trimming:
         assert self.archive is not None
-        trimming = Trimming(
+        return Trimming(
             self.store,
             self.subscriptions,
             self.archive,
@@ -74,8 +83,6 @@ class LettingGo:
             lambda _: generation,
             self.meter,
         )
-        while await trimming.step() == 0:
-            pass
 
     def pass_time(self, ms: int) -> None:
         self.store.ahead_ms += ms

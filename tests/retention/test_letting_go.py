@@ -6,8 +6,12 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from consumers.retention_status import Terms
+from ledger.archive import tiles
+from ledger.archive.compression import compress, decompress
 from ledger.commands import CancelTask, RetryTask
 from ledger.identity import derived_id
 from ledger.redis_connection import send
@@ -43,6 +47,20 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[LaterStore]:
 
 async def entries(ledger: LettingGo) -> int:
     return await ledger.store.client.xlen(KEYS.events)
+
+
+def data_of(folder: Path) -> Path:
+    """Of an archive, where the data lie."""
+    [found] = folder.rglob("data")
+    return found
+
+
+def spoil_data(folder: Path) -> None:
+    """All data of an archive become other ones, whole as they are."""
+    for file in [file for file in data_of(folder).rglob("*") if file.is_file()]:
+        stored = tiles.unpack_data(decompress(file.read_bytes()))
+        wrong = [replace(one, data=b"{}") for one in stored]
+        file.write_bytes(compress(tiles.pack_data(wrong)))
 
 
 def lose_entries(folder: Path) -> None:
@@ -110,6 +128,59 @@ async def test_nothing_goes_that_the_archive_lost(
 
     assert await ledger.is_in_memory(task)
     assert await entries(ledger) == 3
+
+
+async def test_no_event_goes_whose_data_the_archive_lost(
+    ledger: LettingGo, store: LaterStore, tmp_path: Path
+):
+    # given an archive that was whole when it was sealed, and lost the events' data since
+    task = await completed(store, ONE)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    data = data_of(tmp_path)
+    data.rename(tmp_path / "lost")
+    # when the events are old, then they stay, and so does the task, and that is said
+    with capture_logs() as logged:
+        await ledger.let_go()
+    assert await entries(ledger) == 3
+    assert await ledger.is_in_memory(task)
+    [said] = logged
+    assert (said["event"], "/data/" in said["reason"]) == ("archive_unreadable", True)
+    # and when it is put back, they go
+    (tmp_path / "lost").rename(data)
+    await ledger.let_go()
+    assert await entries(ledger) == 1
+
+
+async def test_no_event_goes_whose_data_is_not_what_its_leaf_says(
+    ledger: LettingGo, store: LaterStore, tmp_path: Path
+):
+    # given an archive into which a wrong copy was put back
+    await completed(store, ONE)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    spoil_data(tmp_path)
+    # then nothing goes
+    with capture_logs() as logged:
+        await ledger.let_go()
+    assert await entries(ledger) == 3
+    assert "is not what its leaf says" in logged[0]["reason"]
+
+
+async def test_only_so_much_is_read_again_at_once_as_goes(
+    ledger: LettingGo, store: LaterStore, monkeypatch: pytest.MonkeyPatch
+):
+    # given more events than are read again in one step
+    monkeypatch.setattr("consumers.trimming.CHECK_BUNDLES", 1)
+    for n in range(100):
+        await completed(store, f"{ONE[:-3]}{n:03}")
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    # then they go all the same, some in each step
+    assert await ledger.step() == 0.0
+    assert await entries(ledger) == 300 - 256
+    await ledger.let_go()
+    assert await entries(ledger) == 1
 
 
 async def test_a_script_trims_nothing_beyond_what_is_sealed(ledger: LettingGo, store: LaterStore):
