@@ -27,6 +27,7 @@ class Erasures:
         self._faults = faults
         self._gone: dict[tuple[bytes, int], tuple[Position, str]] = {}
         self._told: dict[tuple[bytes, int], set[str]] = {}
+        self._not_sealed: set[tuple[bytes, int]] = set()
         self.tasks: set[bytes] = set()
         """Keys of those that were erased."""
 
@@ -40,8 +41,14 @@ class Erasures:
         key = (key_of(event.task_id), event.version)
         self._gone[key] = event.position, hashlib.sha256(left).hexdigest()
 
-    def erased(self, event: Recorded) -> None:
-        """A TaskErased."""
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether data is gone of which no sealed event says so yet."""
+        return not self._gone.keys() <= self._told.keys()
+
+    def erased(self, event: Recorded, *, is_sealed: bool = True) -> None:
+        """A TaskErased. Until it is sealed, the archive's data is to stay: anybody who can write to
+        the ledger can put one there."""
         key = key_of(event.task_id)
         try:
             redacted = _decode(event.data).redacted
@@ -50,17 +57,23 @@ class Erasures:
             self._faults.add(Kind.FORGED, event.position, f"{event.type}: {error}")
             return
         self.tasks.add(key)
+        if not is_sealed:
+            self._not_sealed.update((key, version) for version in versions)
+            return
         for version, digest in versions.items():
             self._told.setdefault((key, version), set()).add(digest)
 
     def finish(self) -> list[str]:
         """Compare, and say what is not done yet."""
         for key, (position, digest) in self._gone.items():
-            if key not in self._told:
+            if key not in self._told and key in self._not_sealed:
+                reason = "its data was removed, and the event that erases it is not sealed"
+                self._faults.add(Kind.ALTERED, position, reason)
+            elif key not in self._told:
                 reason = "its data was removed, and no event of its task says that it was erased"
                 self._faults.add(Kind.ALTERED, position, reason)
             elif digest not in self._told[key]:
                 reason = "what is left of its data is not what the erasure left"
                 self._faults.add(Kind.ALTERED, position, reason)
-        left = len(self._told.keys() - self._gone.keys())
+        left = len((self._told.keys() | self._not_sealed) - self._gone.keys())
         return [f"the data of {left} events that were erased is still there"] if left else []

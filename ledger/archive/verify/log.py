@@ -123,7 +123,7 @@ class LogCheck:
         for _ in range(NEWER_MAX):
             size = self._head
             if await self._check_leaves(size) and await self._check_end(size):
-                if not await self._is_signed_by_newer():
+                if not await self._is_explained_by_newer():
                     break
         if self._hole_after is not None:
             self._chains.hole(self._hole_after, _LATEST)
@@ -202,13 +202,16 @@ class LogCheck:
             await self._stream.extend()
         return self._head > size
 
-    async def _is_signed_by_newer(self) -> bool:
-        """Whether the newest key, which had not signed yet, has signed a newer checkpoint by now,
-        which is taken then. It is waited for once."""
-        if self._trust.unused is None or not self._head or self._has_waited:
+    async def _is_explained_by_newer(self) -> bool:
+        """Whether what is wrong may be so because the log has grown, which is taken then: data was
+        erased by an event that was sealed meanwhile, or the newest key is about to sign, which is
+        waited for once."""
+        is_unused = self._trust.unused is not None and self._head and not self._has_waited
+        if is_unused:
+            self._has_waited = True
+            await asyncio.sleep(FIRST_SIGNATURE_S)
+        elif not self._erasures.has_unexplained:
             return False
-        self._has_waited = True
-        await asyncio.sleep(FIRST_SIGNATURE_S)
         return await self._has_grown()
 
     def _line_up_points(self) -> None:

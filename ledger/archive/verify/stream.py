@@ -83,7 +83,7 @@ class StreamCheck:
             self.beyond += 1
             chains.add(key_of(event.task_id), event, b"", None, is_whole=True)
             if event.type == ERASED:
-                erasures.erased(event)
+                erasures.erased(event, is_sealed=False)
         await self._tell_missing(erasures.tasks)
 
     async def _tell_missing(self, erased: set[bytes]) -> None:

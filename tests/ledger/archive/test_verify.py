@@ -234,6 +234,21 @@ async def test_a_list_that_a_late_writer_wrote_lacks_the_last_checkpoint_for_a_w
     assert (report.faults, report.size) == ((), 300)
 
 
+class Late(Kept):
+    """One that has its first checkpoint alone, until it is read again."""
+
+    reads = 0
+
+    async def read(self, key: str) -> bytes:
+        found = await super().read(key)
+        if key == PREFIX + "checkpoint" and not self.reads:
+            return unpack_notes(self["checkpoints/000"])[0].whole.encode()
+        if key == PREFIX + "checkpoints/000":
+            self.reads += 1
+            return found if self.reads > 1 else pack_notes(unpack_notes(found)[:1])
+        return found
+
+
 async def test_a_replaced_key_cannot_sign_another_history(
     archive: Kept, keys: KeyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,22 +273,6 @@ async def test_a_key_that_was_just_listed_signs_a_moment_later(
     monkeypatch.setattr(log, "FIRST_SIGNATURE_S", 0.0)
     file = key_file(tmp_path)
     after = await sealed(EVENTS, file, 256, 300, rotate_at=256)
-    first = unpack_notes(after["checkpoints/000"])[0]
-
-    class Late(Kept):
-        """Where the list has the new key's checkpoint when it is read again."""
-
-        reads = 0
-
-        async def read(self, key: str) -> bytes:
-            found = await super().read(key)
-            if key == PREFIX + "checkpoint" and not self.reads:
-                return first.whole.encode()
-            if key == PREFIX + "checkpoints/000":
-                self.reads += 1
-                return pack_notes([first]) if self.reads == 1 else found
-            return found
-
     report = await verified(Late(after.objects), Options(keys=keys_of(file)[-1:]))
 
     assert (report.faults, report.size) == ((), 300)
@@ -622,17 +621,40 @@ async def test_erased_data_is_no_fault_where_an_event_says_so(keys: KeyFile) -> 
     assert (report.erased_events, report.erased_tasks) == (1, 1)
 
 
-async def test_an_erasure_that_is_not_sealed_yet_stands_in_the_ledger(keys: KeyFile) -> None:
-    """Whose events are gone from there."""
-    kept, at = await an_erasure(keys, until=50)
+@pytest.mark.parametrize("is_removed", [False, True])
+async def test_an_erasure_that_is_not_sealed_yet_is_of_the_ledger_alone(
+    keys: KeyFile, *, is_removed: bool
+) -> None:
+    """Whose events may be gone from there. The archive's data is to stay until it is sealed."""
+    removed, at = await an_erasure(keys, until=50)
+    kept = removed if is_removed else await sealed(EVENTS[:50], keys, 50)
     erased = [each for each in EVENTS[:50] if each.task_id == EVENTS[at].task_id]
     said = erased_event(erased[-1], hashlib.sha256(LEFT).hexdigest())
     stream = [each for each in EVENTS[:50] if each not in erased] + [said]
 
     report = await verified(kept, stream=stream)
 
-    assert report.faults == (), lines(report)
-    assert (report.erased_events, report.not_sealed) == (1, 1)
+    assert report.not_sealed == 1
+    if is_removed:
+        assert (only(report).kind, only(report).where) == (Kind.ALTERED, str(EVENTS[at].position))
+        assert "is not sealed" in only(report).reason
+    else:
+        assert report.faults == (), lines(report)
+        assert report.notices == ("the data of 1 events that were erased is still there",)
+
+
+async def test_an_erasure_that_is_sealed_meanwhile_is_no_fault(keys: KeyFile) -> None:
+    done = next(at for at, event in enumerate(EVENTS) if event.type == "TaskCompleted")
+    first = next(at for at, e in enumerate(EVENTS) if e.task_id == EVENTS[done].task_id)
+    said = erased_event(EVENTS[done], hashlib.sha256(LEFT).hexdigest())
+    kept = await sealed([*EVENTS[:299], said], keys, 299, 300)
+    stored = tiles.unpack_data(decompress(kept["data/000"]))
+    stored[first] = tiles.Stored(b"", LEFT, erased=True)
+    erased = kept.but(**{"data/000": compress(tiles.pack_data(stored))})
+
+    report = await verified(Late(erased.objects))
+
+    assert (report.faults, report.size, report.erased_events) == ((), 300, 1)
 
 
 async def test_what_is_left_of_erased_data_is_sealed_too(keys: KeyFile) -> None:
