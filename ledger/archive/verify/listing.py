@@ -2,6 +2,8 @@
 
 import re
 from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 
 UNEXPECTED_NAMED: Final = 5
 
-_NUMBER: Final = r"(?:x[0-9]{3}/)*[0-9]{3}"
+_NUMBER: Final = r"(?:x[0-9]{3}/){0,5}[0-9]{3}"
 _TILE: Final = re.compile(
     rf"((?:tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])|data)/{_NUMBER})(?:\.p/([0-9]{{1,3}}))?"
 )
@@ -27,7 +29,8 @@ class Listing:
         self.partials: dict[str, list[int]] = {}
         """By the name of the whole tile or bundle, the widths of those that came before it."""
         self.segments: set[Range] = set()
-        self.apart = array("Q")
+        self._apart = array("Q")
+        self._is_sorted = True
         self.lists = 0
         """Objects with checkpoints: up to the last one that is there."""
         self.objects = 0
@@ -41,7 +44,8 @@ class Listing:
             if found[2] is not None:
                 self.partials.setdefault(found[1], []).append(int(found[2]))
         elif found := _APART.fullmatch(name):
-            self.apart.append(_number(found[1]))
+            self._apart.append(_number(found[1]))
+            self._is_sorted = False
         elif found := _SEGMENT.fullmatch(name):
             self.segments.add((int(found[1]), int(found[2])))
         elif found := _LIST.fullmatch(name):
@@ -51,6 +55,13 @@ class Listing:
                 self.unexpected.append(name)
             else:
                 self.more_unexpected += 1
+
+    def apart_in(self, start: int, end: int) -> Sequence[int]:
+        """Of these leaves, those that have an object with data."""
+        if not self._is_sorted:
+            self._apart = array("Q", sorted(self._apart))
+            self._is_sorted = True
+        return self._apart[bisect_left(self._apart, start) : bisect_left(self._apart, end)]
 
 
 def _number(path: str) -> int:

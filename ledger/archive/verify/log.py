@@ -269,6 +269,8 @@ class LogCheck:
         leaves = bundles.compared(raw, entries, tile, is_right, faults)
         data = bundles.unpacked_data(raw, faults)
         await self._check_partials(raw, leaves, data)
+        if data is not None:
+            await self._check_apart(raw.number * TILE_WIDTH, data)
         first = raw.number * TILE_WIDTH
         events: list[tuple[Recorded, bool]] = []
         if not leaves.hashes:
@@ -360,6 +362,18 @@ class LogCheck:
         except ValueError as error:
             self._faults.add(bundles.kind_of(error), name, f"the data of leaf {index}: {error}")
             return None
+
+    async def _check_apart(self, first: int, data: Sequence[Stored]) -> None:
+        """No data lies apart but that of leaves that say so. An erasure that was interrupted has
+        it removed later on."""
+        start = max(first, self._size)
+        for index in self._listing.apart_in(start, first + len(data)):
+            if data[index - first].apart:
+                continue
+            name = tiles.apart_name(index)
+            if await self._read(name) is not None:
+                is_of = "was erased" if data[index - first].erased else "lies elsewhere"
+                self._notice(f"{name} is still there, and the data of its leaf {is_of}")
 
     def _data(self, index: int, leaf: Leaf, stored: Stored, apart: bytes | None) -> bytes | None:
         """The data of a leaf, or what an erasure left of it; None where it is not what was sealed,

@@ -29,6 +29,7 @@ from ledger.archive.verify.faults import (
     verdict_of,
 )
 from ledger.archive.verify.history import History, Point
+from ledger.archive.verify.listing import Listing
 from ledger.archive.verify.log import Options
 from ledger.archive.verify.segments import Index, check_segment
 from ledger.archive.verify.tasks import Last, LastEvents
@@ -655,6 +656,32 @@ async def test_an_erasure_that_is_sealed_meanwhile_is_no_fault(keys: KeyFile) ->
     report = await verified(Late(erased.objects))
 
     assert (report.faults, report.size, report.erased_events) == ((), 300, 1)
+
+
+async def test_erased_data_that_still_lies_apart_is_told(keys: KeyFile) -> None:
+    """As that of a leaf which never lay there."""
+    kept, at = await an_erasure(keys)
+    beside = at + 1
+    names = [tiles.apart_name(each) for each in (at, beside)]
+
+    report = await verified(kept.but(**dict.fromkeys(names, compress(b"payload"))))
+
+    assert (report.faults, report.verdict) == ((), Verdict.FINE)
+    assert report.notices == (
+        f"{names[0]} is still there, and the data of its leaf was erased",
+        f"{names[1]} is still there, and the data of its leaf lies elsewhere",
+    )
+
+
+def test_a_name_with_a_number_beyond_all_leaves_is_none_of_an_archive() -> None:
+    listing = Listing()
+    name = "data/apart/" + "x999/" * 9 + "999"
+    for each in (name, "data/apart/x001/000", "data/apart/007"):
+        listing.add(each)
+
+    assert listing.unexpected == [name]
+    assert list(listing.apart_in(0, 1_000)) == [7]
+    assert list(listing.apart_in(7, 1_001)) == [7, 1_000]
 
 
 async def test_what_is_left_of_erased_data_is_sealed_too(keys: KeyFile) -> None:
