@@ -11,8 +11,10 @@ from typing import Final, NamedTuple, TypeVar
 
 from ledger.archive.reader import Archive, Incomplete, SealedLog
 from ledger.archive.tiles import TILE_WIDTH
+from ledger.foreign import ForeignEntries, ForeignEntry
 from ledger.identity import SYSTEM, is_task_id, partition_of
 from ledger.objects import ObjectStoreError
+from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection, RejectionCode
 from ledger.script_format import as_entry, read_events
 from ledger.store import Entry, Extent, Position, Recorded, Store
@@ -47,6 +49,8 @@ class Joined:
 
     def __init__(self, store: Store | None, archive: Archive) -> None:
         self._store = store
+        # Told once by a process, whichever way they are met.
+        self._foreign = store.foreign if isinstance(store, RedisStore) else ForeignEntries()
         self._archive = archive
         self._whole_from: dict[int, Position] = {}
         """From where on a stream is whole, as far as is known: it has no less with time."""
@@ -96,7 +100,12 @@ class Joined:
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         """As `Store.events_after`."""
         while (found := await self._after(position, count, wait_ms)).last is not None:
-            if events := found.events:
+            events, foreign = found.sealed, list[ForeignEntry]()
+            if found.entries:
+                events, foreign = read_events(position.partition, found.entries)
+            for stranger in foreign:
+                self._foreign.met(stranger)
+            if events:
                 return events
             position = found.last
         return []

@@ -239,3 +239,16 @@ async def test_many_who_read_at_once_do_not_disturb_one_another(store: RedisStor
     found = await asyncio.gather(*(everything(joined, count) for count in (1, 2, 3, 20)))
 
     assert found == [written] * 4
+
+
+async def test_entries_that_are_no_events_are_stepped_over_and_counted(
+    store: RedisStore, tmp_path: Path
+):
+    await raw(store).xadd(STREAM, {"not": "ours"})
+    task = await submit(store)
+    joined = Joined(store, Archive(LocalFolder(tmp_path), await store.epoch(), 1))
+
+    [event] = await joined.events_after(BEGINNING, 1, 0)
+
+    assert event.task_id == task.id
+    assert store.foreign.count == 1
