@@ -126,8 +126,10 @@ class App:
 
     def start(self) -> None:
         """Begin what runs beside the requests until `close`: let the other processes of this node
-        tell what this one measures, and the other way round; clear away broken uploads."""
+        tell what this one measures, and the other way round; clear away broken uploads, and
+        moments that were left behind."""
         self.uploads.start()
+        self.past.start()
         self._meter_file = MeterFile(self.meter, self._metrics_folder)
         self._meter_file.start()
 

@@ -44,6 +44,9 @@ Found = TypeVar("Found")
 KEPT_MAX: Final = 2
 """Moments that are kept; each takes as much of the disk as the read model does."""
 
+KEPT_S: Final = 300.0
+"""For so long: a moment has what tasks were about that are erased meanwhile."""
+
 ANSWER_WAIT_S: Final = 20.0
 """After so long a caller is told to ask again. The fold goes on meanwhile."""
 
@@ -93,6 +96,10 @@ class PastModels:
         self._kept: OrderedDict[int, Moment] = OrderedDict()
         self._making: Making | None = None
         self._is_stopping = False
+
+    def start(self) -> None:
+        """Clear away what processes left behind that were killed."""
+        _remove_left_over(self._folder, at_start=True)
 
     async def ask(
         self, at_ms: int, question: Callable[[sqlite3.Connection], Found]
@@ -161,10 +168,16 @@ class PastModels:
         making, self._making = self._making, None
         if making is None or task.cancelled() or task.exception() is not None:
             return
-        self._kept[making.at_ms] = task.result()
+        moment = self._kept[making.at_ms] = task.result()
+        task.get_loop().call_later(KEPT_S, self._let_go, making.at_ms, moment)
         while len(self._kept) > KEPT_MAX:
             _, oldest = self._kept.popitem(last=False)
             self._thread.submit(oldest.close)
+
+    def _let_go(self, at_ms: int, moment: Moment) -> None:
+        if self._kept.get(at_ms) is moment:
+            del self._kept[at_ms]
+            self._thread.submit(moment.close)
 
     async def _make(self, at_ms: int) -> Moment:
         await asyncio.sleep(max(0, at_ms + SETTLE_MS - self._store.now_ms()) / 1000)
@@ -209,12 +222,26 @@ def moment_of(text: str, now_ms: int, reader: QueryReader[Any]) -> int:
         raise reader.wrong("as_of") from None
 
 
-def _remove_left_over(folder: Path) -> None:
-    """What processes left behind that were killed."""
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > FOLD_TIMEOUT_S:
-                path.unlink()
+def _remove_left_over(folder: Path, *, at_start: bool = False) -> None:
+    """What processes left behind that were killed; `at_start`: this one has made none yet."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in folder.iterdir():
+            pid = path.name.partition("-")[0]
+            with contextlib.suppress(OSError):
+                age_s = time.time() - path.stat().st_mtime
+                is_ours = at_start and pid == str(os.getpid())
+                if is_ours or age_s > FOLD_TIMEOUT_S or _is_gone(pid):
+                    path.unlink()
+
+
+def _is_gone(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, OSError):
+        pass
+    return False
 
 
 def _unavailable(message: str) -> Rejection:

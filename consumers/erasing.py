@@ -32,6 +32,15 @@ ENTRIES_AT_ONCE: Final = 500
 AGAIN_S: Final = 5.0
 """Between tries, where something is in the way."""
 
+PUT_OFF_S: Final = 3_600.0
+"""Until what could not be carried out is tried once more, as it is when the lease is taken anew."""
+
+CANNOT: Final = (Damaged, Incomplete, CannotErase)
+"""What stays so until somebody mends it."""
+
+PUT_OFF_MAX: Final = 1_000
+"""Erasures that are remembered as not to be carried out; with more, none is any further."""
+
 
 class Erasing:
     """Of one partition. `step` after what was added is sealed."""
@@ -52,6 +61,9 @@ class Erasing:
         self._hold_ms = hold_ms
         self._looked: int | None = None
         """Leaves that were looked at; None: not known since the lease was taken."""
+        self._put_off: list[int] = []
+        """Leaves at which something could not be carried out, in their order."""
+        self._try_again_s = 0.0
         self._failing = False
         self._again_s = 0.0
         self.met = False
@@ -62,20 +74,27 @@ class Erasing:
     def forget(self) -> None:
         """The lease was lost, or is new."""
         self._looked = None
+        self._put_off.clear()
+        self._again_s = 0.0
 
-    async def step(self, generation: int) -> bool:
-        """Look on, and carry out what is found; whether the log's data was changed, so that whoever
-        writes it has to open it anew. Raises LostFence, Rejection."""
+    async def step(self, generation: int, sealed: SealedLog | None) -> bool:
+        """Look on in the log as its writer has it, and carry out what is found; whether the log's
+        data was changed, so that whoever writes it has to open it anew. Raises LostFence,
+        Rejection."""
         now_s = asyncio.get_running_loop().time()
+        if self._put_off and now_s >= self._try_again_s:
+            self.forget()
         if self.stuck and now_s < self._again_s:
             return False
         self._again_s = now_s + AGAIN_S
         try:
-            changed = await self._step(generation)
-        except (ObjectStoreError, Damaged, Incomplete, CannotErase) as error:
+            changed = await self._step(generation, sealed)
+        except (ObjectStoreError, *CANNOT) as error:
             if not self._failing:
                 log.error("erasure_failed", partition=self._partition, reason=str(error))
             self._failing = True
+            if isinstance(error, CANNOT):
+                self._again_s = now_s + PUT_OFF_S
             return True
         self._failing = False
         return changed
@@ -90,8 +109,7 @@ class Erasing:
         """Whether what is left has to wait."""
         return self._failing or bool(self.waits_for)
 
-    async def _step(self, generation: int) -> bool:
-        sealed = await self._archive.log(self._partition)
+    async def _step(self, generation: int, sealed: SealedLog | None) -> bool:
         if sealed is None:
             self._looked = 0
             return False
@@ -106,29 +124,61 @@ class Erasing:
         for _ in range(BUNDLES_AT_ONCE):
             if self._looked >= sealed.size:
                 self.met = False
-                await self._reached(generation, (await sealed.leaf(sealed.size - 1)).position)
+                if not self._put_off:
+                    await self._reached(generation, (await sealed.leaf(sealed.size - 1)).position)
                 break
             end = min((self._looked // TILE_WIDTH + 1) * TILE_WIDTH, sealed.size)
-            for index in await erasures_in(sealed, self._looked):
-                if not await self._carry_out(generation, sealed, index):
-                    return changed
+            try:
+                found = await erasures_in(sealed, self._looked)
+            except CANNOT as error:
+                self._put_off_until_later(self._looked, error)
+                found = []
+            for index in found:
+                try:
+                    if not await self._carry_out(generation, sealed, index):
+                        return changed
+                except CANNOT as error:
+                    self._put_off_until_later(index, error)
                 changed, self._looked = True, index + 1
             self._looked = end
         return changed
 
+    def _put_off_until_later(self, index: int, error: Exception) -> None:
+        """Go on with the next: it must not keep others from being erased. The ledger is not told of
+        any from this one on, so that the next archiver tries again. Raises the error when there are
+        too many."""
+        if len(self._put_off) >= PUT_OFF_MAX:
+            raise error
+        if not self._put_off:
+            self._try_again_s = asyncio.get_running_loop().time() + PUT_OFF_S
+        self._put_off.append(index)
+        log.error(
+            "erasure_put_off",
+            partition=self._partition,
+            leaf=index,
+            reason=str(error),
+            hint="ask `ledgerq verify` what is damaged, and put back a copy of it; or run the"
+            " version of ledgerq that the task was erased with. It is tried again in an hour, and"
+            " when the archiver starts",
+        )
+
     async def _carry_out(self, generation: int, sealed: SealedLog, index: int) -> bool:
         """False while a subscription has yet to come to what is to be taken out."""
-        eraser = Eraser(self._archive.objects, self._archive.epoch, sealed)
+
+        async def may_change() -> None:
+            # What another archiver does by now must not be undone.
+            await self._take_out(generation, ())
+
+        eraser = Eraser(self._archive.objects, self._archive.epoch, sealed, may_change)
         events = [leaf.position for _, leaf in await eraser.events_of(index)]
         if events and not await self._all_have_passed(events[-1]):
             return False
-        # What another archiver does by now must not be undone.
-        await self._take_out(generation, ())
         await eraser.remove(index)
         for first in range(0, len(events), ENTRIES_AT_ONCE):
             await self._take_out(generation, events[first : first + ENTRIES_AT_ONCE])
         leaf = await sealed.leaf(index)
-        await self._reached(generation, leaf.position)
+        if not self._put_off:
+            await self._reached(generation, leaf.position)
         log.info("task_erased", task_id=leaf.task_id, events=len(events))
         return True
 

@@ -238,7 +238,8 @@ class SealedPartition:
     async def _erase(self) -> None:
         if self._writer is not None and self._writer.added:
             return  # it is writing
-        if await self._erasing.step(self._held().generation):
+        sealed = (await self._opened()).log
+        if await self._erasing.step(self._held().generation, sealed):
             await self._drop()  # it has data at hand that is gone
 
     async def _erase_all(self) -> None:

@@ -1,20 +1,21 @@
 """Removes what an erased task was about from its log: the leaves stay, and with them every proof.
 
 Whoever erases holds the partition's lease, as whoever seals it does: a bundle of data is written
-whole, and must not be written by two.
+whole, and must not be written by two. It is asked before each change whether it still does; and
+nothing is deleted that a later checkpoint may need, should it have lost the lease in between.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
 from ledger.archive import tiles
-from ledger.archive.compression import compress
+from ledger.archive.compression import compress, decompress
 from ledger.archive.leaf import Leaf
-from ledger.archive.reader import SealedLog, log_prefix
+from ledger.archive.reader import Damaged, SealedLog, log_prefix
 from ledger.archive.tiles import TILE_WIDTH, Stored
 from ledger.erasure import redacted_data
 from ledger.events import TaskErased, TaskSubmitted
@@ -59,9 +60,18 @@ class Eraser:
     be done again. Every method may raise ObjectStoreError, Damaged, Incomplete,
     CannotErase."""
 
-    def __init__(self, objects: ObjectStore, epoch: str, sealed: SealedLog) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        epoch: str,
+        sealed: SealedLog,
+        may_change: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`may_change`: raises LostFence when somebody else seals the log by now. It is asked
+        before each write and delete."""
         self._objects = objects
         self._sealed = sealed
+        self._may_change = may_change
         self._prefix = log_prefix(epoch, sealed.partition)
 
     async def events_of(self, index: int) -> list[tuple[int, Leaf]]:
@@ -90,8 +100,8 @@ class Eraser:
     async def _redact(
         self, number: int, events: Sequence[tuple[int, Leaf]], redacted: Mapping[str, str]
     ) -> None:
-        stored = list(await self._sealed.stored(number))
-        apart: list[str] = []
+        found = await self._sealed.stored(number)
+        stored = list(found)
         for index, leaf in events:
             at = index % TILE_WIDTH
             if stored[at].erased:
@@ -102,27 +112,55 @@ class Eraser:
                 raise CannotErase(
                     f"what is left of the data of {leaf.position} is not what its erasure says"
                 )
-            if stored[at].apart:
-                apart.append(tiles.apart_name(index))
             stored[at] = Stored(NO_SALT, left, erased=True)
-        name = tiles.data_name(number, len(stored))
-        await self._objects.write(self._prefix + name, compress(tiles.pack_data(stored)))
+        width = len(stored)
+        if stored != found:
+            await self._write(self._prefix + tiles.data_name(number, width), stored)
+        narrower, wider = await self._others(number, width)
+        left = {index % TILE_WIDTH: stored[index % TILE_WIDTH] for index, _ in events}
+        for key in wider:
+            await self._redact_in_place(key, left)
         for index, _ in events:
-            apart.append(tiles.apart_name(index))
-        for each in dict.fromkeys(apart):
-            await self._objects.delete(self._prefix + each)
-        await self._remove_partials(number, name)
+            await self._delete(self._prefix + tiles.apart_name(index))
+        for key in narrower:
+            await self._delete(key)
 
-    async def _remove_partials(self, number: int, name: str) -> None:
-        """Older, smaller ones of the same bundle have the data still."""
-        whole = tiles.data_name(number)
-        if name != whole:  # by a writer that was killed before it signed
-            await self._objects.delete(self._prefix + whole)
-        folder = f"{self._prefix}{whole}.p"
-        async for page in self._objects.listed(folder):
+    async def _others(self, number: int, width: int) -> tuple[list[str], list[str]]:
+        """Keys of the same bundle's other objects, which have the data still: narrower ones, which
+        no checkpoint needs from this one on; and wider ones, by a writer that was killed before it
+        signed, or, if the lease is lost, by one that did sign."""
+        whole = self._prefix + tiles.data_name(number)
+        narrower, wider = list[str](), list[str]()
+        async for page in self._objects.listed(f"{whole}.p"):
             for each in page:
-                if each.key != self._prefix + name:
-                    await self._objects.delete(each.key)
+                found = each.key.rpartition("/")[2]
+                if found.isascii() and found.isdigit() and int(found) != width:
+                    (narrower if int(found) < width else wider).append(each.key)
+        if width < TILE_WIDTH:
+            wider.append(whole)
+        return narrower, wider
+
+    async def _redact_in_place(self, key: str, left: Mapping[int, Stored]) -> None:
+        """All else in the object stays as it is: it may be what the log rests on."""
+        try:
+            packed = await self._objects.read(key)
+        except FileNotFoundError:
+            return
+        try:
+            found = tiles.unpack_data(decompress(packed))
+        except ValueError as error:
+            raise Damaged(key, str(error)) from error
+        redacted = [left.get(at, each) for at, each in enumerate(found)]
+        if redacted != found:
+            await self._write(key, redacted)
+
+    async def _write(self, key: str, stored: Sequence[Stored]) -> None:
+        await self._may_change()
+        await self._objects.write(key, compress(tiles.pack_data(stored)))
+
+    async def _delete(self, key: str) -> None:
+        await self._may_change()
+        await self._objects.delete(key)
 
     async def _remove_uploads(self, task_id: str, events: Sequence[tuple[int, Leaf]]) -> None:
         for index, leaf in events:
@@ -134,7 +172,7 @@ class Eraser:
                 continue
             key = _file_of(await self._sealed.data(index, stored))
             if is_upload_key(key) and task_of(key) == task_id:
-                await self._objects.delete(key)
+                await self._delete(key)
                 log.info("upload_erased", task_id=task_id, key=key)
 
 

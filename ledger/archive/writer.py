@@ -144,6 +144,11 @@ class LogWriter:
         whoever reads at this moment is not bereft of it."""
 
     @property
+    def log(self) -> SealedLog | None:
+        """The log at the last checkpoint; None where nothing was sealed yet."""
+        return self._log
+
+    @property
     def size(self) -> int:
         """Leaves of the last checkpoint."""
         return 0 if self._head is None else self._head.checkpoint.size

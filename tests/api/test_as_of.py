@@ -1,6 +1,8 @@
 """Statistics and queues as they were."""
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,38 @@ async def test_only_the_last_moments_are_kept_and_no_file_stays(
         assert (await got(api, STATS, as_of=f"{year}-01-01T00:00:00Z"))["total_tasks"] == 0
 
     assert list((settings.read_model_folder / "past").iterdir()) == []
+
+
+async def test_no_moment_is_kept_for_long(
+    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has what tasks were about that are erased meanwhile."""
+    monkeypatch.setattr(past, "KEPT_S", 0.5)
+    closed, close = threading.Event(), past.Moment.close
+
+    def told(moment: past.Moment) -> None:
+        close(moment)
+        closed.set()
+
+    monkeypatch.setattr(past.Moment, "close", told)
+
+    await got(api, STATS, as_of="2020-01-01T00:00:00Z")
+
+    assert await asyncio.to_thread(closed.wait, 10)
+    assert (await got(api, STATS, as_of="2020-01-01T00:00:00Z"))["total_tasks"] == 0
+
+
+async def test_what_a_killed_process_left_is_gone_at_the_next_start(
+    app: App, settings: Settings
+) -> None:
+    folder = settings.read_model_folder / "past"
+    folder.mkdir(parents=True)
+    for pid in (os.getpid(), os.getppid(), 999_999_999):
+        (folder / f"{pid}-5.sqlite3").write_bytes(b"somebody's diagnosis")
+
+    app.past.start()
+
+    assert [each.name for each in folder.iterdir()] == [f"{os.getppid()}-5.sqlite3"]
 
 
 async def test_a_fold_that_fails_is_told(

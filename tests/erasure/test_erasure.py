@@ -7,9 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from consumers import erasing as erasing_module
 from consumers.archiver import Archiver, ArchiverOptions
 from consumers.erase_task import erase_task
+from consumers.erasing import Erasing
 from consumers.sealed_partition import SealingOptions
 from ledger.archive.compression import decompress
 from ledger.archive.joined import Joined
@@ -24,6 +27,7 @@ from ledger.keys import PartitionKeys
 from ledger.objects import upload_key
 from ledger.objects.local_folder import LocalFolder
 from ledger.redis_store import RedisStore
+from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
 from ledger.task import Task
 from projections.check import check
@@ -262,6 +266,64 @@ async def test_what_was_interrupted_is_finished_by_the_next_archiver(
     assert ledger.mentions() == []
     assert await ledger.in_stream() == 0
     assert (await verified(ledger))[0] is Verdict.FINE
+
+
+async def put_off(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> tuple[Task, Task]:
+    """A task whose erasure cannot be carried out, and one that is erased after it; both sealed."""
+    first, second = [await a_whole_life(ledger.store) for _ in range(2)]
+
+    def others(_: object) -> dict[str, str]:
+        return {"1": "0" * 64}
+
+    with monkeypatch.context() as patched:
+        patched.setattr("consumers.erase_task.redactions", others)
+        await ledger.erase(first)
+    await ledger.erase(second)
+    return first, second
+
+
+async def test_what_cannot_be_carried_out_keeps_no_other_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = await put_off(ledger, monkeypatch)
+
+    with capture_logs() as logs:
+        await ledger.seal()
+
+    told = [line for line in logs if line["log_level"] == "error"]
+    assert [line["event"] for line in told] == ["erasure_put_off"]
+    assert "ledgerq verify" in told[0]["hint"]
+    assert DIAGNOSIS.encode() in (await ledger.events.history(first.id))[0].data
+    assert DIAGNOSIS.encode() not in (await ledger.events.history(second.id))[0].data
+    # The next archiver tries again: the ledger was not told that it is done.
+    with capture_logs() as logs:
+        await ledger.seal()
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["erasure_put_off"]
+
+
+async def test_what_cannot_be_carried_out_is_not_tried_all_the_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    await put_off(ledger, monkeypatch)
+    await ledger.seal()
+    archive = Archive(ledger.objects, await ledger.store.epoch(), 1)
+    subscriptions = RedisSubscriptions(ledger.store.client, 1, 5_000)
+    erasing = Erasing(ledger.store, subscriptions, archive, 0, 0)
+    generation = (await ledger.store.archive_state(0)).generation
+    log = await archive.log(0)
+
+    with capture_logs() as logs:
+        changed = [await erasing.step(generation, log) for _ in range(3)]
+
+    assert changed == [True, False, False]
+    assert erasing.done
+    assert len([line for line in logs if line["log_level"] == "error"]) == 1
+    monkeypatch.setattr(erasing_module, "PUT_OFF_S", 0.0)
+    erasing.forget()
+    with capture_logs() as logs:
+        changed = [await erasing.step(generation, log) for _ in range(2)]
+    assert changed == [True, True]
+    assert len([line for line in logs if line["log_level"] == "error"]) == 2
 
 
 async def test_read_models_forget_and_are_what_a_rebuild_makes(ledger: Ledger):
