@@ -77,7 +77,11 @@ def list(
     page: Annotated[int | None, Parameter(help="which page [default: 1]")] = None,
     page_size: Annotated[int | None, Parameter(help="tasks on a page [default: 20]")] = None,
     cursor: Annotated[
-        str | None, Parameter(help="the next_cursor that a page before this one told")
+        str | None,
+        # Some begin with a hyphen.
+        Parameter(
+            help="the next_cursor that a page before this one told", allow_leading_hyphen=True
+        ),
     ] = None,
     url: Url = None,
     json: AsJson = False,
