@@ -53,6 +53,12 @@ LOOK_S: Final = 0.25
 STAND_BY_S: Final = 2.0
 """Between looks whether another archiver let go of the partition, or somebody lets it go on."""
 
+PUBLISH_AGAIN_S: Final = 10.0
+"""Between looks whether a writer that was slow has published an older checkpoint."""
+
+WRITE_OF_LEASE: Final = 0.75
+"""Of a lease that was just renewed, the part within which an object must be written."""
+
 SEAL_BYTES: Final = 16 * 1024 * 1024
 """Data of so many bytes is sealed however few events that are: all of it is in memory."""
 
@@ -139,6 +145,7 @@ class SealedPartition:
         self._reached = Reached(BEGINNING, 0)
         self._making: _Making | None = None
         self._bytes = 0
+        self._publish_again_s = 0.0
         self._same = SameLedger(store, subscriptions, partition, archive.epoch)
         self._said: str = ""
         self._failures = 0
@@ -274,6 +281,7 @@ class SealedPartition:
         position = Position(self.partition, self._reached.entry)
         if not await self._store.entries_after(position, 1, READ_WAIT_MS):
             await self._check_if_need_be(await self._opened())
+            await self._publish_again(await self._opened())
             return False
         loop = asyncio.get_running_loop()
         due_s = loop.time() + self._options.seal_interval_ms / 1_000
@@ -284,6 +292,12 @@ class SealedPartition:
                 return True
             await self._pause(min(left_s, LOOK_S))
         return False
+
+    async def _publish_again(self, writer: LogWriter) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._publish_again_s:
+            self._publish_again_s = now_s + PUBLISH_AGAIN_S
+            await writer.publish_again(self._may_sign)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -306,6 +320,7 @@ class SealedPartition:
                 self._key_file,
                 self._leaves_kept,
                 self._cosigners,
+                write_s=self._options.lease_ms / 1_000 * WRITE_OF_LEASE,
             )
             await writer.open()
             await self._find_start(writer, hold.sealed)

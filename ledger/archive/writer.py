@@ -7,7 +7,8 @@ what was written for another is the same bytes once more, or is cleared away.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -112,8 +113,11 @@ class LogWriter:
         key_file: KeyFile,
         leaves_kept: int = 65_536,
         cosigners: Cosigners | None = None,
+        *,
+        write_s: float | None = None,
     ) -> None:
-        """`leaves_kept`: of so many tasks it remembers the last leaf."""
+        """`leaves_kept`: of so many tasks it remembers the last leaf. `write_s`: for so long, after
+        `may_sign`, it may take to write one of the objects that one writer alone may write."""
         self._archive = archive
         self._objects: ObjectStore = archive.objects
         self._partition = partition
@@ -128,6 +132,7 @@ class LogWriter:
         self._last = LastLeaves(partition, leaves_kept)
         self._last_entry = b""
         self._cosigners = cosigners
+        self._write_s = write_s
         self._witnesses: set[Verifier] = set()
         """Those that stand in the log's list."""
         self._introduced: Verifier | None = None
@@ -204,7 +209,8 @@ class LogWriter:
             raise Damaged(self._prefix, f"its index is not what its checkpoint of {log.size} says")
         if log.size:
             self._last_entry = (await log.entries((log.size - 1) // TILE_WIDTH))[-1]
-        await self._publish(head, only_if_older=True)
+        if await self._published_size() < log.size:
+            await self._publish(head)
         await self._clear_away(log.size)
 
     async def _find_head(self) -> Head | None:
@@ -337,7 +343,7 @@ class LogWriter:
 
     async def seal(self, may_sign: Callable[[], Awaitable[None]]) -> None:
         """Make a checkpoint of what was added. `may_sign` raises LostFence, or whatever speaks
-        against it, when all is written."""
+        against it: it is asked when all is written, and before each object that makes it known."""
         await self.begin(may_sign)
         await self.finish()
 
@@ -362,12 +368,17 @@ class LogWriter:
         await _all(cut.writing)
         self._growth.planned([await self._make(plan) for plan in cut.plans])
         await may_sign()
-        await self._introduce_keys()
+        async with self._soon():
+            await self._introduce_keys()
         old, self._head = self.size, self._signed(cut)
         head = self._head
         name = tiles.checkpoints_name(head.number)
-        await self._store(Made(name, pack_notes(head.notes)))
-        await self._publish(head)
+        await may_sign()
+        async with self._soon():
+            await self._store(Made(name, pack_notes(head.notes)))
+        await may_sign()
+        async with self._soon():
+            await self._publish(head)
         self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
         await self._remove_superseded(old, cut)
         if self._cosigners is not None:
@@ -386,10 +397,34 @@ class LogWriter:
         if not signatures:
             return
         await may_sign()
-        await self._introduce_witnesses(cosigners.verifiers)
+        async with self._soon():
+            await self._introduce_witnesses(cosigners.verifiers)
         note = Note(head.note.text, (*head.note.signatures, *signatures))
         self._head = Head(head.number, (*head.notes[:-1], note), head.checkpoint)
-        await self._publish(self._head)
+        await may_sign()
+        async with self._soon():
+            await self._publish(self._head)
+
+    async def publish_again(self, may_sign: Callable[[], Awaitable[None]]) -> None:
+        """Where an older checkpoint than the last one is published, put that in its place: somebody
+        was slow to publish it. Not while one is being made."""
+        head = self._head
+        if head is not None and await self._published_size() < head.checkpoint.size:
+            await may_sign()
+            async with self._soon():
+                await self._publish(head)
+
+    @contextlib.asynccontextmanager
+    async def _soon(self) -> AsyncGenerator[None]:
+        """What may be written only by whoever holds the fence: it ends while that is so. Raises
+        ObjectStoreError when that is too early."""
+        try:
+            async with asyncio.timeout(self._write_s):
+                yield
+        except TimeoutError as error:
+            raise ObjectStoreError(
+                f"{self._prefix}: a checkpoint could not be written within {self._write_s} s"
+            ) from error
 
     async def close(self) -> None:
         """Let what is being written come to an end."""
@@ -484,12 +519,15 @@ class LogWriter:
             Head(0, (note,), checkpoint) if before is None else _followed(before, note, checkpoint)
         )
 
-    async def _publish(self, head: Head, *, only_if_older: bool = False) -> None:
-        if only_if_older:
-            published = await self._archive.log(self._partition)
-            if published is not None and published.size >= head.checkpoint.size:
-                return
+    async def _publish(self, head: Head) -> None:
+        """Raises LostFence rather than put an older checkpoint in the place of a newer one."""
+        if await self._published_size() > head.checkpoint.size:
+            raise LostFence
         await self._store(Made(tiles.CHECKPOINT, head.note.whole.encode()))
+
+    async def _published_size(self) -> int:
+        published = await self._archive.log(self._partition)
+        return -1 if published is None else published.size
 
     async def _remove_superseded(self, old: int, cut: _Cut) -> None:
         removed, self._superseded = self._superseded, list(superseded(old, cut.size))

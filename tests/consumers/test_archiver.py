@@ -488,3 +488,25 @@ async def test_how_far_is_sealed_is_told_again_where_that_was_not_heard(
         # then it hears so in the end
         await sealed(store, 1)
     assert [told.size for told in unheard] == [1]
+
+
+async def test_an_old_checkpoint_that_was_published_late_does_not_stay(
+    store: RedisStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("consumers.sealed_partition.PUBLISH_AGAIN_S", 0.05)
+    objects = LocalFolder(folder)
+    async with archiving(archiver(store, folder)):
+        # given an archiver with nothing to do
+        await submit(store)
+        await sealed(store, 1)
+        name = f"{log_prefix(await store.epoch(), 0)}checkpoint"
+        old = await objects.read(name)
+        await submit(store)
+        await sealed(store, 2)
+        newest = await objects.read(name)
+        # when one that had the partition before publishes what it had
+        await objects.write(name, old)
+        # then the newest one is published again
+        while await objects.read(name) != newest:  # noqa: ASYNC110 - it says so to nobody
+            await asyncio.sleep(0.01)
+    await objects.close()

@@ -1,5 +1,6 @@
 """A log is what was sealed, wherever its writers were killed, whoever went on, and on any store."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -275,6 +276,91 @@ async def test_nothing_is_signed_once_the_fence_is_lost(folder: LocalFolder, key
         await writer.seal(lost)
     # then there is no checkpoint, and the other one is not in its way
     await seal(await opened(folder, keys), lives(20), cut=20)
+    assert await read_back(folder) == lives(20)
+
+
+class SlowFolder(LocalFolder):
+    """A store in which one object is written only after something else happened."""
+
+    name = ""
+
+    async def meanwhile(self) -> None: ...
+
+    async def write(self, key: str, data: bytes) -> None:
+        if self.name and key.endswith(self.name):
+            self.name = ""
+            await self.meanwhile()
+        await super().write(key, data)
+
+
+@pytest.mark.parametrize("name", ["keys", "checkpoints/000"])
+async def test_a_writer_that_is_overtaken_while_it_writes_publishes_nothing_old(
+    tmp_path: Path, folder: LocalFolder, keys: KeyFile, name: str
+):
+    # given a writer that loses its partition while it writes an object, to one that seals more
+    slow, is_lost = SlowFolder(tmp_path / "objects"), False
+
+    async def fence() -> None:
+        if is_lost:
+            raise LostFence
+
+    async def overtake() -> None:
+        nonlocal is_lost
+        is_lost = True
+        await seal(await opened(folder, keys), lives(20), cut=20)
+
+    slow.name, slow.meanwhile = name, overtake
+    writer = await opened(slow, keys)
+    await writer.add(lives(10))
+    # when it goes on, then it notices
+    with pytest.raises(LostFence):
+        await writer.seal(fence)
+    # and what the other one published is still there
+    assert await read_back(folder) == lives(20)
+    await slow.close()
+
+
+async def test_no_newer_checkpoint_is_replaced(tmp_path: Path, folder: LocalFolder, keys: KeyFile):
+    # given a writer that is overtaken, and does not hear of it
+    slow = SlowFolder(tmp_path / "objects")
+
+    async def overtake() -> None:
+        await seal(await opened(folder, keys), lives(20), cut=20)
+
+    slow.name, slow.meanwhile = "checkpoints/000", overtake
+    writer = await opened(slow, keys)
+    await writer.add(lives(10))
+    # when it publishes, then it leaves the newer one alone
+    with pytest.raises(LostFence):
+        await writer.seal(may_sign)
+    assert await read_back(folder) == lives(20)
+    await slow.close()
+
+
+async def test_what_takes_too_long_to_write_is_given_up(tmp_path: Path, keys: KeyFile):
+    # given a store that does not come to an end with the list of checkpoints
+    slow = SlowFolder(tmp_path / "objects")
+    slow.name, slow.meanwhile = "checkpoints/000", asyncio.Event().wait  # type: ignore[assignment]
+    writer = LogWriter(Archive(slow, EPOCH, 1), 0, keys, write_s=0.05)
+    await writer.open()
+    await writer.add(lives(10))
+    # when it seals, then it gives up while it still has the partition
+    async with asyncio.timeout(5):
+        with pytest.raises(ObjectStoreError, match="could not be written within"):
+            await writer.seal(may_sign)
+    assert await Archive(slow, EPOCH, 1).log(0) is None
+    await slow.close()
+
+
+async def test_an_old_checkpoint_that_came_late_is_replaced(folder: LocalFolder, keys: KeyFile):
+    # given a log whose published checkpoint is not its last one
+    writer = await opened(folder, keys)
+    await seal(writer, lives(10), cut=10)
+    old = await folder.read(PREFIX + tiles.CHECKPOINT)
+    await seal(writer, lives(20)[10:], cut=10)
+    await folder.write(PREFIX + tiles.CHECKPOINT, old)
+    # when its writer looks, then the last one is published
+    await writer.publish_again(may_sign)
     assert await read_back(folder) == lives(20)
 
 
