@@ -125,8 +125,8 @@ async def test_a_call_that_waits_answers_before_its_deadline(remote: Remote):
     asked = pb.GetPendingTasksRequest(worker_id=WORKER, task_types=["vector_storage"])
     asked.wait_ms = 30_000
 
-    none = await remote.stub.GetPendingTasks(asked, timeout=1)
-    same = await remote.stub.GetTask(pb.GetTaskRequest(id=task.id, wait_ms=30_000), timeout=1)
+    none = await remote.stub.GetPendingTasks(asked, timeout=3)
+    same = await remote.stub.GetTask(pb.GetTaskRequest(id=task.id, wait_ms=30_000), timeout=3)
 
     assert list(none.tasks) == []
     assert same.status == pb.TASK_STATUS_QUEUED
