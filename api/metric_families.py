@@ -325,6 +325,11 @@ def _of_sealing(meters: Meters) -> Iterator[Metric]:
         value=meters.seals_failed,
     )
     yield CounterMetricFamily(
+        "retention_failed",
+        "Times that nothing was let go of: the archive could not be read, or has lost it.",
+        value=meters.retentions_failed,
+    )
+    yield CounterMetricFamily(
         "archive_checkpoints_cosigned",
         "Cosignatures that witnesses gave.",
         value=meters.checkpoints_cosigned,

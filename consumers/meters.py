@@ -68,6 +68,7 @@ class Meters(msgspec.Struct, kw_only=True):
     events_sealed: int = 0
     seal_seconds: Histogram = msgspec.field(default_factory=lambda: empty(DURATION_BOUNDS_S))
     seals_failed: int = 0
+    retentions_failed: int = 0
     checkpoints_cosigned: int = 0
     cosignings_failed: int = 0
     loop_blocks: dict[str, int] = {}
@@ -147,6 +148,11 @@ class Meter:
         self.meters.seals_failed += 1
         self.changed = True
 
+    def retention_failed(self) -> None:
+        """Nothing was let go of, since the archive could not be read, or has lost it."""
+        self.meters.retentions_failed += 1
+        self.changed = True
+
     def uploads(self, *, running: int = 0, files: int = 0, size: int = 0) -> None:
         """Uploads began (or ended, below 0); files were stored, so many bytes in all."""
         self.meters.uploads_running += running
@@ -222,6 +228,7 @@ def add(total: Meters, other: Meters, *, ended: bool) -> None:
     _add(total.seal_seconds, other.seal_seconds)
     total.events_sealed += other.events_sealed
     total.seals_failed += other.seals_failed
+    total.retentions_failed += other.retentions_failed
     total.checkpoints_cosigned += other.checkpoints_cosigned
     total.cosignings_failed += other.cosignings_failed
     total.callbacks_delivered += other.callbacks_delivered

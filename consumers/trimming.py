@@ -114,6 +114,7 @@ class Trimming:
             return await self._evict(found, sealed, generation, now_ms) or more
         except (ObjectStoreError, Damaged, Incomplete) as error:
             # What cannot be read is not relied upon.
+            self._meter.retention_failed()
             self._say_once("archive_unreadable", partition=found.partition, reason=str(error))
             return False
 

@@ -13,6 +13,7 @@ from api.cli.output import print_json
 from consumers import logs
 from consumers.archiver import CANNOT_SEAL, Archiver, archiver_options
 from consumers.meters import Meter
+from consumers.never_sealed import NeverSealed, never_sealed
 from consumers.roles import make_archiver, run_role
 from ledger.archive import keys as key_files
 from ledger.archive.checkpoint import origin_of
@@ -111,22 +112,30 @@ def rotate_key(
 @app.command(
     name="go-on",
     help="Seal a partition on that was halted, when you know what became of its ledger.",
-    help_epilogue="Example:\n  ledgerq archiver go-on 0",
+    help_epilogue="Examples:\n  ledgerq archiver go-on 0\n  ledgerq archiver go-on 0 --drop",
 )
 def go_on(
     partition: Annotated[int, Parameter(help="number of the partition")],
     /,
     *,
+    drop: Annotated[
+        bool,
+        Parameter(
+            help="also where the ledger has other events than the archive, before the archive's"
+            " end: they are never sealed, and trimmed when they are old enough",
+            negative=(),
+        ),
+    ] = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
     """The archive keeps what the ledger has lost; what happened since follows upon it, and
     `ledgerq verify` tells of the rift for ever."""
     settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
-    print(asyncio.run(_go_on(settings, partition)))
+    print(asyncio.run(_go_on(settings, partition, drop=drop)))
 
 
-async def _go_on(settings: Settings, partition: int) -> str:
+async def _go_on(settings: Settings, partition: int, *, drop: bool) -> str:
     objects = open_objects(settings)
     async with open_ledger(settings) as store:
         fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
@@ -137,11 +146,19 @@ async def _go_on(settings: Settings, partition: int) -> str:
         try:
             log = await Archive(objects, await store.epoch(), store.partitions).log(partition)
             last = None if log is None else await log.leaf(log.size - 1)
+            lost = NeverSealed() if log is None else await never_sealed(store, log)
         except CANNOT_SEAL as error:
             raise CliError(str(error)) from error
         finally:
             await objects.close()
         entry = BEGINNING if last is None else last.position.entry
+        if lost.count and not drop:
+            raise CliError(
+                f"the ledger has events that the archive has not, before the archive's end at"
+                f" {partition}:{entry}: {lost.count:,}, from {lost.first} to {lost.last}. They"
+                " would never be sealed, and be trimmed: keep them elsewhere (read the stream, or"
+                " a copy of the server's data), then say --drop"
+            )
         await fence.go_on(partition, entry)
     return f"partition {partition} goes on after {partition}:{entry}"
 

@@ -165,11 +165,13 @@ def test_what_an_archiver_measured_is_told():
     meter = Meter()
     meter.sealed(100, 0.3)
     meter.seal_failed()
+    meter.retention_failed()
 
     samples = exposition(Scrape(meter.meters, None, None, None)).decode()
 
     assert "archive_events_sealed_total 100.0" in samples
     assert "archive_seals_failed_total 1.0" in samples
+    assert "retention_failed_total 1.0" in samples
     assert "archive_seal_duration_seconds_count 1.0" in samples
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from ledger.archive.notes import Verifier
+from ledger.keys import PartitionKeys
 from ledger.redis_archive import Hold, RedisArchive
+from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from tests.cli.running import Call, run
 from tests.contracts.store import submit
@@ -90,3 +92,31 @@ async def test_a_halted_partition_goes_on(
     assert let.returncode == 0, let.stderr
     sealed = await asyncio.to_thread(run, "archiver", "--once", *where, cwd=tmp_path)
     assert sealed.stdout == "4 events are sealed\n"
+
+
+async def test_what_a_ledger_has_beside_its_archive_is_not_dropped_unasked(
+    three_events: RedisStore, ledger_url: str, tmp_path: Path
+):
+    # given a server that lost its last event, which was sealed, and had another one in its place
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    await asyncio.to_thread(run, "archiver", "--once", *where, cwd=tmp_path)
+    events = PartitionKeys(0).events
+    *kept, (last, fields) = await send(three_events.client, ("XRANGE", events, "-", "+"))
+    other = [*fields[:11], b'{"actor":"another"}', *fields[12:]]
+    await send(three_events.client, ("DEL", events))
+    for name, own in (*kept, (last, other)):
+        await send(three_events.client, ("XADD", events, name, *own))
+    fence = RedisArchive(three_events.client, 1, 5_000)
+    hold = await fence.take(0, "test", 1_000)
+    assert isinstance(hold, Hold)
+    await fence.halt(0, hold.generation, "it went back")
+    # when somebody lets it go on, then he is told of that one, and nothing is decided
+    refused = await asyncio.to_thread(run, "archiver", "go-on", "0", *where, cwd=tmp_path)
+    assert refused.returncode == 1
+    position = f"0:{last.decode()}"
+    assert f"end at {position}: 1, from {position} to {position}." in refused.stderr
+    assert (await fence.view(0)).halted
+    # when he says that it may go, then it goes on
+    let = await asyncio.to_thread(run, "archiver", "go-on", "0", "--drop", *where, cwd=tmp_path)
+    assert let.returncode == 0, let.stderr
+    assert not (await fence.view(0)).halted

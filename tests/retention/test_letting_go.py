@@ -146,6 +146,7 @@ async def test_no_event_goes_whose_data_the_archive_lost(
     assert await ledger.is_in_memory(task)
     [said] = logged
     assert (said["event"], "/data/" in said["reason"]) == ("archive_unreadable", True)
+    assert ledger.meter.meters.retentions_failed == 1
     # and when it is put back, they go
     (tmp_path / "lost").rename(data)
     await ledger.let_go()
