@@ -89,7 +89,7 @@ class EvictedTasks:
         async def look(sealed: SealedLog) -> list[Recorded]:
             end = sealed.size if start is None else await sealed.index_after(start)
             leaves = [leaf for leaf in await sealed.leaves_of(task_id) if leaf < end]
-            return [await sealed.event(leaf) for leaf in reversed(leaves[-count:])]
+            return await sealed.events_of(leaves[-count:][::-1])
 
         return await self._look(partition_of(task_id, self._archive.partitions), look) or []
 

@@ -259,7 +259,7 @@ class Joined:
             leaves = [leaf for leaf in await log.leaves_of(task_id) if leaf < end]
             if start is not None and (not leaves or (await log.leaf(leaves[-1])).position != start):
                 return []
-            return [await log.event(leaf) for leaf in reversed(leaves[-count:])]
+            return await log.events_of(leaves[-count:][::-1])
 
         if start is not None:
             homes = [start.partition]

@@ -20,7 +20,7 @@ from ledger.archive.proof import (
 )
 from ledger.archive.proof_check import ERASURE, check_history, redacted_by
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
-from ledger.archive.tiles import TILE_WIDTH
+from ledger.archive.tiles import Stored
 from ledger.erasure import redacted_data
 from ledger.identity import partition_of
 
@@ -74,7 +74,7 @@ async def prove(log: SealedLog, task_id: str) -> Proof | None:
         FORMAT,
         task_id,
         *await _signed(log),
-        _without_erased([await _event(log, leaf) for leaf in leaves]),
+        _without_erased([await _event(log, *each) for each in await log.records(leaves)]),
         tuple([await log.range_hash(each) for each in covering_ranges(log.size, leaves)]),
         tuple(_segment(segment, places) for segment, places in found),
     )
@@ -113,12 +113,10 @@ def _leaves_in(key: bytes, segment: Segment, places: Sequence[Place]) -> Sequenc
     return unpack_record(own[0].record, segment.covered[0])[1] if own else ()
 
 
-async def _event(log: SealedLog, index: int) -> ProvedEvent:
-    number, at = divmod(index, TILE_WIDTH)
-    entries, stored = await log.entries(number), await log.stored(number)
-    data = await log.data(index, stored[at])
-    salt = b"" if stored[at].erased else stored[at].salt
-    return ProvedEvent.of(index, entries[at].decode(), salt, data, stored[at].erased)
+async def _event(log: SealedLog, index: int, entry: bytes, stored: Stored) -> ProvedEvent:
+    data = await log.data(index, stored)
+    salt = b"" if stored.erased else stored.salt
+    return ProvedEvent.of(index, entry.decode(), salt, data, stored.erased)
 
 
 def _without_erased(events: Sequence[ProvedEvent]) -> tuple[ProvedEvent, ...]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Final, TypeVar, cast
 
 from ledger.archive import merkle, tiles
@@ -27,6 +27,9 @@ Parsed = TypeVar("Parsed")
 
 CACHE_BYTES: Final = 16 * 1024 * 1024
 """What a process keeps of what it has read, but for data: that may be erased."""
+
+BUNDLES_AT_ONCE: Final = 8
+"""Read side by side, where a task's events lie in several."""
 
 UNPACKED_FACTOR: Final = 6
 """How much larger, about, objects are in memory."""
@@ -166,6 +169,25 @@ class SealedLog:
         entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
         return await self._event(index, entries[at], stored[at])
 
+    async def events_of(self, indices: Sequence[int]) -> list[Recorded]:
+        """These events, in this order; each bundle is read once. Raises as `events`."""
+        return [await self._event(*each) for each in await self.records(indices)]
+
+    async def records(self, indices: Sequence[int]) -> list[tuple[int, bytes, Stored]]:
+        """These leaves, as they are hashed, and what lies beside them; each bundle is read once."""
+        numbers = list(dict.fromkeys(index // TILE_WIDTH for index in indices))
+        found: dict[int, tuple[bytes, Stored]] = {}
+        for first in range(0, len(numbers), BUNDLES_AT_ONCE):
+            some = numbers[first : first + BUNDLES_AT_ONCE]
+            entries = await asyncio.gather(*map(self.entries, some))
+            stored = await asyncio.gather(*map(self.stored, some))
+            bundles = dict(zip(some, zip(entries, stored, strict=True), strict=True))
+            for index in indices:
+                number, at = divmod(index, TILE_WIDTH)
+                if number in bundles:
+                    found[index] = bundles[number][0][at], bundles[number][1][at]
+        return [(index, *found[index]) for index in indices]
+
     async def _event(self, index: int, entry: bytes, stored: Stored) -> Recorded:
         data = await self.data(index, stored)
         return self._event_of(index, entry, Stored(stored.salt, data, erased=stored.erased))
@@ -244,7 +266,7 @@ class SealedLog:
 
     async def history(self, task_id: str) -> list[Recorded]:
         """A task's events, as far as they were sealed, oldest first."""
-        return [await self.event(index) for index in await self.leaves_of(task_id)]
+        return await self.events_of(await self.leaves_of(task_id))
 
     # -- the tree -----------------------------------------------------------------------------
 
