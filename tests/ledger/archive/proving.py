@@ -1,6 +1,5 @@
 """Logs whose tasks are proved in tests."""
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +17,7 @@ from ledger.archive.tiles import TILE_WIDTH, Stored, data_name, pack_data, unpac
 from ledger.archive.writer import LogWriter
 from ledger.objects import ObjectStore
 from ledger.store import Position, Recorded, Store
-from tests.ledger.archive.sealed import EPOCH, START_MS, may_sign
+from tests.ledger.archive.sealed import EPOCH, may_sign
 
 SEEDS: Final = tuple(bytes([number]) * 32 for number in range(4))
 """Of the keys that take one another's place."""
@@ -26,39 +25,10 @@ SEEDS: Final = tuple(bytes([number]) * 32 for number in range(4))
 EVENTS_MAX: Final = 10_000
 """In a partition of a test's ledger."""
 
-TYPES: Final = ("TaskSubmitted", "TaskStarted", "TaskProgressed", "TaskCompleted")
-
 
 def key_of(number: int, epoch: str = EPOCH, partition: int = 0) -> Verifier:
     """The public key of a seed."""
     return NoteSigner(origin_of(epoch, partition), SEEDS[number]).verifier
-
-
-def a_task(number: int) -> str:
-    """The id of a task, by chance."""
-    digits = hashlib.sha256(b"%d" % number).hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
-
-
-def histories(tasks: int, events_each: int = 4, partition: int = 0) -> list[Recorded]:
-    """Events of so many tasks, all first ones first."""
-    entries = [f"{START_MS + at}-0" for at in range(tasks * events_each)]
-    found: list[Recorded] = []
-    for at, entry in enumerate(entries):
-        step, number = divmod(at, tasks)
-        found.append(
-            Recorded(
-                Position(partition, entry),
-                TYPES[step % len(TYPES)],
-                a_task(number),
-                step + 1,
-                START_MS + at,
-                '{"number":%d,"message":"nächste"}'.encode() % at,
-                b'{"actor":"somebody","request":"r-%d"}' % at,
-                entries[at - tasks] if step else "",
-            )
-        )
-    return found
 
 
 async def seal(

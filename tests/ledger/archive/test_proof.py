@@ -34,10 +34,9 @@ from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
 from ledger.erasure import redacted_data
 from ledger.objects.local_folder import LocalFolder
+from tests.archives import a_task, histories
 from tests.ledger.archive.proving import (
     SEEDS,
-    a_task,
-    histories,
     key_of,
     proved,
     put_in_place,
