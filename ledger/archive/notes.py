@@ -15,6 +15,9 @@ ED25519: Final = 1
 COSIGNATURE: Final = 4
 KEY_BYTES: Final = 32
 SIGNATURES_MAX: Final = 64
+NOTES_AN_OBJECT: Final = 256
+"""Where many are kept."""
+
 NOTE_BYTES_MAX: Final = 64 * 1024
 _SEPARATOR: Final = "\n\n"
 _DASH: Final = "\u2014 "

@@ -14,8 +14,9 @@ from typing import Final, Protocol
 import msgspec
 
 from ledger.archive import tiles
-from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
+from ledger.archive.checkpoint import Checkpoint, origin_of
 from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail, superseded
+from ledger.archive.head import Head, find_head
 from ledger.archive.index import NoSegment, Summary, segment_name, segment_ranges
 from ledger.archive.key_list import (
     Introduced,
@@ -35,7 +36,6 @@ from ledger.archive.notes import (
     Verifier,
     pack_notes,
     signers_of,
-    unpack_notes,
 )
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog, log_prefix
 from ledger.archive.tiles import TILE_WIDTH
@@ -44,8 +44,6 @@ from ledger.store import Recorded
 
 WRITES_MAX: Final = 16
 """Objects that are written, or read back, at once."""
-
-NOTES_AN_OBJECT: Final = 256
 
 SEAL_EVENTS_MAX: Final = 65_536
 """Events of one checkpoint: what was written for one that was never signed lies within so many
@@ -58,19 +56,6 @@ class NotSigned(Exception):
 
 class LostFence(Exception):
     """Somebody else seals this partition by now: nothing was signed."""
-
-
-class Head(msgspec.Struct, frozen=True):
-    """The last checkpoint, and those before it in the last object of the list of all."""
-
-    number: int
-    """Of that object."""
-    notes: tuple[Note, ...]
-    checkpoint: Checkpoint
-
-    @property
-    def note(self) -> Note:
-        return self.notes[-1]
 
 
 class Cosigners(Protocol):
@@ -196,7 +181,7 @@ class LogWriter:
 
     async def open(self) -> None:
         """Find where the log ends, and finish what another writer began."""
-        self._head = head = await self._find_head()
+        self._head = head = await find_head(self._archive, self._partition)
         if head is None:
             return
         self._check_signed(head)
@@ -212,62 +197,6 @@ class LogWriter:
         if await self._published_size() < log.size:
             await self._publish(head)
         await self._clear_away(log.size)
-
-    async def _find_head(self) -> Head | None:
-        published = await self._archive.log(self._partition)
-        number = await self._last_list()
-        if number is None:
-            if published is None:
-                return None
-            raise Incomplete(self._prefix + tiles.checkpoints_name(0))
-        notes = await self._list(number)
-        head = Head(number, tuple(notes), self._checkpoint_of(number, notes[-1]))
-        if published is None or published.size <= head.checkpoint.size:
-            return head
-        # One that was signed last, and was overwritten in the list by a writer that came too late.
-        return _followed(head, published.note, published.checkpoint)
-
-    async def _last_list(self) -> int | None:
-        """The number of the last object of the list of checkpoints: sought by doubling."""
-        if not await self._is_there(tiles.checkpoints_name(0)):
-            return None
-        low, step = 0, 1
-        while await self._is_there(tiles.checkpoints_name(low + step)):
-            low, step = low + step, step * 2
-        high = low + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            if await self._is_there(tiles.checkpoints_name(middle)):
-                low = middle
-            else:
-                high = middle
-        return low
-
-    async def _is_there(self, name: str) -> bool:
-        try:
-            await self._objects.read(self._prefix + name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    async def _list(self, number: int) -> list[Note]:
-        name = self._prefix + tiles.checkpoints_name(number)
-        try:
-            return unpack_notes(await self._objects.read(name))
-        except BadNote as error:
-            raise Damaged(name, str(error)) from error
-        except FileNotFoundError as error:
-            raise Incomplete(name) from error
-
-    def _checkpoint_of(self, number: int, note: Note) -> Checkpoint:
-        name = self._prefix + tiles.checkpoints_name(number)
-        try:
-            found = Checkpoint.parse(note.text)
-        except NoCheckpoint as error:
-            raise Damaged(name, str(error)) from error
-        if found.origin != self._origin:
-            raise Damaged(name, f"it is of the log {found.origin}, expected {self._origin}")
-        return found
 
     def _check_signed(self, head: Head) -> None:
         try:
@@ -516,7 +445,7 @@ class LogWriter:
         text = checkpoint.text
         note = Note(text, tuple(signer.sign(text) for signer in signers))
         return (
-            Head(0, (note,), checkpoint) if before is None else _followed(before, note, checkpoint)
+            Head(0, (note,), checkpoint) if before is None else before.followed_by(note, checkpoint)
         )
 
     async def _publish(self, head: Head) -> None:
@@ -546,12 +475,6 @@ class LogWriter:
 
 
 _LEVELS: Final = tuple((f"tile/{level}", level) for level in range(tiles.LEVELS_MAX))
-
-
-def _followed(head: Head, note: Note, checkpoint: Checkpoint) -> Head:
-    if len(head.notes) == NOTES_AN_OBJECT:
-        return Head(head.number + 1, (note,), checkpoint)
-    return Head(head.number, (*head.notes, note), checkpoint)
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:

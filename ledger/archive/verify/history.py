@@ -4,17 +4,14 @@ Each is kept as some 300 bytes for as long as the log is being verified.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint
-from ledger.archive.notes import BadNote, Note, Verifier, unpack_notes
+from ledger.archive.notes import NOTES_AN_OBJECT, BadNote, Note, Verifier, unpack_notes
 from ledger.archive.tiles import CHECKPOINT, checkpoints_name
 from ledger.archive.verify.faults import Faults, Kind
 from ledger.archive.verify.trust import Trust
-
-NOTES_AN_OBJECT: Final = 256
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):

@@ -14,15 +14,16 @@ from ledger.archive.index import key_of, segment_name, segment_ranges
 from ledger.archive.key_list import unpack_keys
 from ledger.archive.leaf import PLAIN_TYPES, Leaf, data_hash, unpack_canonical_leaf
 from ledger.archive.merkle import Range
-from ledger.archive.notes import BadNote, Verifier
+from ledger.archive.notes import NOTES_AN_OBJECT, BadNote, Verifier
 from ledger.archive.reader import log_prefix
 from ledger.archive.tiles import TILE_HEIGHT, TILE_WIDTH, Stored
 from ledger.archive.verify import bundles
 from ledger.archive.verify.bundles import Leaves, Raw
 from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind, LogReport, verdict_of
-from ledger.archive.verify.history import NOTES_AN_OBJECT, History, Point
+from ledger.archive.verify.history import History, Point
 from ledger.archive.verify.listing import Listing
+from ledger.archive.verify.partials import Partials
 from ledger.archive.verify.segments import Index, check_segment
 from ledger.archive.verify.stream import StreamCheck
 from ledger.archive.verify.tasks import ERASED, Chains, LastEvents
@@ -82,6 +83,7 @@ class LogCheck:
         self._faults = faults
         self._progress = progress
         self._listing = Listing()
+        self._partials = Partials(self._read, self._listing, faults)
         known = [renamed(key, self._origin) for key in options.keys]
         self._trust = Trust(known, options.witnesses)
         self._keys = b""
@@ -268,7 +270,7 @@ class LogCheck:
         is_right = await self._which_is_right(raw, entries, tile)
         leaves = bundles.compared(raw, entries, tile, is_right, faults)
         data = bundles.unpacked_data(raw, faults)
-        await self._check_partials(raw, leaves, data)
+        await self._partials.check(raw, leaves, data)
         if data is not None:
             await self._check_apart(raw.number * TILE_WIDTH, data)
         first = raw.number * TILE_WIDTH
@@ -414,7 +416,7 @@ class LogCheck:
         """A tile above those of the leaves, which those say."""
         name = tiles.tile_name(level, number, len(right))
         found = bundles.unpacked_tile(name, await self._read(name), len(right), self._faults)
-        await self._check_partial_tiles(level, number, right)
+        await self._partials.check_tiles(level, number, right)
         for at, (a, b) in enumerate(zip(right, found or right, strict=True)):
             if a == b:
                 continue
@@ -521,49 +523,6 @@ class LogCheck:
                 self._faults.add(Kind.MISSING, name, "this segment of the index is not there")
         return True
 
-    # -- partial objects of earlier checkpoints -----------------------------------------------
-
-    async def _check_partials(
-        self, raw: Raw, leaves: Leaves, data: Sequence[Stored] | None
-    ) -> None:
-        number = raw.number
-        for width in self._partial_widths(tiles.entries_name(number), raw.width):
-            if leaves.hashes:
-                name = tiles.entries_name(number, width)
-                await self._check_partial(name, _entry_hashes, leaves.hashes[:width])
-        for width in self._partial_widths(tiles.data_name(number), raw.width):
-            if data is not None:
-                name = tiles.data_name(number, width)
-                await self._check_partial(name, tiles.unpack_data, data[:width])
-        if leaves.hashes:
-            await self._check_partial_tiles(0, number, leaves.hashes)
-
-    async def _check_partial_tiles(self, level: int, number: int, right: Sequence[bytes]) -> None:
-        for width in self._partial_widths(tiles.tile_name(level, number), len(right)):
-            name = tiles.tile_name(level, number, width)
-            packed = await self._read(name)
-            if packed is not None and packed != b"".join(right[:width]):
-                self._faults.add(Kind.ALTERED, name, "it is not the beginning of the tile after it")
-
-    def _partial_widths(self, whole: str, width: int) -> list[int]:
-        """Those that are there, and narrower."""
-        return [each for each in self._listing.partials.get(whole, ()) if each < width]
-
-    async def _check_partial(
-        self, name: str, unpack: Callable[[bytes], Sequence[object]], right: Sequence[object]
-    ) -> None:
-        packed = await self._read(name)
-        if packed is None:
-            return
-        try:
-            found = unpack(decompress(packed))
-        except ValueError as error:
-            self._faults.add(Kind.ALTERED, name, str(error))
-            return
-        if list(found) != list(right):
-            reason = "it is not the beginning of the bundle that came after it"
-            self._faults.add(Kind.ALTERED, name, reason)
-
     # -- what it comes to ---------------------------------------------------------------------
 
     def _tell_wrong(self) -> None:
@@ -634,7 +593,3 @@ class LogCheck:
             return await self._objects.read(self._prefix + name)
         except FileNotFoundError:
             return None
-
-
-def _entry_hashes(bundle: bytes) -> Sequence[bytes]:
-    return [merkle.leaf_hash(entry) for entry in tiles.unpack_entries(bundle)]
