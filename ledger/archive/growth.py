@@ -12,10 +12,11 @@ import msgspec
 
 from ledger.archive import index, merkle, tiles
 from ledger.archive.compression import compress, decompress
-from ledger.archive.index import Segment, Summary, key_of, segment_name, segment_ranges
+from ledger.archive.index import Summary, key_of, segment_name, segment_ranges
 from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, pack_leaf
 from ledger.archive.merging import merge
 from ledger.archive.merkle import Range, leaf_hash
+from ledger.archive.segment import Segment
 from ledger.archive.tiles import (
     APART_BYTES,
     ENTRY_BYTES_MAX,

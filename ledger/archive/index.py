@@ -15,10 +15,9 @@ a task within a range.
 
 import heapq
 import struct
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
@@ -137,16 +136,6 @@ def merged(parts: Sequence[Iterable[Row]]) -> Iterator[Row]:
         yield key, leaves
 
 
-class Block(msgspec.Struct, frozen=True):
-    """What the directory says of TILE_WIDTH records, or of the last ones of a segment."""
-
-    first: bytes
-    """The key of the first of them."""
-    offset: int
-    length: int
-    root: bytes
-
-
 class SegmentPacker:
     """Makes a segment of its records, as they come in order."""
 
@@ -208,107 +197,6 @@ def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tup
     packer = SegmentPacker(covered, compress)
     packer.add(pack_record(row, covered[0]) for row in rows)
     return packer.whole()
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A record with the proof that it stands in its segment, at `number`."""
-
-    number: int
-    record: bytes
-    proof: tuple[bytes, ...]
-
-    @property
-    def key(self) -> bytes:
-        return self.record[:ID_BYTES]
-
-
-class Segment:
-    """A segment's directory, and its blocks as they are asked for."""
-
-    def __init__(self, covered: Range, records: int, blocks: Sequence[Block], body: bytes) -> None:
-        self.covered = covered
-        self.records = records
-        self.blocks = blocks
-        self._firsts = [block.first for block in blocks]
-        self._body = body
-
-    def packed_block(self, number: int) -> bytes:
-        """A block as it is kept."""
-        block = self.blocks[number]
-        return self._body[block.offset : block.offset + block.length]
-
-    @classmethod
-    def parse(cls, packed: bytes) -> Self:
-        """Raises NoSegment."""
-        if len(packed) < HEAD.size or packed[:4] != MAGIC:
-            raise NoSegment("these bytes are no segment of an index")
-        _, start, end, records, count = HEAD.unpack_from(packed)
-        body_at = HEAD.size + count * BLOCK.size
-        if count != -(-records // TILE_WIDTH) or body_at > len(packed) or start > end:
-            raise NoSegment("a segment of the index is cut off, or its directory is damaged")
-        blocks = [
-            Block(*found) for found in BLOCK.iter_unpack(memoryview(packed)[HEAD.size : body_at])
-        ]
-        return cls((start, end), records, blocks, packed[body_at:])
-
-    @property
-    def summary(self) -> Summary:
-        """What the directory says; whether its blocks do is found when they are read."""
-        root = merkle.root([block.root for block in self.blocks])
-        return Summary(*self.covered, self.records, root)
-
-    def rows(self, decompress: Compress) -> Iterator[Row]:
-        """All of them. Raises NoSegment where a block is not what the directory says."""
-        for number in range(len(self.blocks)):
-            for record in self.block_records(number, decompress):
-                yield unpack_record(record, self.covered[0])
-
-    def leaves_of(self, key: bytes, decompress: Compress) -> Sequence[int]:
-        """A task's leaves within the range. Raises NoSegment."""
-        number = bisect_right(self._firsts, key) - 1
-        if number < 0:
-            return ()
-        records = self.block_records(number, decompress)
-        at = bisect_left(records, key)
-        if at == len(records) or records[at][:ID_BYTES] != key:
-            return ()
-        return unpack_record(records[at], self.covered[0])[1]
-
-    def places_of(self, key: bytes, decompress: Compress) -> list[Place]:
-        """What proves which leaves a task has within the range: its record, or else those between
-        which it would stand. Raises NoSegment."""
-        number = max(bisect_right(self._firsts, key) - 1, 0)
-        if not self.blocks:
-            return []
-        records = self.block_records(number, decompress)
-        at = number * TILE_WIDTH + bisect_left(records, key)
-        inner = at - number * TILE_WIDTH
-        if inner < len(records) and records[inner][:ID_BYTES] == key:
-            return [self._place(at, decompress)]
-        return [self._place(n, decompress) for n in (at - 1, at) if 0 <= n < self.records]
-
-    def _place(self, number: int, decompress: Compress) -> Place:
-        block, at = divmod(number, TILE_WIDTH)
-        records = self.block_records(block, decompress)
-        hashes = [merkle.leaf_hash(record) for record in records]
-        within = merkle.inclusion_proof(hashes, at)
-        above = merkle.inclusion_proof([each.root for each in self.blocks], block)
-        return Place(number, records[at], (*within, *above))
-
-    def block_records(self, number: int, decompress: Compress) -> list[bytes]:
-        """The records of a block. Raises NoSegment where they are not what the directory says."""
-        block = self.blocks[number]
-        packed = decompress(self.packed_block(number))
-        records: list[bytes] = []
-        at = 0
-        while at < len(packed):
-            length, first = number_at(packed, at)
-            at = first + length
-            records.append(packed[first:at])
-        found = merkle.root([merkle.leaf_hash(record) for record in records])
-        if at != len(packed) or found != block.root:
-            raise NoSegment(f"block {number} of the index of {self.covered} was altered")
-        return records
 
 
 def add_number(packed: bytearray, number: int) -> None:

@@ -11,7 +11,6 @@ from typing import Final
 from ledger.archive.index import (
     ID_BYTES,
     Compress,
-    Segment,
     SegmentPacker,
     Summary,
     add_number,
@@ -20,6 +19,7 @@ from ledger.archive.index import (
     unpack_record,
 )
 from ledger.archive.merkle import Range
+from ledger.archive.segment import Segment
 
 _PAST_ALL: Final = b"\xff" * (ID_BYTES + 1)
 """No key is greater."""

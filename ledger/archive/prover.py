@@ -6,7 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ledger.archive import merkle
-from ledger.archive.index import Place, Segment, key_of, unpack_record
+from ledger.archive.index import key_of, unpack_record
 from ledger.archive.leaf import unpack_leaf
 from ledger.archive.multiproof import covering_ranges
 from ledger.archive.proof import (
@@ -20,6 +20,7 @@ from ledger.archive.proof import (
 )
 from ledger.archive.proof_check import ERASURE, check_history, redacted_by
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog
+from ledger.archive.segment import Directory, Place
 from ledger.archive.tiles import Stored
 from ledger.erasure import redacted_data
 from ledger.identity import partition_of
@@ -108,7 +109,7 @@ async def _signed(log: SealedLog) -> tuple[str, tuple[str, ...]]:
     return replace(log.note, signatures=signatures).whole, tuple(notes)
 
 
-def _leaves_in(key: bytes, segment: Segment, places: Sequence[Place]) -> Sequence[int]:
+def _leaves_in(key: bytes, segment: Directory, places: Sequence[Place]) -> Sequence[int]:
     own = [place for place in places if place.key == key]
     return unpack_record(own[0].record, segment.covered[0])[1] if own else ()
 
@@ -136,7 +137,7 @@ def _without_erased(events: Sequence[ProvedEvent]) -> tuple[ProvedEvent, ...]:
     )
 
 
-def _segment(segment: Segment, places: Sequence[Place]) -> ProvedSegment:
+def _segment(segment: Directory, places: Sequence[Place]) -> ProvedSegment:
     known = {
         covered: root
         for place in places

@@ -8,28 +8,33 @@ import asyncio
 import contextlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from typing import Final, TypeVar, cast
 
 from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
 from ledger.archive.compression import decompress
-from ledger.archive.index import Place, Segment, key_of, segment_name, segment_ranges
+from ledger.archive.index import NoSegment, key_of, segment_name, segment_ranges
 from ledger.archive.key_list import Introduced, unpack_keys
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, unpack_leaf
 from ledger.archive.merkle import Node, Range
 from ledger.archive.notes import BadNote, Note
+from ledger.archive.segment import Directory, Place, Segment
 from ledger.archive.tiles import TILE_WIDTH, Stored
 from ledger.objects import ObjectStore
 from ledger.store import Position, Recorded
 
 Parsed = TypeVar("Parsed")
+Found = TypeVar("Found")
 
 CACHE_BYTES: Final = 16 * 1024 * 1024
 """What a process keeps of what it has read, but for data: that may be erased."""
 
-BUNDLES_AT_ONCE: Final = 8
-"""Read side by side, where a task's events lie in several."""
+AT_ONCE: Final = 8
+"""Bundles, or segments of the index, that are read side by side for one task."""
+
+FIRST_BYTES: Final = 64 * 1024
+"""Of a segment, read at once: small ones are whole then, and of most others it is the directory."""
 
 UNPACKED_FACTOR: Final = 6
 """How much larger, about, objects are in memory."""
@@ -177,8 +182,8 @@ class SealedLog:
         """These leaves, as they are hashed, and what lies beside them; each bundle is read once."""
         numbers = list(dict.fromkeys(index // TILE_WIDTH for index in indices))
         found: dict[int, tuple[bytes, Stored]] = {}
-        for first in range(0, len(numbers), BUNDLES_AT_ONCE):
-            some = numbers[first : first + BUNDLES_AT_ONCE]
+        for first in range(0, len(numbers), AT_ONCE):
+            some = numbers[first : first + AT_ONCE]
             entries = await asyncio.gather(*map(self.entries, some))
             stored = await asyncio.gather(*map(self.stored, some))
             bundles = dict(zip(some, zip(entries, stored, strict=True), strict=True))
@@ -234,35 +239,52 @@ class SealedLog:
 
     # -- one task -----------------------------------------------------------------------------
 
-    async def segments(self) -> list[Segment]:
-        """Those of the index, without their blocks read."""
-        return [await self.segment(covered) for covered in segment_ranges(self.size)]
-
     async def leaves_of(self, task_id: str) -> list[int]:
         """Which leaves a task has."""
         key = key_of(task_id)
-        found: list[int] = []
-        for segment in await self.segments():
-            with self._naming(segment):
-                found += segment.leaves_of(key, decompress)
-        return found
 
-    async def places_of(self, task_id: str) -> list[tuple[Segment, list[Place]]]:
+        async def look(covered: Range) -> Sequence[int]:
+            segment = await self.directory(covered)
+            number = segment.number_of(key)
+            if number < 0:
+                return ()
+            with self._naming(covered):
+                return segment.leaves_in(await self._block(segment, number), key)
+
+        return [leaf for leaves in await self._in_segments(look) for leaf in leaves]
+
+    async def places_of(self, task_id: str) -> list[tuple[Directory, list[Place]]]:
         """What proves which leaves a task has, of each segment of the index."""
         key = key_of(task_id)
-        found: list[tuple[Segment, list[Place]]] = []
-        for segment in await self.segments():
-            with self._naming(segment):
-                found.append((segment, segment.places_of(key, decompress)))
+
+        async def look(covered: Range) -> tuple[Directory, list[Place]]:
+            segment = await self.directory(covered)
+            if not segment.count:
+                return segment, []
+            number = max(segment.number_of(key), 0)
+            with self._naming(covered):
+                proving = segment.proving(number, await self._block(segment, number), key)
+                return segment, [
+                    segment.place(each, await self._block(segment, each // TILE_WIDTH))
+                    for each in proving
+                ]
+
+        return await self._in_segments(look)
+
+    async def _in_segments(self, look: Callable[[Range], Awaitable[Found]]) -> list[Found]:
+        ranges = segment_ranges(self.size)
+        found: list[Found] = []
+        for first in range(0, len(ranges), AT_ONCE):
+            found += await asyncio.gather(*map(look, ranges[first : first + AT_ONCE]))
         return found
 
     @contextlib.contextmanager
-    def _naming(self, segment: Segment) -> Generator[None]:
+    def _naming(self, covered: Range) -> Generator[None]:
         """Whatever is wrong is so with this segment."""
         try:
             yield
         except ValueError as error:
-            raise Damaged(self._prefix + segment_name(segment.covered), str(error)) from error
+            raise Damaged(self._prefix + segment_name(covered), str(error)) from error
 
     async def history(self, task_id: str) -> list[Recorded]:
         """A task's events, as far as they were sealed, oldest first."""
@@ -300,13 +322,42 @@ class SealedLog:
 
     # -- objects ------------------------------------------------------------------------------
 
-    async def segment(self, covered: Range) -> Segment:
-        """One of those that the index has."""
+    async def directory(self, covered: Range) -> Directory:
+        """That of a segment of the index."""
         name = self._prefix + segment_name(covered)
-        segment = await self._cached(name, Segment.parse)
-        if segment.covered != covered:
-            raise Damaged(name, f"it is about the leaves {segment.covered}")
-        return segment
+        known = self._cache.get(name)
+        if known is None:
+            with self._naming(covered):
+                known, size = await self._read_directory(name, covered)
+            self._cache.put(name, known, size)
+        return cast("Directory", known)
+
+    async def _read_directory(self, name: str, covered: Range) -> tuple[Directory, int]:
+        """And how many bytes it takes. The whole segment, where that is small."""
+        packed = await self._read_range(name, 0, FIRST_BYTES)
+        found, _, size = Directory.head(packed)
+        if found != covered:
+            raise NoSegment(f"it is about the leaves {found}")
+        if len(packed) < FIRST_BYTES:
+            return Segment.parse(packed), len(packed)
+        if size > len(packed):
+            packed += await self._read_range(name, len(packed), size - len(packed))
+        return Directory.parse(packed), size
+
+    async def _block(self, segment: Directory, number: int) -> list[bytes]:
+        """The records of a block. Raises NoSegment, or what ValueError else damage leads to."""
+        segment_at = self._prefix + segment_name(segment.covered)
+        name = f"{segment_at}#{number}"
+        known = self._cache.get(name)
+        if known is None:
+            if isinstance(segment, Segment):
+                packed = segment.packed_block(number)
+            else:
+                start, end = segment.span(number)
+                packed = await self._read_range(segment_at, start, end - start)
+            known = segment.records_in(number, packed, decompress)
+            self._cache.put(name, known, UNPACKED_FACTOR * len(packed))
+        return cast("list[bytes]", known)
 
     async def _cached(
         self, name: str, parse: Callable[[bytes], Parsed], fallback: str = ""
@@ -326,6 +377,12 @@ class SealedLog:
             except FileNotFoundError:
                 continue
         raise Incomplete(name)
+
+    async def _read_range(self, name: str, start: int, length: int) -> bytes:
+        try:
+            return await self._objects.read_range(name, start, length)
+        except FileNotFoundError as error:
+            raise Incomplete(name) from error
 
 
 class _Cache:

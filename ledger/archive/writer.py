@@ -217,11 +217,8 @@ class LogWriter:
         number, width = divmod(log.size, TILE_WIDTH)
         entries = await log.entries(number) if width else []
         stored = await log.stored(number) if width else []
-        summaries = [await self._summary(log, covered) for covered in segment_ranges(log.size)]
+        summaries = [(await log.directory(c)).summary for c in segment_ranges(log.size)]
         return Tail(log.size, tuple(hashes), entries, stored, summaries)
-
-    async def _summary(self, log: SealedLog, covered: tuple[int, int]) -> Summary:
-        return (await log.segment(covered)).summary
 
     async def _clear_away(self, size: int) -> None:
         """Note what killed writers left behind, to be removed with the next checkpoint: objects of

@@ -88,6 +88,9 @@ class Bucket:
     async def read(self, key: str) -> bytes:
         return await self._wrapped.read(key)
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        return await self._wrapped.read_range(key, start, length)
+
     async def delete(self, key: str) -> None:
         await self._wrapped.delete(key)
 

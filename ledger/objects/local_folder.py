@@ -69,6 +69,12 @@ class LocalFolder:
             raise FileNotFoundError(f"there is no object {key}")
         return found
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        found = await self._in_thread(lambda: _range_of(self.path(key), start, length))
+        if found is None:
+            raise FileNotFoundError(f"there is no object {key}")
+        return found
+
     async def delete(self, key: str) -> None:
         await self._in_thread(lambda: self.path(key).unlink(missing_ok=True))
 
@@ -232,6 +238,15 @@ def _done(
 def _bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _range_of(path: Path, start: int, length: int) -> bytes | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            left = os.fstat(file.fileno()).st_size - start
+            return os.pread(file.fileno(), max(min(length, left), 0), start)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 

@@ -40,6 +40,11 @@ class ObjectStore(Protocol):
         """A whole object. Raises FileNotFoundError."""
         ...
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        """At most so many bytes of an object (at least 1) from `start` on: fewer where it ends
+        sooner, none where it ends before. Raises FileNotFoundError."""
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         ...

@@ -35,6 +35,17 @@ class Wrapped:
             found = await obstore.get_async(self.store, key)
             return bytes(await found.bytes_async())
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        """At most so many bytes of an object from `start` on. Raises FileNotFoundError."""
+        with told(key):
+            try:
+                found = await obstore.get_range_async(self.store, key, start=start, length=length)
+                return bytes(found)
+            except BaseError:
+                # Servers refuse to begin behind the end, and may answer with the whole object
+                # (RFC 9110, 14.2), which obstore does not take.
+                return (await self.read(key))[start : start + length]
+
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         with told(key), contextlib.suppress(FileNotFoundError):

@@ -17,13 +17,13 @@ from ledger.archive.index import (
     MAGIC,
     NoSegment,
     Row,
-    Segment,
     Summary,
     index_root,
     pack_segment,
     segment_ranges,
 )
 from ledger.archive.merkle import Range
+from ledger.archive.segment import Segment
 
 _NUMBER: Final = "I"
 """Of LARGEST numbers, each fits."""

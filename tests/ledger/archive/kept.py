@@ -38,6 +38,9 @@ class Kept:
         except KeyError:
             raise FileNotFoundError(key) from None
 
+    async def read_range(self, key: str, start: int, length: int) -> bytes:
+        return (await self.read(key))[start : start + length]
+
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 

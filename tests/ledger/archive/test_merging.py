@@ -10,13 +10,13 @@ from ledger.archive.compression import compress, decompress
 from ledger.archive.index import (
     NoSegment,
     Row,
-    Segment,
     merged,
     pack_record,
     pack_segment,
     rows_of,
 )
 from ledger.archive.merging import merge
+from ledger.archive.segment import Segment
 
 
 def key(number: int, *, in_order: bool) -> bytes:
@@ -62,7 +62,7 @@ def test_a_block_that_was_altered_is_not_merged():
     # given a segment whose directory tells of other records than those that its block has
     segment, _ = segment_of(0, [key(n, in_order=True) for n in range(10)])
     other, _ = segment_of(0, [key(n + 1, in_order=True) for n in range(10)])
-    forged = Segment((0, 10), 10, other.blocks, segment.packed_block(0))
+    forged = Segment((0, 10), 10, other.entries, segment.packed_block(0))
     # when it is merged, then that is noticed
     added = pack_record((key(0, in_order=True), [10]), 0)
     with pytest.raises(NoSegment, match="was altered"):

@@ -91,6 +91,34 @@ async def test_bytes_that_are_written_take_the_place_of_older_ones(settings: Set
     await store.close()
 
 
+async def test_a_part_of_an_object_is_read_as_far_as_it_goes(settings: Settings):
+    store = open_objects(settings)
+    await store.write("archive/a/segment", CONTENT)
+    size = len(CONTENT)
+
+    for start, length in ((0, 1), (0, size), (17, 4_096), (size - 5, 5), (size - 5, 1 << 40)):
+        found = await store.read_range("archive/a/segment", start, length)
+        assert found == CONTENT[start : start + length]
+
+    for start in (size, size + 1, 1 << 40):
+        assert await store.read_range("archive/a/segment", start, 10) == b""
+    for missing in ("archive/b", "archive/a", "archive/a/segment/1"):
+        for start in (0, size):
+            with pytest.raises(FileNotFoundError, match=missing):
+                await store.read_range(missing, start, 10)
+    await store.close()
+
+
+async def test_a_part_cannot_be_read_from_a_server_that_is_gone(s3: S3):
+    store = open_objects(Settings(object_store_url=s3.url))
+    await store.write("archive/a/segment", CONTENT)
+    s3.stop()
+
+    with pytest.raises(ObjectStoreError, match="archive/a/segment"):
+        await store.read_range("archive/a/segment", 0, 10)
+    await store.close()
+
+
 async def test_what_a_killed_process_was_writing_is_cleared_away_an_hour_later(tmp_path: Path):
     store = open_objects(Settings(data_dir=str(tmp_path)))
     folder = tmp_path / "objects" / WRITING
