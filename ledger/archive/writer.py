@@ -8,7 +8,7 @@ what was written for another is the same bytes once more, or is cleared away.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -40,10 +40,13 @@ from ledger.archive.notes import (
 from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog, log_prefix
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.objects import ObjectStore, ObjectStoreError
+from ledger.objects.together import all_done
 from ledger.store import Recorded
 
-WRITES_MAX: Final = 16
-"""Objects that are written, or read back, at once."""
+REMOVED_AT_ONCE_MAX: Final = 16
+
+WRITE_BYTES: Final = 4 * 1024 * 1024
+"""So much is written and synced together, or what there is when a checkpoint is due."""
 
 SEAL_EVENTS_MAX: Final = 65_536
 """Events of one checkpoint: what was written for one that was never signed lies within so many
@@ -109,7 +112,7 @@ class LogWriter:
         self._origin = origin_of(archive.epoch, partition)
         self._prefix = log_prefix(archive.epoch, partition)
         self._key_file = key_file
-        self._few = asyncio.Semaphore(WRITES_MAX)
+        self._few = asyncio.Semaphore(REMOVED_AT_ONCE_MAX)
         self._head: Head | None = None
         self._log: SealedLog | None = None
         self._salts = Salts(key_file.keys().salts, partition)
@@ -124,8 +127,11 @@ class LogWriter:
         """The newest of our keys, once it stands in the log's list."""
         self._partials: dict[str, list[str]] = {}
         """By the name of a whole tile or bundle, the partial ones that came before it."""
+        self._made: list[Made] = []
+        """Objects of the next checkpoint that are to be written."""
+        self._made_bytes = 0
         self._writing: list[asyncio.Task[None]] = []
-        """Objects of the next checkpoint that are being written."""
+        """Those that are being written."""
         self._sealing: asyncio.Task[None] | None = None
         self._names_written: list[str] = []
         """Those of all that were written for it."""
@@ -256,7 +262,7 @@ class LogWriter:
         growth, last = self._growth, self._last
         for event in events:
             try:
-                last.put(event, growth.add(event, last.of(event.task_id)))
+                last.put(event.task_id, growth.add(event, last.of(event.task_id)))
             except NoLeaf as error:
                 left_out.append(error)
         self._last_entry = growth.last_entry or self._last_entry
@@ -278,6 +284,7 @@ class LogWriter:
         await self.finish()
         growth = self._growth
         self._write(growth.take())
+        self._write_made()
         writing, self._writing = self._writing, []
         names, self._names_written = self._names_written, []
         last = entry_of(self._last_entry) if self._last_entry else ""
@@ -291,8 +298,8 @@ class LogWriter:
             await sealing
 
     async def _seal(self, cut: _Cut, may_sign: Callable[[], Awaitable[None]]) -> None:
-        await _all(cut.writing)
-        self._growth.planned([await self._make(plan) for plan in cut.plans])
+        await all_done(cut.writing)
+        self._growth.planned(await self._index(cut.plans))
         await may_sign()
         async with self._soon():
             await self._introduce_keys()
@@ -301,7 +308,7 @@ class LogWriter:
         name = tiles.checkpoints_name(head.number)
         await may_sign()
         async with self._soon():
-            await self._store(Made(name, pack_notes(head.notes)))
+            await self._store([Made(name, pack_notes(head.notes))])
         await may_sign()
         async with self._soon():
             await self._publish(head)
@@ -362,31 +369,43 @@ class LogWriter:
         await asyncio.gather(*working, return_exceptions=True)
 
     def _write(self, made: Sequence[Made]) -> None:
+        self._made += made
+        self._made_bytes += sum(len(each.packed) for each in made)
+        if self._made_bytes >= WRITE_BYTES:
+            self._write_made()
+
+    def _write_made(self) -> None:
+        made, self._made, self._made_bytes = self._made, [], 0
         self._names_written += [each.name for each in made]
-        self._writing += [asyncio.ensure_future(self._store(each)) for each in made]
+        if made:
+            self._writing.append(asyncio.create_task(self._store(made)))
 
-    async def _store(self, made: Made) -> None:
-        """Write an object, and see that it is there."""
-        key = self._prefix + made.name
-        async with self._few:
-            await self._objects.write(key, made.packed)
-            try:
-                found = await self._objects.read(key)
-            except FileNotFoundError:
-                found = b""
-        if found != made.packed:
-            raise ObjectStoreError(f"{key}: what was written is not what is read back")
+    async def _store(self, made: Sequence[Made]) -> None:
+        """Write objects, and see that they are there."""
+        keys = [self._prefix + each.name for each in made]
+        packed = [each.packed for each in made]
+        await self._objects.write_all(list(zip(keys, packed, strict=True)))
+        try:
+            found = await self._objects.read_all(keys)
+        except FileNotFoundError as error:
+            raise ObjectStoreError(f"{error}, which was just written") from error
+        for key, before, after in zip(keys, packed, found, strict=True):
+            if before != after:
+                raise ObjectStoreError(f"{key}: what was written is not what is read back")
 
-    async def _make(self, plan: SegmentPlan) -> Summary:
-        """A segment of the index, from those that it takes the place of."""
+    async def _index(self, plans: Sequence[SegmentPlan]) -> list[Summary]:
+        """Write segments of the index, from those that they take the place of."""
+        made = [await self._make(plan) for plan in plans]
+        await self._store([segment for segment, _ in made])
+        return [summary for _, summary in made]
+
+    async def _make(self, plan: SegmentPlan) -> tuple[Made, Summary]:
         names = [segment_name((part.start, part.end)) for part in plan.parts]
         packed = [await self._read(name) for name in names]
         try:
-            made, summary = await asyncio.to_thread(plan.make, packed)
+            return await asyncio.to_thread(plan.make, packed)
         except NoSegment as error:
             raise Damaged(self._prefix + ", ".join(names), str(error)) from error
-        await self._store(made)
-        return summary
 
     async def _read(self, name: str) -> bytes:
         try:
@@ -406,7 +425,7 @@ class LogWriter:
             if signer.verifier not in known:
                 notes.append(introduce(signer, before))
         if len(notes) > len(listed):
-            await self._store(Made(tiles.KEYS, pack_keys(notes)))
+            await self._store([Made(tiles.KEYS, pack_keys(notes))])
         self._introduced = signers[-1].verifier
 
     async def _introduce_witnesses(self, verifiers: Sequence[Verifier]) -> None:
@@ -419,7 +438,7 @@ class LogWriter:
         fresh = [introduce_witness(each, signer) for each in verifiers if each not in known]
         if fresh:
             notes = [*(each.note for each in listed), *fresh]
-            await self._store(Made(tiles.KEYS, pack_keys(notes)))
+            await self._store([Made(tiles.KEYS, pack_keys(notes))])
         self._witnesses.update(verifiers)
 
     async def _listed_keys(self) -> list[Introduced]:
@@ -449,7 +468,7 @@ class LogWriter:
         """Raises LostFence rather than put an older checkpoint in the place of a newer one."""
         if await self._published_size() > head.checkpoint.size:
             raise LostFence
-        await self._store(Made(tiles.CHECKPOINT, head.note.whole.encode()))
+        await self._store([Made(tiles.CHECKPOINT, head.note.whole.encode())])
 
     async def _published_size(self) -> int:
         published = await self._archive.log(self._partition)
@@ -464,7 +483,7 @@ class LogWriter:
             else:
                 self._superseded += self._partials.pop(name, ())
         still_needed = {segment_name(covered) for covered in segment_ranges(cut.size)}
-        await _all(self._remove(name) for name in removed if name not in still_needed)
+        await all_done(self._remove(name) for name in removed if name not in still_needed)
 
     async def _remove(self, name: str) -> None:
         async with self._few:
@@ -472,14 +491,3 @@ class LogWriter:
 
 
 _LEVELS: Final = tuple((f"tile/{level}", level) for level in range(tiles.LEVELS_MAX))
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Do all of it at once. When one fails, its error is raised once the others came to an end."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

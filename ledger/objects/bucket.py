@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,15 @@ import obstore
 from obstore.store import S3Store
 
 from ledger.objects.store import Listed, ObjectStoreError
+from ledger.objects.together import all_done
 from ledger.objects.wrapped import Wrapped, told
 from ledger.settings import SettingsError
 
 PUTS_MAX: Final = 32
 """At once; more wait in line."""
+
+READS_MAX: Final = 32
+"""At once, of those that are asked for together."""
 
 TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.2
@@ -65,6 +69,7 @@ class Bucket:
         self._trust_env = not near
         self._session: aiohttp.ClientSession | None = None
         self._puts = asyncio.Semaphore(PUTS_MAX)
+        self._reads = asyncio.Semaphore(READS_MAX)
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
         async with self._puts:
@@ -85,11 +90,17 @@ class Bucket:
         async with self._puts:
             await self._wrapped.write(key, data)
 
+    async def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        await all_done([self.write(key, data) for key, data in objects])
+
     async def read(self, key: str) -> bytes:
         return await self._wrapped.read(key)
 
     async def read_range(self, key: str, start: int, length: int) -> bytes:
         return await self._wrapped.read_range(key, start, length)
+
+    async def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        return await all_done([self._read_in_turn(key) for key in keys])
 
     async def delete(self, key: str) -> None:
         await self._wrapped.delete(key)
@@ -111,6 +122,10 @@ class Bucket:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def _read_in_turn(self, key: str) -> bytes:
+        async with self._reads:
+            return await self._wrapped.read(key)
 
     async def _put_once(self, key: str, source: Path, content_type: str) -> None:
         with told(key):

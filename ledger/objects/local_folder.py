@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import itertools
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ import msgspec
 
 from ledger.objects.hands import Hands, Outcome
 from ledger.objects.store import Listed, ObjectStoreError
+from ledger.objects.syncing import sync_path, syncing
 
 if TYPE_CHECKING:
     from ledger.objects.wrapped import Wrapped
@@ -22,14 +21,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 THREADS_MAX: Final = 16
-"""Syncs at once: those that run together share the disk's work."""
+"""Those that wait for the disk together share its work."""
 
 WRITING: Final = ".writing"
 LEFT_AFTER_S: Final = 3_600.0
 """Nobody writes an object for longer."""
-
-SYNCS_MAX: Final = 1_000
-"""Folders whose syncs are shared at once."""
 
 PLACERS_MAX: Final = 4
 """Of the threads, so many place files that were uploaded."""
@@ -51,7 +47,6 @@ class LocalFolder:
         self._placers = Hands(self._threads, PLACERS_MAX, self._place_all, PLACED_AT_ONCE_MAX)
         self._known: set[Path] = set()
         """Folders that are there for good."""
-        self._syncs: dict[Path, _Syncs] = {}
         self._has_cleared = False
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
@@ -61,12 +56,13 @@ class LocalFolder:
             raise self._error(error) from error
 
     async def write(self, key: str, data: bytes) -> None:
-        await self._in_thread(lambda: self._write(data, self.path(key)))
+        await self.write_all([(key, data)])
+
+    async def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        await self._in_thread(lambda: self._write_all(objects))
 
     async def read(self, key: str) -> bytes:
-        found = await self._in_thread(lambda: _bytes_of(self.path(key)))
-        if found is None:
-            raise FileNotFoundError(f"there is no object {key}")
+        (found,) = await self.read_all([key])
         return found
 
     async def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -74,6 +70,13 @@ class LocalFolder:
         if found is None:
             raise FileNotFoundError(f"there is no object {key}")
         return found
+
+    async def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        found = await self._in_thread(lambda: [_bytes_of(self.path(key)) for key in keys])
+        there = [each for each in found if each is not None]
+        if len(there) < len(found):
+            raise FileNotFoundError(f"there is no object {keys[found.index(None)]}")
+        return there
 
     async def delete(self, key: str) -> None:
         await self._in_thread(lambda: self.path(key).unlink(missing_ok=True))
@@ -119,19 +122,23 @@ class LocalFolder:
     def _error(self, error: OSError) -> ObjectStoreError:
         return ObjectStoreError(f"{self._folder}: {error.strerror or error}")
 
-    def _write(self, data: bytes, path: Path) -> None:
-        source = self._writing_folder() / os.urandom(8).hex()
+    def _write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        moves: list[Move] = []
+        folder = self._writing_folder()
         try:
-            with source.open("xb") as file:
-                file.write(data)
-                file.flush()
-                # Before it takes another object's place: that must not be lost to an empty file.
-                os.fsync(file.fileno())
-            self._move(Move(source, path))
-            self._sync_folder(path.parent)
+            with syncing(folder, len(objects)) as sync:
+                for key, data in objects:
+                    moves.append(Move(folder / os.urandom(8).hex(), self.path(key)))
+                    _make_file(moves[-1].source, data)
+                # Before they take others' places: those must not be lost to empty files.
+                sync([move.source for move in moves])
+                for move in moves:
+                    self._move(move)
+                sync({move.path.parent for move in moves})
         except BaseException:
-            with contextlib.suppress(OSError):
-                source.unlink(missing_ok=True)
+            for move in moves:
+                with contextlib.suppress(OSError):
+                    move.source.unlink(missing_ok=True)
             raise
 
     def _writing_folder(self) -> Path:
@@ -152,10 +159,10 @@ class LocalFolder:
         faults: dict[Move, OSError] = {}
         moved = _done(self._move, moves, faults)
         # In place first: the journal takes the names along with the bytes.
-        synced = _done(lambda move: _sync(move.path), moved, faults)
+        synced = _done(lambda move: sync_path(move.path), moved, faults)
         for folder in {move.path.parent for move in synced}:
             try:
-                _sync(folder)
+                sync_path(folder)
             except OSError as error:
                 faults |= {move: error for move in synced if move.path.parent == folder}
         for move in moved:
@@ -173,44 +180,15 @@ class LocalFolder:
             self._make_folder(move.path.parent)
             move.source.rename(move.path)
 
-    def _sync_folder(self, folder: Path) -> None:
-        """Names that came into it so far last from now on. One sync serves all who wait for one."""
-        syncs = self._syncs.get(folder)
-        if syncs is None:
-            if len(self._syncs) >= SYNCS_MAX:
-                self._syncs.clear()
-            syncs = self._syncs.setdefault(folder, _Syncs(folder))
-        syncs.sync()
-
     def _make_folder(self, folder: Path) -> None:
         if folder in self._known:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for each in (folder, *folder.parents):
-            _sync(each.parent)
+            sync_path(each.parent)
             if each == self._folder:
                 break
         self._known.add(folder)
-
-
-class _Syncs:
-    """Those of one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._asked = itertools.count(1)
-        self._answered = 0
-
-    def sync(self) -> None:
-        """When it returns, a sync has begun after it was called, and ended."""
-        ticket = next(self._asked)
-        with self._lock:
-            if self._answered >= ticket:
-                return
-            upcoming = next(self._asked)  # what follows serves all who asked before
-            _sync(self._folder)
-            self._answered = upcoming
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -235,6 +213,13 @@ def _done(
     return done
 
 
+def _make_file(path: Path, data: bytes) -> None:
+    with path.open("xb", buffering=0) as file:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+
+
 def _bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -249,11 +234,3 @@ def _range_of(path: Path, start: int, length: int) -> bytes | None:
             return os.pread(file.fileno(), max(min(length, left), 0), start)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

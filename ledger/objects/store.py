@@ -1,6 +1,6 @@
 """What an object store does, and which one the settings name."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,11 @@ class ObjectStore(Protocol):
         of power; before, there is the old object or the new one, and none in between."""
         ...
 
+    async def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """As `write`, of many, for little more than one takes. When it raises, each may be there or
+        not."""
+        ...
+
     async def read(self, key: str) -> bytes:
         """A whole object. Raises FileNotFoundError."""
         ...
@@ -43,6 +48,10 @@ class ObjectStore(Protocol):
     async def read_range(self, key: str, start: int, length: int) -> bytes:
         """At most so many bytes of an object (at least 1) from `start` on: fewer where it ends
         sooner, none where it ends before. Raises FileNotFoundError."""
+        ...
+
+    async def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        """As `read`, of many."""
         ...
 
     async def delete(self, key: str) -> None:

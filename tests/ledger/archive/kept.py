@@ -41,6 +41,12 @@ class Kept:
     async def read_range(self, key: str, start: int, length: int) -> bytes:
         return (await self.read(key))[start : start + length]
 
+    async def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        self.objects.update(objects)
+
+    async def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        return [await self.read(key) for key in keys]
+
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 

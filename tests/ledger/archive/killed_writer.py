@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.archive.keys import KeyFile
-from ledger.objects.local_folder import LocalFolder
+from ledger.objects.local_folder import LocalFolder, Move
 from tests.ledger.archive.sealed import key_file, lives, opened, seal
 
 EVENTS: Final = 700
@@ -35,9 +35,9 @@ class KillingFolder(LocalFolder):
             os.kill(os.getpid(), signal.SIGKILL)
         self._left -= 1
 
-    async def write(self, key: str, data: bytes) -> None:
+    def _move(self, move: Move) -> None:
         self._count()
-        await super().write(key, data)
+        super()._move(move)
 
     async def delete(self, key: str) -> None:
         self._count()

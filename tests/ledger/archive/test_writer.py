@@ -241,9 +241,10 @@ class BrokenFolder(LocalFolder):
 
     broken = ""
 
-    async def read(self, key: str) -> bytes:
-        found = await super().read(key)
-        return found + b"!" if self.broken and self.broken in key else found
+    async def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        found = await super().read_all(keys)
+        is_broken = [bool(self.broken) and self.broken in key for key in keys]
+        return [each + b"!" * broken for each, broken in zip(found, is_broken, strict=True)]
 
 
 @pytest.mark.parametrize("broken", ["tile/0/", "tile/entries", "/data/", "index/"])
@@ -286,11 +287,11 @@ class SlowFolder(LocalFolder):
 
     async def meanwhile(self) -> None: ...
 
-    async def write(self, key: str, data: bytes) -> None:
-        if self.name and key.endswith(self.name):
+    async def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        if self.name and any(key.endswith(self.name) for key, _ in objects):
             self.name = ""
             await self.meanwhile()
-        await super().write(key, data)
+        await super().write_all(objects)
 
 
 @pytest.mark.parametrize("name", ["keys", "checkpoints/000"])

@@ -1,6 +1,8 @@
 """The promises of an object store, held by a folder and by a real S3 server."""
 
 import asyncio
+import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from ledger.objects import ObjectStore, ObjectStoreError, open_objects, upload_key
+from ledger.objects import ObjectStore, ObjectStoreError, open_objects, syncing, upload_key
 from ledger.objects.keys import day_prefix
 from ledger.objects.local_folder import LEFT_AFTER_S, WRITING
 from ledger.settings import Settings, SettingsError
@@ -116,6 +118,45 @@ async def test_a_part_cannot_be_read_from_a_server_that_is_gone(s3: S3):
 
     with pytest.raises(ObjectStoreError, match="archive/a/segment"):
         await store.read_range("archive/a/segment", 0, 10)
+    await store.close()
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_many_objects_are_written_and_read_at_once(
+    settings: Settings, together: bool, monkeypatch: pytest.MonkeyPatch
+):
+    # given a system that can sync them together, or cannot
+    if not together:
+        monkeypatch.setattr(syncing, "_syncfs", None)
+    store = open_objects(settings)
+    await store.write("archive/a/7", b"old")
+    objects = [(f"archive/{'ab'[n % 2]}/{n}", CONTENT[:n]) for n in range(3 * syncing.MANY)]
+
+    await store.write_all(objects)
+
+    keys = [key for key, _ in objects]
+    assert await store.read_all(keys) == [data for _, data in objects]
+    assert sorted(await keys_of(store, "archive/")) == sorted(["archive/a/7", *keys])
+    with pytest.raises(FileNotFoundError, match="archive/none"):
+        await store.read_all([*keys, "archive/none"])
+    await store.close()
+
+
+async def test_of_many_objects_that_cannot_be_written_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given a disk that fails when it is asked to keep what was written
+    def fail(_: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    store = open_objects(Settings(data_dir=str(tmp_path)))
+    monkeypatch.setattr(syncing, "_syncfs", fail)
+
+    with pytest.raises(ObjectStoreError, match="Input/output error"):
+        await store.write_all([(f"archive/{n}", b"data") for n in range(syncing.MANY)])
+
+    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
     await store.close()
 
 
