@@ -421,13 +421,13 @@ class SealedPartition:
             events, foreign = read_events(self.partition, entries[:room])
             for stranger in foreign:
                 self._foreign.met(stranger)
-            self._erasing.met |= any(event.type == TaskErased.__name__ for event in events)
+            self._erasing.met |= TaskErased.__name__ in {event.type for event in events}
             for left_out in await writer.add(events):
                 self._tell_unsealable(str(left_out))
             some = entries[:room]
             last = position_of(self.partition, some[-1]).entry
             self._reached = Reached(last, self._reached.passed + len(some))
-            self._bytes += sum(len(event.data) for event in events)
+            self._bytes += sum([len(event.data) for event in events])
             if writer.added >= every - writer.base % every or self._bytes >= SEAL_BYTES:
                 await self._seal()
             entries = entries[room:]

@@ -7,12 +7,14 @@ from typing import Final
 SYSTEM: Final = "system"
 """The subject of events that belong to no task. It lives in partition 0."""
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_is_uuid: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+).fullmatch
 
 
 def is_task_id(text: str) -> bool:
     """Whether `text` is a lower-case UUID string, as every task id is."""
-    return _UUID.fullmatch(text) is not None
+    return _is_uuid(text) is not None
 
 
 def is_derived(task_id: str) -> bool:

@@ -287,6 +287,16 @@ def read_events(
     partition: int, entries: Sequence[Entry]
 ) -> tuple[list[Recorded], list[ForeignEntry]]:
     """The events among stream entries, and what else there was, each in the entries' order."""
+    try:
+        return [read_recorded(partition, entry) for entry in entries], []
+    except ForeignEntry:
+        return _sorted_out(partition, entries)
+
+
+def _sorted_out(
+    partition: int, entries: Sequence[Entry]
+) -> tuple[list[Recorded], list[ForeignEntry]]:
+    """As `read_events`, where something foreign is among them."""
     events: list[Recorded] = []
     foreign: list[ForeignEntry] = []
     for entry in entries:

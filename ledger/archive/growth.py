@@ -12,7 +12,7 @@ import msgspec
 
 from ledger.archive import index, merkle, tiles
 from ledger.archive.compression import compress, decompress
-from ledger.archive.index import Summary, key_of, segment_name, segment_ranges
+from ledger.archive.index import Summary, segment_name, segment_ranges
 from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, pack_leaf
 from ledger.archive.merging import merge
 from ledger.archive.merkle import Range, leaf_hash
@@ -87,12 +87,13 @@ class Growth:
     def __init__(self, tail: Tail, salts: Salts) -> None:
         self.size = tail.size
         self._salts = salts
-        self._levels = [list(hashes) for hashes in tail.tiles]
+        self._levels = [list(hashes) for hashes in tail.tiles] or [[]]
         self._entries = list(tail.entries)
-        self._stored = list(tail.stored)
+        self._records = [tiles.pack_stored(each) for each in tail.stored]
         self.last_entry = b""
         """The last leaf that was added here."""
-        self._keys: list[tuple[bytes, int]] = []
+        self._leaves: list[tuple[str, int]] = []
+        """Those that the index does not have: whose they are, and their numbers."""
         self._base = tail.size
         """The size that the last checkpoint has, or will have."""
         self._summaries = list(tail.summaries)
@@ -109,18 +110,19 @@ class Growth:
             raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
         if len(data) > APART_BYTES:
             self._made.append(Made(tiles.apart_name(self.size), compress(data)))
-            self._stored.append(Stored(salt, b"", apart=True))
+            self._records.append(tiles.pack_record(salt, b"", apart=True))
         else:
-            self._stored.append(Stored(salt, data))
-        self._entries.append(entry)
-        self.last_entry = entry
-        self._keys.append((key_of(event.task_id), self.size))
-        self.size += 1
+            self._records.append(tiles.pack_record(salt, data))
         hashed = leaf_hash(entry)
-        self._add_hash(0, hashed)
+        self._levels[0].append(hashed)
+        self._entries.append(entry)
+        self._leaves.append((event.task_id, self.size))
+        self.last_entry = entry
+        self.size += 1
         if len(self._entries) == TILE_WIDTH:
             self._made += self._bundles()
-            self._entries, self._stored = [], []
+            self._entries, self._records = [], []
+            self._end_tile()
         return hashed
 
     @property
@@ -171,11 +173,10 @@ class Growth:
         parts, at = tuple(self._summaries[self._kept :]), 0
         for covered in segment_ranges(self.size)[self._kept :]:
             count = covered[1] - max(covered[0], self._base)
-            rows = index.rows_of(self._keys[at : at + count])
-            records = [index.pack_record(row, covered[0]) for row in rows]
+            records = index.records_of(self._leaves[at : at + count], covered[0])
             plans.append(SegmentPlan(covered, parts, records))
             parts, at = (), at + count
-        self._base, self._keys = self.size, []
+        self._base, self._leaves = self.size, []
         return plans
 
     def planned(self, summaries: Iterable[Summary]) -> None:
@@ -183,19 +184,17 @@ class Growth:
         del self._summaries[self._kept :]
         self._summaries += summaries
 
-    def _add_hash(self, level: int, hashed: bytes) -> None:
-        while True:
-            if level == len(self._levels):
-                self._levels.append([])
-            hashes = self._levels[level]
-            hashes.append(hashed)
-            if len(hashes) < TILE_WIDTH:
-                return
+    def _end_tile(self) -> None:
+        """The tile of the lowest level is full: so may be those above it."""
+        level = 0
+        while len(self._levels[level]) == TILE_WIDTH:
             number = (self.size >> (tiles.TILE_HEIGHT * (level + 1))) - 1
             self._made.append(self._tile(level, number))
-            hashed = merkle.root(hashes)
-            self._levels[level] = []
+            hashed, self._levels[level] = merkle.root(self._levels[level]), []
             level += 1
+            if level == len(self._levels):
+                self._levels.append([])
+            self._levels[level].append(hashed)
 
     def _tile(self, level: int, number: int) -> Made:
         hashes = self._levels[level]
@@ -207,7 +206,7 @@ class Growth:
             number = (self.size - 1) // TILE_WIDTH
             entries = compress(tiles.pack_entries(self._entries))
             yield Made(tiles.entries_name(number, width), entries)
-            yield Made(tiles.data_name(number, width), compress(tiles.pack_data(self._stored)))
+            yield Made(tiles.data_name(number, width), compress(b"".join(self._records)))
 
 
 def superseded(old: int, new: int) -> Iterator[str]:

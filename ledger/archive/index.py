@@ -17,7 +17,7 @@ import heapq
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -42,6 +42,8 @@ _COMMITTED: Final = struct.Struct(f">QQQ{HASH_BYTES}s")
 Compress = Callable[[bytes], bytes]
 Row = tuple[bytes, Sequence[int]]
 """A task's key, and its leaves, in order."""
+
+Named = TypeVar("Named")
 
 
 class NoSegment(ValueError):
@@ -94,13 +96,11 @@ def index_root(summaries: Iterable[Summary]) -> bytes:
 def pack_record(row: Row, start: int) -> bytes:
     """A record, as it is hashed."""
     key, leaves = row
-    packed = bytearray(key)
-    add_number(packed, len(leaves))
-    before = start
+    parts, before = [key, packed_number(len(leaves))], start
     for each in leaves:
-        add_number(packed, each - before)
+        parts.append(packed_number(each - before))
         before = each
-    return bytes(packed)
+    return b"".join(parts)
 
 
 def unpack_record(record: bytes, start: int) -> Row:
@@ -120,10 +120,24 @@ def unpack_record(record: bytes, start: int) -> Row:
 
 def rows_of(keys: Iterable[tuple[bytes, int]]) -> list[Row]:
     """Rows of leaves that are given as (task's key, number), in the order of the numbers."""
-    found: dict[bytes, list[int]] = {}
-    for key, number in keys:
-        found.setdefault(key, []).append(number)
-    return sorted(found.items())
+    return sorted(_grouped(keys).items())
+
+
+def records_of(leaves: Iterable[tuple[str, int]], start: int) -> list[bytes]:
+    """The records of leaves that are given as (task's id, number), in the order of the numbers."""
+    rows = [(key_of(task_id), numbers) for task_id, numbers in _grouped(leaves).items()]
+    return [pack_record(row, start) for row in sorted(rows)]
+
+
+def _grouped(leaves: Iterable[tuple[Named, int]]) -> dict[Named, list[int]]:
+    found: dict[Named, list[int]] = {}
+    for name, number in leaves:
+        known = found.get(name)
+        if known is None:
+            found[name] = [number]
+        else:
+            known.append(number)
+    return found
 
 
 def merged(parts: Sequence[Iterable[Row]]) -> Iterator[Row]:
@@ -177,12 +191,11 @@ class SegmentPacker:
         return packed, Summary(start, end, self._count, merkle.root(self._roots))
 
     def _pack(self, records: Sequence[bytes]) -> None:
-        packed = bytearray()
-        for record in records:
-            add_number(packed, len(record))
-            packed += record
+        parts = [b""] * (2 * len(records))
+        parts[::2], parts[1::2] = map(packed_number, map(len, records)), records
+        packed = b"".join(parts)
         root = merkle.root([merkle.leaf_hash(record) for record in records])
-        self._add(records[0][:ID_BYTES], self._compress(bytes(packed)), root, len(records))
+        self._add(records[0][:ID_BYTES], self._compress(packed), root, len(records))
 
     def _add(self, first: bytes, packed: bytes, root: bytes, count: int) -> None:
         self._directory.append(BLOCK.pack(first, self._offset, len(packed), root))
@@ -199,12 +212,23 @@ def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tup
     return packer.whole()
 
 
-def add_number(packed: bytearray, number: int) -> None:
+def packed_number(number: int) -> bytes:
     """A number as LEB128."""
+    if number < _SHORT_NUMBERS:
+        return _SHORT[number]
+    packed = bytearray()
     while number > 0x7F:
         packed.append(number & 0x7F | 0x80)
         number >>= 7
     packed.append(number)
+    return bytes(packed)
+
+
+_SHORT_NUMBERS: Final = 1 << 14
+_SHORT: Final = tuple(
+    bytes([n]) if n < 0x80 else bytes([n & 0x7F | 0x80, n >> 7]) for n in range(_SHORT_NUMBERS)
+)
+"""Those of two bytes and fewer, which most are."""
 
 
 def number_at(packed: bytes, at: int) -> tuple[int, int]:

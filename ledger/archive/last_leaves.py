@@ -20,39 +20,36 @@ class LastLeaves:
     """
 
     def __init__(self, partition: int, kept: int) -> None:
+        """`kept`: of so many tasks at most, and of the last half of these for sure."""
         self._partition = partition
         self._kept = kept
-        self._hashes: dict[str, bytes] = {}
-        """By task, the one that was put last at the end."""
+        self._newer: dict[str, bytes] = {}
+        self._older: dict[str, bytes] = {}
         self._bundle = _Bundle((), ())
 
     def of(self, task_id: str) -> bytes:
         """The hash; empty for a task that has no leaf."""
-        return self._hashes.get(task_id, b"")
+        return self._newer.get(task_id) or self._older.get(task_id, b"")
 
-    def put(self, event: Recorded, hashed: bytes) -> None:
-        """The leaf of an event is the last one of its task."""
-        self._hashes.pop(event.task_id, None)
-        self._hashes[event.task_id] = hashed
+    def put(self, task_id: str, hashed: bytes) -> None:
+        """This is the last leaf of a task."""
+        self._newer[task_id] = hashed
 
     def forget(self) -> None:
         """Let go of what was put longest ago."""
-        over = len(self._hashes) - self._kept
-        if over > 0:
-            for task_id in list(self._hashes)[:over]:
-                del self._hashes[task_id]
+        if len(self._newer) > self._kept // 2:
+            self._older, self._newer = self._newer, {}
 
     async def find(self, events: Sequence[Recorded], log: SealedLog) -> None:
         """Remember the last leaves of these events' tasks. Raises as SealedLog's methods."""
-        hashes = self._hashes
         unknown: dict[str, Position | None] = {}
-        met: set[str] = set()
+        begun: set[str] = set()
         for event in events:
-            if event.task_id in hashes or event.task_id in met:
-                continue
-            met.add(event.task_id)
-            if event.prev:
-                unknown[event.task_id] = self._position(event.prev)
+            task_id = event.task_id
+            if not event.prev:
+                begun.add(task_id)
+            elif task_id not in begun and not self.of(task_id) and task_id not in unknown:
+                unknown[task_id] = self._position(event.prev)
         # Tasks that were submitted together often go on together: bundle by bundle.
         for task_id, position in sorted(unknown.items(), key=_order):
             found = None if position is None else await self._at(position, log)
@@ -61,7 +58,7 @@ class LastLeaves:
                 leaves = await log.leaves_of(task_id)
                 found = await log.leaf_hash(leaves[-1]) if leaves else None
             if found is not None:
-                hashes[task_id] = found
+                self.put(task_id, found)
 
     def _position(self, entry: str) -> Position | None:
         try:

@@ -10,6 +10,8 @@ a task's last leaf can tell whether he has them all.
 
 import base64
 import hashlib
+import re
+from binascii import hexlify
 from typing import Final
 
 import msgspec
@@ -35,6 +37,10 @@ EXACT_MAX: Final = (1 << 53) - 1
 """Whole numbers that are larger have no canonical JSON."""
 
 _HEX_BYTES: Final = 32
+_LEAF: Final = (
+    b'{"at":%d,"data":"%b","entry":"%b","meta":%b,"prev":"%b","prev_entry":%b,"task":"%b",'
+    b'"type":%b,"v":1,"version":%d}'
+)
 _ENTRY: Final = b'"entry":"'
 
 
@@ -59,6 +65,11 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v: int
     version: int
 
+
+_is_plain_meta: Final = re.compile(
+    rb'\{"actor":"[0-9A-Za-z._:@/-]+"(?:,"commit":"[0-9a-f-]+")?\}'
+).fullmatch
+"""Most are: their one form is canonical too."""
 
 _decode_meta = msgspec.json.Decoder(Meta).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -105,15 +116,12 @@ def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
     """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly."""
     if not (abs(event.at) <= EXACT_MAX and abs(event.version) <= EXACT_MAX):
         raise NoLeaf(f"{event.position}: its time or version is out of range")
-    return (
-        b'{"at":%d,"data":"%b","entry":"%b","meta":%b,"prev":"%b","prev_entry":%b,"task":"%b",'
-        b'"type":%b,"v":1,"version":%d}'
-    ) % (
+    return _LEAF % (
         event.at,
-        hashed.hex().encode(),
+        hexlify(hashed),
         event.position.entry.encode(),
         _canonical_meta(event.meta),
-        prev.hex().encode(),
+        hexlify(prev),
         encode(event.prev),
         event.task_id.encode(),
         encode(event.type),
@@ -178,6 +186,8 @@ def _leaf_of(partition: int, found: _Envelope) -> Leaf:
 
 def _canonical_meta(stored: bytes) -> bytes:
     """As an object where that gives the same bytes back, else as a string of them in base64."""
+    if _is_plain_meta(stored):
+        return stored
     try:
         meta = _decode_meta(stored)
         if encode(meta) == stored:

@@ -13,9 +13,9 @@ from ledger.archive.index import (
     Compress,
     SegmentPacker,
     Summary,
-    add_number,
     number_at,
     pack_record,
+    packed_number,
     unpack_record,
 )
 from ledger.archive.merkle import Range
@@ -112,9 +112,7 @@ def _shifted(record: bytes, shift: int) -> bytes:
     """The record of the same leaves, where the range begins so many leaves earlier."""
     _, first_at = number_at(record, ID_BYTES)
     gap, rest_at = number_at(record, first_at)
-    shifted = bytearray(record[:first_at])
-    add_number(shifted, gap + shift)
-    return bytes(shifted + record[rest_at:])
+    return record[:first_at] + packed_number(gap + shift) + record[rest_at:]
 
 
 def _joined(records: list[bytes], start: int) -> list[bytes]:

@@ -6,7 +6,7 @@ has its width in its name. `data/` is ours, and has what the leaves have only th
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -103,10 +103,14 @@ def hashes_in(tile: bytes) -> list[bytes]:
     return [tile[i : i + HASH_BYTES] for i in range(0, len(tile), HASH_BYTES)]
 
 
+_pack_length: Final = struct.Struct(">H").pack
+
+
 def pack_entries(entries: Sequence[bytes]) -> bytes:
     """A bundle: each leaf after its length. Raises struct.error above ENTRY_BYTES_MAX."""
-    pack = struct.Struct(">H").pack
-    return b"".join([part for entry in entries for part in (pack(len(entry)), entry)])
+    parts = [b""] * (2 * len(entries))
+    parts[::2], parts[1::2] = map(_pack_length, map(len, entries)), entries
+    return b"".join(parts)
 
 
 def unpack_entries(bundle: bytes) -> list[bytes]:
@@ -137,13 +141,20 @@ _HEAD: Final = struct.Struct(">BI")
 _SALTED, _APART, _ERASED = 1, 2, 4
 
 
-def pack_data(records: Sequence[Stored]) -> bytes:
-    """A bundle of data: for each, flags, length, salt if there is one, and the bytes."""
-    parts: list[bytes] = []
-    for each in records:
-        flags = (_SALTED if each.salt else 0) | _APART * each.apart | _ERASED * each.erased
-        parts += (_HEAD.pack(flags, len(each.data)), each.salt, each.data)
-    return b"".join(parts)
+def pack_record(salt: bytes, data: bytes, *, apart: bool = False, erased: bool = False) -> bytes:
+    """A record of a bundle of data: flags, length, salt if there is one, and the bytes."""
+    flags = (_SALTED if salt else 0) | (_APART if apart else 0) | (_ERASED if erased else 0)
+    return _HEAD.pack(flags, len(data)) + salt + data
+
+
+def pack_stored(each: Stored) -> bytes:
+    """The record of what was read from one."""
+    return pack_record(each.salt, each.data, apart=each.apart, erased=each.erased)
+
+
+def pack_data(records: Iterable[Stored]) -> bytes:
+    """A bundle of data."""
+    return b"".join([pack_stored(each) for each in records])
 
 
 def unpack_data(bundle: bytes) -> list[Stored]:
