@@ -249,7 +249,7 @@ class BulkRetries:
             return await transact(
                 self._store,
                 failed.id,
-                RetryTask(),
+                RetryTask(meta.trace),
                 meta=meta,
                 queue_max=self._queue_max,
                 # One that has been round and failed again is another failure.

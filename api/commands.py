@@ -170,7 +170,7 @@ class Commands:
         """Queue a failed or canceled task again, with `retry_count` 0."""
         exchange.parameters()
         await exchange.no_body()
-        committed = await self._change(exchange, RetryTask())
+        committed = await self._change(exchange, RetryTask(exchange.meta().trace))
         await self._answer_task(exchange, committed)
 
     @operation(

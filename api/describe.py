@@ -143,7 +143,8 @@ ACTOR_HEADER: Final = HeaderInfo(
 )
 TRACEPARENT_HEADER: Final = HeaderInfo(
     "traceparent",
-    "W3C Trace Context; kept with the events that the request writes, and ignored when malformed.",
+    "W3C Trace Context; kept with the events that the request writes, and with the task that it "
+    "submits or retries, for all that follows. Ignored when malformed.",
     {
         "type": "string",
         "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],

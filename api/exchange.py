@@ -56,7 +56,9 @@ SWITCH: Final = "ledgerq.switch"
 _JSON_CONTENT = re.compile(
     rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE
 )
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 
 _request_prefix = os.urandom(6).hex()
 _request_numbers = itertools.count(1)
@@ -359,16 +361,11 @@ def printable(name: str, value: bytes) -> str:
 def meta_of(headers: Mapping[bytes, bytes], request_id: str) -> Meta:
     """Who writes, as a call's headers say. Raises ApiError (400)."""
     actor = "api" if b"x-actor" not in headers else text_header(headers, "X-Actor") or "api"
-    return traced(Meta(actor, request_id), headers)
-
-
-def traced(meta: Meta, headers: Mapping[bytes, bytes]) -> Meta:
-    """With the trace that a call's headers name."""
     trace = headers.get(b"traceparent")
     if trace is None or not _TRACEPARENT.fullmatch(trace):
         # W3C Trace Context: a malformed header is ignored, not refused.
-        return meta
-    return Meta(meta.actor, meta.request, trace.decode())
+        return Meta(actor, request_id)
+    return Meta(actor, request_id, trace.decode())
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:

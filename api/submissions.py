@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Final
 
+import msgspec
 import uuid_utils
 
 from api.errors import ApiError, of_rejection
@@ -88,6 +89,8 @@ class Submissions:
         return await self._submit_all(ids, submissions, meta)
 
     async def _submit(self, task_id: str, submission: TaskSubmitted, meta: Meta) -> Committed:
+        if meta.trace:
+            submission = msgspec.structs.replace(submission, trace=meta.trace)
         try:
             return await transact(
                 self._store,

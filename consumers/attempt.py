@@ -263,6 +263,7 @@ class Attempt:
             metadata=decode_metadata(submission.metadata),
             deadline_s=time.time() + timeout_s,
             report=self._report_from_anywhere,
+            traceparent=self._task.trace or None,
         )
         return Call(
             self._handler,

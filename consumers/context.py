@@ -62,6 +62,8 @@ class Context:
     canceled   true, and awaited, once nobody wants the result any more
     deadline   when the attempt will be stopped, in UTC
     log        a structlog logger that names the task
+    traceparent
+               the trace of whoever submitted the task, or retried it (W3C Trace Context), or None
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Context:
         metadata: dict[str, Any] | None,
         deadline_s: float,
         report: Callable[[int, str], None],
+        traceparent: str | None = None,
     ) -> None:
         """`deadline_s` is in s since the epoch. `report` is called from any thread."""
         self.task_id = task_id
@@ -82,6 +85,7 @@ class Context:
         self.kb_id = kb_id
         self.metadata = metadata
         self.deadline_s = deadline_s
+        self.traceparent = traceparent
         self.canceled = Cancellation()
         self._report = report
 

@@ -213,6 +213,7 @@ class ProcessExecutor:
                     context.deadline_s,
                     bytes(call.payload),
                     call.result_bytes_max,
+                    context.traceparent,
                 ),
                 context,
             )

@@ -24,6 +24,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     deadline_s: float
     payload: bytes
     result_bytes_max: int
+    traceparent: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

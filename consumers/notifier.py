@@ -246,7 +246,10 @@ class Notifier:
         body = encode(message).decode(errors="replace").encode()
         signed = self._signer.headers(message_id(task), datetime.now(UTC), body)
         user_agent = f"ledgerq/{__version__}"
-        return body, {**signed, "content-type": "application/json", "user-agent": user_agent}
+        headers = {**signed, "content-type": "application/json", "user-agent": user_agent}
+        if task.trace:
+            headers["traceparent"] = task.trace
+        return body, headers
 
     def _failure(self, answer: Answer, host: str, ending: int, attempt: int) -> FailCallback:
         return FailCallback(

@@ -70,6 +70,7 @@ def _context(run: Run, report: Callable[[int, str], None]) -> Context:
         metadata=decode_metadata(run.metadata),
         deadline_s=run.deadline_s,
         report=report,
+        traceparent=run.traceparent,
     )
 
 

@@ -41,7 +41,8 @@ class Meta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Who made an event happen, and why: the stream entry's `meta`.
 
     `commit` names the append that wrote the event; events of one append share it. `request` is
-    the X-Request-ID, `trace` a W3C traceparent.
+    the X-Request-ID of the request that wrote it, `trace` the W3C traceparent of that request; or,
+    where it had none or there was none, that of the task (`Task.trace`).
     """
 
     actor: str = ""

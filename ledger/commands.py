@@ -81,7 +81,10 @@ class CancelTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class RetryTask(msgspec.Struct, frozen=True, gc=False):
-    """Queue a failed or canceled task again, with its retries restored."""
+    """Queue a failed or canceled task again, with its retries restored. `trace` is as in
+    TaskRetried."""
+
+    trace: str = ""
 
 
 class DeliverCallback(msgspec.Struct, frozen=True, gc=False):

@@ -70,7 +70,7 @@ def decide(command: Command, task: Task | None, now: int) -> tuple[Event, ...]:
         case CancelTask():
             return _cancel(command, task)
         case RetryTask():
-            return _retry(task)
+            return _retry(command, task)
         case DeliverCallback():
             return _deliver(command, task)
         case FailCallback():
@@ -195,13 +195,13 @@ def _cancel(command: CancelTask, task: Task) -> tuple[Event, ...]:
             )
 
 
-def _retry(task: Task) -> tuple[Event, ...]:
+def _retry(command: RetryTask, task: Task) -> tuple[Event, ...]:
     if task.state.erased:
         raise Rejection(
             RejectionCode.TASK_NOT_RETRYABLE, "the task was erased; there is nothing left to do"
         )
     if task.status in (Status.FAILED, Status.CANCELED):
-        return (TaskRetried(),)
+        return (TaskRetried(command.trace),)
     raise Rejection(
         RejectionCode.TASK_NOT_RETRYABLE,
         f"the task is {task.status}; only a failed or canceled task can be retried",

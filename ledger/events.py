@@ -52,6 +52,8 @@ class TaskSubmitted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A JSON object, or empty."""
     body_sha256: str = ""
     """Tells a repeated submission from another one under the same Idempotency-Key."""
+    trace: str = ""
+    """The W3C traceparent of the request; it is no part of what is asked for."""
 
     def __post_init__(self) -> None:
         # A Raw is left out of the JSON when it is the default object itself, not one equal to it.
@@ -116,8 +118,12 @@ class TaskCanceled(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     reason: str = ""
 
 
-class TaskRetried(msgspec.Struct, frozen=True, gc=False):
+class TaskRetried(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Somebody sent a failed or canceled task round again, with its retries restored."""
+
+    trace: str = ""
+    """The W3C traceparent of that request, which the task's next life belongs to; without one, it
+    belongs to the submission's."""
 
 
 class CallbackDelivered(msgspec.Struct, frozen=True, gc=False):

@@ -116,8 +116,14 @@ def state_after(state: State, event: Event, at: int) -> State:
             )
         case TaskCanceled():
             return replace(state, status=status, updated_at=at, completed_at=at, waiting_until=None)
-        case TaskRetried():
-            return State(status, created_at=state.created_at, updated_at=at, attempt=state.attempt)
+        case TaskRetried(trace):
+            return State(
+                status,
+                created_at=state.created_at,
+                updated_at=at,
+                attempt=state.attempt,
+                trace=trace,
+            )
         case CallbackDelivered(attempt):
             return replace(state, updated_at=at, callback_attempts=attempt, callback_over=True)
         case CallbackFailed(attempt, retry_at=retry_at):

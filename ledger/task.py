@@ -66,6 +66,8 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """It was told, or it is not tried any more."""
     erased: bool = False
     """What the task was about was removed: see `events.TaskErased`."""
+    trace: str = ""
+    """The W3C traceparent of the manual retry that this life began with, if it had one."""
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +85,12 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     @property
     def finished(self) -> bool:
         return self.state.status in FINISHED
+
+    @property
+    def trace(self) -> str:
+        """The W3C traceparent of the request that brought about what happens to the task now: its
+        submission, or the manual retry since. Empty when neither had one."""
+        return self.state.trace or self.submission.trace
 
     @property
     def ending(self) -> int:

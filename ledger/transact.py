@@ -79,7 +79,7 @@ async def transact(
         # Time never runs backwards within a task, whatever a clock does.
         at = now if task is None else max(now, task.state.updated_at)
         after = apply(task_id, task, events, at)
-        step = Append(task, after, events, meta, queue_max, tell_queue_position)
+        step = Append(task, after, events, _traced(meta, after), queue_max, tell_queue_position)
         match await store.append(step):
             case Written(position, queue_position):
                 return Committed(after, events, position, queue_position)
@@ -123,11 +123,18 @@ async def transact_known(
             continue
         after = apply(task.id, task, events, max(now, task.state.updated_at))
         indices.append(index)
-        steps.append(Append(task, after, events, meta))
+        steps.append(Append(task, after, events, _traced(meta, after)))
     for index, step, outcome in zip(indices, steps, await store.append_all(steps), strict=True):
         if isinstance(outcome, Written):
             found[index] = step.after
     return found
+
+
+def _traced(meta: Meta, task: Task) -> Meta:
+    """What is written about a task by somebody who is in no trace belongs to the task's own."""
+    if meta.trace or not (trace := task.trace):
+        return meta
+    return Meta(meta.actor, meta.request, trace, meta.commit)
 
 
 def queue_full(task_type: str, priority: Priority, queue_max: int) -> Rejection:

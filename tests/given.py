@@ -20,6 +20,8 @@ from ledger.transact import apply
 
 T0: Final = 1_760_000_000_000
 TASK_ID: Final = "01996abc-2400-7000-8000-0000000000a7"
+TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACE: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Rejected(msgspec.Struct, frozen=True):

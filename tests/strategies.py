@@ -28,7 +28,7 @@ from ledger.rejections import Rejection
 from ledger.retry_policy import RetryPolicy
 from ledger.task import Task
 from ledger.transact import apply
-from tests.given import T0, TASK_ID
+from tests.given import OTHER_TRACE, T0, TASK_ID, TRACE
 
 TASK_TYPES = ("document_processing", "health_check")
 WORKERS = ("w1", "w2")
@@ -83,6 +83,7 @@ submissions = st.builds(
     callback_url=st.none() | st.just("http://localhost/done"),
     metadata=st.just(msgspec.Raw(b"")) | some_json,
     body_sha256=st.sampled_from(["", "a1", "b2"]),
+    trace=st.sampled_from(["", TRACE]),
 )
 
 policies = st.builds(
@@ -120,7 +121,7 @@ def commands(attempt: int, ending: int = 0) -> st.SearchStrategy[Command]:
         ),
         st.builds(AbandonAttempt, attempts, texts),
         st.builds(CancelTask, texts),
-        st.just(RetryTask()),
+        st.sampled_from([RetryTask(), RetryTask(OTHER_TRACE)]),
         st.builds(DeliverCallback, endings, st.just("localhost:80"), st.just(204)),
         st.builds(
             FailCallback,

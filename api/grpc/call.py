@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from api.errors import ApiError, ErrorCode, invalid
-from api.exchange import meta_of, request_id_of, traced
+from api.exchange import meta_of, request_id_of
 from api.gate import as_api_error
 from api.grpc.statuses import STATUSES, error_message, error_metadata
 from consumers.meters import Meter
@@ -54,9 +54,10 @@ class Call:
         """Who writes. Raises ApiError (400)."""
         return meta_of(self.headers, self.request_id)
 
-    def meta_of(self, actor: str) -> Meta:
-        """The same of a call whose request says who calls."""
-        return traced(Meta(actor, self.request_id), self.headers)
+    def worker_meta(self, actor: str) -> Meta:
+        """The same of a call of a worker's. One may be about many tasks: what it makes happen
+        belongs to each task's own trace, never to the call's."""
+        return Meta(actor, self.request_id)
 
     @property
     def wanted_position(self) -> bytes | None:

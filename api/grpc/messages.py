@@ -83,6 +83,7 @@ def pending_message(task: Task) -> pb.PendingTask:
         max_retries=submission.max_retries,
         timeout=submission.timeout_s,
         created_at=moment(state.created_at),
+        traceparent=task.trace,
     )
 
 

@@ -316,7 +316,7 @@ class GetPendingTasksResponse(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[PendingTask, _Mapping]]] = ..., lease_ms: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ...) -> None: ...
 
 class PendingTask(_message.Message):
-    __slots__ = ("id", "task_type", "kb_id", "priority", "payload", "metadata", "attempt", "retry_count", "max_retries", "timeout", "created_at")
+    __slots__ = ("id", "task_type", "kb_id", "priority", "payload", "metadata", "attempt", "retry_count", "max_retries", "timeout", "created_at", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
     KB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +328,7 @@ class PendingTask(_message.Message):
     MAX_RETRIES_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     task_type: str
     kb_id: str
@@ -339,7 +340,8 @@ class PendingTask(_message.Message):
     max_retries: int
     timeout: int
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., task_type: _Optional[str] = ..., kb_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., payload: _Optional[bytes] = ..., metadata: _Optional[bytes] = ..., attempt: _Optional[int] = ..., retry_count: _Optional[int] = ..., max_retries: _Optional[int] = ..., timeout: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[str] = ..., task_type: _Optional[str] = ..., kb_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., payload: _Optional[bytes] = ..., metadata: _Optional[bytes] = ..., attempt: _Optional[int] = ..., retry_count: _Optional[int] = ..., max_retries: _Optional[int] = ..., timeout: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class StatusUpdate(_message.Message):
     __slots__ = ("task_id", "attempt", "progress", "completed", "failed", "released")

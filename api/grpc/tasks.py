@@ -115,7 +115,7 @@ class TaskMethods:
         return await self._change(request, CancelTask(), call)
 
     async def retry(self, request: pb.RetryTaskRequest, call: Call) -> pb.Task:
-        return await self._change(request, RetryTask(), call)
+        return await self._change(request, RetryTask(call.meta().trace), call)
 
     async def _change(
         self, request: pb.CancelTaskRequest | pb.RetryTaskRequest, command: Command, call: Call

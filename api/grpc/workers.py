@@ -65,7 +65,7 @@ class WorkerMethods:
         if not 1 <= count <= TASKS_MAX:
             raise invalid("max_tasks", f"a whole number from 1 to {TASKS_MAX}")
         wait_s = call.wait_s("wait_ms", request.wait_ms, self._wait_seconds_max)
-        meta = call.meta_of(identity.id)
+        meta = call.worker_meta(identity.id)
         tasks = await self._workers.take(identity, identity.task_types, count, wait_s, meta)
         if tasks:
             call.if_not_answered(lambda: self._workers.undelivered(identity.id, tasks))
@@ -77,7 +77,7 @@ class WorkerMethods:
         worker_id = printable("worker_id", request.worker_id.encode())
         if not request.HasField("update"):
             raise invalid("update", "the report")
-        task = await self._carry_out(request.update, worker_id, call.meta_of(worker_id))
+        task = await self._carry_out(request.update, worker_id, call.worker_meta(worker_id))
         return _updated(request.update, task)
 
     async def update_batch(
@@ -86,7 +86,7 @@ class WorkerMethods:
         worker_id = printable("worker_id", request.worker_id.encode())
         if not 1 <= len(request.updates) <= UPDATES_MAX:
             raise invalid("updates", f"1 to {UPDATES_MAX} reports")
-        meta = call.meta_of(worker_id)
+        meta = call.worker_meta(worker_id)
         by_task: dict[str, list[tuple[int, pb.StatusUpdate]]] = {}
         for index, update in enumerate(request.updates):
             by_task.setdefault(update.task_id, []).append((index, update))
@@ -110,7 +110,7 @@ class WorkerMethods:
             fits = is_task_id(lease.task_id) and lease.attempt > 0
             (leases if fits else strange).append((lease.task_id, lease.attempt))
         ended = await self._workers.beat(
-            worker_id, leases, call.meta_of(worker_id), leaving=request.leaving
+            worker_id, leases, call.worker_meta(worker_id), leaving=request.leaving
         )
         ended += [(lease, EndedBy.LOST) for lease in strange]
         return pb.HeartbeatResponse(

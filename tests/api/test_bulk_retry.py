@@ -11,13 +11,14 @@ from api import bulk_retry
 from api.overload import MemoryGuard
 from ledger.codec import decode_meta
 from ledger.commands import FailAttempt, RetryTask
-from ledger.events import ErrorKind
+from ledger.events import ErrorKind, TaskRetried
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Settings
 from ledger.store import Append, Outcome
 from tests.api.reading import Projection
 from tests.api.requests import do, fail, post_raw, start, submitted
+from tests.given import TRACE
 
 DEAD_LETTERS = "/api/v1/dead-letters"
 RETRY = f"{DEAD_LETTERS}/retry"
@@ -149,7 +150,7 @@ async def test_the_answer_leads_to_a_read_that_sees_it(
 ):
     [task_id] = await failed(api, store, 1)
     await projection.catch_up()
-    answer = await api.post(RETRY, json={}, headers={"x-actor": "ann"})
+    answer = await api.post(RETRY, json={}, headers={"x-actor": "ann", "traceparent": TRACE})
     position = {"ledger-position": answer.headers["ledger-position"]}
 
     early = await api.get(DEAD_LETTERS, headers=position)
@@ -158,7 +159,7 @@ async def test_the_answer_leads_to_a_read_that_sees_it(
 
     [*_, last] = await store.history(task_id)
     assert (early.status_code, late.json()["total_tasks"]) == (503, 0)
-    assert (last.type, decode_meta(last.meta).actor) == ("TaskRetried", "ann")
+    assert (last.event(), decode_meta(last.meta).actor) == (TaskRetried(TRACE), "ann")
     assert str(last.position) == answer.headers["ledger-position"]
 
 

@@ -7,8 +7,10 @@ import httpx2
 import pytest
 
 from api.intake import Intake
+from ledger.codec import decode_meta
 from ledger.redis_store import RedisStore
 from ledger.settings import BUILT_IN_TASK_TYPES, Settings
+from ledger.store import Position
 from tests.api.requests import (
     BATCH,
     TASKS,
@@ -16,9 +18,11 @@ from tests.api.requests import (
     complete,
     post_raw,
     raw_body,
+    start,
     state_of,
     submitted,
 )
+from tests.given import OTHER_TRACE, TRACE
 
 NOW = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 VERSION_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -110,23 +114,69 @@ async def test_the_answer_says_where_the_task_is(api: httpx2.AsyncClient, store:
 
 
 async def test_the_event_says_who_wrote_it(api: httpx2.AsyncClient, store: RedisStore):
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    headers = {"X-Actor": "billing", "X-Request-ID": "r-1", "traceparent": trace}
+    headers = {"X-Actor": "billing", "X-Request-ID": "r-1", "traceparent": TRACE}
 
     answer = await api.post(TASKS, json=body(), headers=headers)
 
     [event] = (await api.get(f"{answer.headers['location']}/events")).json()["events"]
     commit = event["meta"].pop("commit")
     assert commit
-    assert event["meta"] == {"actor": "billing", "request": "r-1", "trace": trace}
+    assert event["meta"] == {"actor": "billing", "request": "r-1", "trace": TRACE}
 
 
-async def test_a_malformed_traceparent_is_ignored(api: httpx2.AsyncClient):
-    answer = await api.post(TASKS, json=body(), headers={"traceparent": "00-xyz"})
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        "00-xyz",
+        TRACE.upper(),
+        TRACE + "-",
+        TRACE.replace("00-", "ff-", 1),
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+    ],
+)
+async def test_a_malformed_traceparent_is_ignored(api: httpx2.AsyncClient, malformed: str):
+    answer = await api.post(TASKS, json=body(), headers={"traceparent": malformed})
 
     [event] = (await api.get(f"{answer.headers['location']}/events")).json()["events"]
     assert event["meta"]["actor"] == "api"
     assert "trace" not in event["meta"]
+
+
+async def test_one_trace_leads_from_a_request_to_all_that_follows(
+    api: httpx2.AsyncClient, store: RedisStore
+):
+    await api.post(BATCH, json=[body(), body()], headers={"traceparent": TRACE})
+    answer = await api.post(TASKS, json=body(), headers={"traceparent": TRACE})
+    task = answer.json()
+    await start(store, task["id"])
+    await api.put(f"{TASKS}/{task['id']}/progress", json={"progress": 5})
+    await api.delete(f"{TASKS}/{task['id']}")
+    await api.post(f"{TASKS}/{task['id']}/retry", headers={"traceparent": OTHER_TRACE})
+    await start(store, task["id"], attempt=2)
+
+    events = await store.events_after(Position(0, "0-0"), 100, 1)
+    traces = [(event.type, decode_meta(event.meta).trace) for event in events]
+    assert traces == [
+        ("TaskSubmitted", TRACE),
+        ("TaskSubmitted", TRACE),
+        ("TaskSubmitted", TRACE),
+        ("TaskStarted", TRACE),
+        ("TaskProgressed", TRACE),
+        ("TaskCanceled", TRACE),
+        ("TaskRetried", OTHER_TRACE),
+        ("TaskStarted", OTHER_TRACE),
+    ]
+
+
+async def test_a_key_gives_the_same_task_in_whatever_trace(api: httpx2.AsyncClient):
+    answers = [
+        await api.post(TASKS, json=body(), headers={"Idempotency-Key": "k-1", **trace})
+        for trace in ({"traceparent": TRACE}, {"traceparent": OTHER_TRACE}, {})
+    ]
+
+    assert [answer.status_code for answer in answers] == [201, 200, 200]
+    assert len({answer.json()["id"] for answer in answers}) == 1
 
 
 async def test_positions_in_the_queue_count_up(api: httpx2.AsyncClient):

@@ -10,6 +10,7 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from consumers.posting import RETRY_AFTER_S_MAX, retry_after_ms
+from ledger.codec import decode_meta
 from ledger.commands import CancelTask, RetryTask
 from ledger.events import CallbackDelivered, CallbackFailed
 from ledger.redis_store import RedisStore
@@ -23,6 +24,7 @@ from tests.callbacks.receiving import (
     settled,
     tried,
 )
+from tests.given import TRACE
 from tests.places import assert_quiescent
 
 OTHER_KEY = "whsec_c3dvcmRmaXNoIHN3b3JkZmlzaCBzd29yZGZpc2g="
@@ -218,3 +220,19 @@ async def test_a_result_that_is_no_text_is_told_as_far_as_it_is(store: RedisStor
     [received] = receiver.received
     received.verify(KEY)
     assert json.loads(received.body)["result"] == "�"
+
+
+async def test_a_callback_goes_on_with_the_trace_of_the_task(store: RedisStore):
+    async with receiving(500, 200) as receiver, notifying(store):
+        events = await settled(store, await canceled(store, receiver.url, trace=TRACE))
+
+    assert [received.headers["traceparent"] for received in receiver.received] == [TRACE] * 2
+    assert [decode_meta(event.meta).trace for event in events] == [TRACE] * 2
+
+
+async def test_a_callback_without_a_trace_names_none(store: RedisStore):
+    async with receiving() as receiver, notifying(store):
+        await settled(store, await canceled(store, receiver.url))
+
+    [received] = receiver.received
+    assert "traceparent" not in received.headers

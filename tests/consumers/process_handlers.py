@@ -24,6 +24,7 @@ def add(context: Context, payload: dict[str, Any]) -> dict[str, Any]:
         "attempt": context.attempt,
         "kb_id": context.kb_id,
         "metadata": context.metadata,
+        "traceparent": context.traceparent,
     }
 
 

@@ -23,6 +23,7 @@ from tests.consumers.working import (
     until,
     working,
 )
+from tests.given import TRACE
 
 MODULE = "tests.consumers.process_handlers"
 
@@ -46,13 +47,19 @@ async def test_a_plain_function_runs_in_a_thread_of_its_own(store: RedisStore) -
 async def test_a_process_gets_all_that_a_handler_is_told(store: RedisStore) -> None:
     async with working(store, in_process("process_add"), module=MODULE):
         task_id = await submit(
-            store, "process_add", {"a": 1, "b": 2}, kb_id="kb-9", metadata=msgspec.Raw(b'{"x":1}')
+            store,
+            "process_add",
+            {"a": 1, "b": 2},
+            kb_id="kb-9",
+            metadata=msgspec.Raw(b'{"x":1}'),
+            trace=TRACE,
         )
         task = await until(store, task_id, Status.COMPLETED)
 
     result = msgspec.json.decode(task.state.result)
     told = (result["sum"], result["attempt"], result["kb_id"], result["metadata"])
     assert told == (3, 1, "kb-9", {"x": 1})
+    assert result["traceparent"] == TRACE
     assert await events_of(store, task_id, TaskProgressed) == [TaskProgressed(1, 50, "half")]
 
 

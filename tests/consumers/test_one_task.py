@@ -9,20 +9,25 @@ import pytest
 
 from consumers import Context
 from consumers.handlers import load_handlers
+from ledger.codec import decode_meta
+from ledger.commands import StartTask
 from ledger.events import TaskProgressed
 from ledger.redis_store import RedisStore
 from ledger.task import Status
+from ledger.transact import transact
 from tests.consumers.working import (
     Logged,
     cancel,
     events_of,
     handles,
     kinds,
+    scheduling,
     signal,
     submit,
     until,
     working,
 )
+from tests.given import TRACE
 
 
 async def test_a_task_is_completed_with_its_result(store: RedisStore) -> None:
@@ -213,3 +218,51 @@ async def test_health_check_needs_no_handlers_of_the_users(store: RedisStore) ->
 
     result = msgspec.json.decode(task.state.result)
     assert (result["status"], result["attempt"], result["echo"]) == ("healthy", 1, {"ping": 1})
+
+
+@pytest.mark.parametrize(("trace", "told"), [(TRACE, TRACE), ("", None)])
+async def test_a_handler_can_go_on_with_the_trace_of_whoever_submitted_its_task(
+    store: RedisStore, trace: str, told: str | None
+) -> None:
+    async def on_loop(context: Context, _: Any) -> str | None:
+        return context.traceparent
+
+    def in_thread(context: Context, _: Any) -> str | None:
+        return context.traceparent
+
+    async with working(store, handles("loop", on_loop), handles("thread", in_thread)):
+        tasks = [
+            await until(store, await submit(store, kind, trace=trace), Status.COMPLETED)
+            for kind in ("loop", "thread")
+        ]
+
+    assert [msgspec.json.decode(task.state.result) for task in tasks] == [told, told]
+
+
+async def test_all_that_workers_and_schedulers_write_of_a_task_is_in_its_trace(
+    store: RedisStore,
+) -> None:
+    async def fail_once(context: Context, _: Any) -> None:
+        await context.progress(50)
+        if context.attempt == 2:
+            raise ValueError("not this time")
+
+    later = store.now_ms() + 1
+    task_id = await submit(store, trace=TRACE, schedule_for=later)
+    async with scheduling(store):
+        await until(store, task_id, lambda task: task.state.waiting_until is None)
+        await transact(store, task_id, StartTask(1, "a worker that is gone", 1))
+        async with working(store, handles("work", fail_once)):
+            await until(store, task_id, Status.COMPLETED)
+
+    history = [(event.type, decode_meta(event.meta)) for event in await store.history(task_id)]
+    assert {(kind, meta.actor) for kind, meta in history[1:]} >= {
+        ("TaskReleased", "scheduler"),
+        ("AttemptFailed", "reaper"),
+        ("RetryScheduled", "reaper"),
+        ("TaskStarted", "w1"),
+        ("TaskProgressed", "w1"),
+        ("AttemptFailed", "w1"),
+        ("TaskCompleted", "w1"),
+    }
+    assert {meta.trace for _, meta in history} == {TRACE}

@@ -45,7 +45,7 @@ from ledger.system.transact import transact_system
 from ledger.task import Task
 from ledger.transact import apply, transact
 from ledger.workers import WorkerReport, WorkerState
-from tests.given import T0, a_submission
+from tests.given import OTHER_TRACE, T0, TRACE, a_submission
 from tests.places import assert_quiescent, place_of, places_of
 
 AnyStore = MemoryStore | RedisStore
@@ -691,6 +691,21 @@ class StoreContract:
         assert fold(task.id, [(r.event(), r.at) for r in recorded]) == done.task
         told = decode_meta(recorded[-1].meta)
         assert (told.actor, told.request, told.trace) == ("worker", "req-7", "00-ab-cd-01")
+
+    async def test_a_task_keeps_its_trace_and_its_events_have_it(self, store: AnyStore):
+        task = await submit(store, trace=TRACE)
+        await start(store, task)
+        await send(store, task, CancelTask())
+        await send(store, task, RetryTask(OTHER_TRACE))
+
+        loaded = await store.load(task.id)
+        recorded = await store.history(task.id)
+
+        assert loaded is not None
+        assert (loaded.submission.trace, loaded.trace) == (TRACE, OTHER_TRACE)
+        assert loaded == fold(task.id, [(r.event(), r.at) for r in recorded])
+        traces = [decode_meta(r.meta).trace for r in recorded]
+        assert traces == [TRACE, TRACE, TRACE, OTHER_TRACE]
 
     async def test_what_is_not_there_has_neither_snapshot_nor_history(self, store: AnyStore):
         assert await store.load(new_id()) is None

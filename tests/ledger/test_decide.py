@@ -44,7 +44,7 @@ from ledger.rejections import Rejection
 from ledger.rejections import RejectionCode as Code
 from ledger.retry_policy import DELAY_MS_MAX, POSTPONEMENTS_MAX, RetryPolicy
 from ledger.transact import apply
-from tests.given import T0, Given, Rejected, a_submission, given, rejected
+from tests.given import OTHER_TRACE, T0, TRACE, Given, Rejected, a_submission, given, rejected
 from tests.strategies import Life, commands, lives
 
 SUBMITTED = a_submission(max_retries=1, body_sha256="a1", callback_url="http://h:1/")
@@ -344,6 +344,19 @@ def test_a_retried_task_has_its_retries_back_but_attempts_go_on():
     retried.when(StartTask(2, "w1", 1)).then(TaskStarted(2, "w1", 1))
     assert retried.task is not None
     assert retried.task.state.retry_count == 0
+
+
+def test_a_retry_brings_its_trace_along():
+    failed = given(*SITUATIONS["failed"])
+
+    failed.when(RetryTask(TRACE)).then(TaskRetried(TRACE))
+
+
+def test_a_submission_that_is_sent_again_in_another_trace_is_the_same():
+    task = given(a_submission(body_sha256="a1", trace=TRACE))
+
+    task.when(SubmitTask(a_submission(body_sha256="a1", trace=OTHER_TRACE))).then()
+    task.when(SubmitTask(a_submission(body_sha256="a1"))).then()
 
 
 @for_all(lives(), st.data(), st.sampled_from([0, 60_000]))

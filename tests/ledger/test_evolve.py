@@ -21,7 +21,7 @@ from ledger.events import (
 from ledger.evolve import evolve, fold, initial
 from ledger.task import FINISHED, State, Status, Task
 from ledger.transitions import IllegalTransition
-from tests.given import T0, TASK_ID, a_submission, given
+from tests.given import OTHER_TRACE, T0, TASK_ID, TRACE, a_submission, given
 from tests.strategies import Life, lives
 
 SUBMITTED = a_submission()
@@ -120,6 +120,19 @@ def test_retried_starts_afresh_but_for_its_birth_and_its_attempts():
     state = state_after(*SPENT, TaskRetried())
 
     assert state == State(Status.QUEUED, created_at=T0, updated_at=T0 + 4_000, attempt=1)
+
+
+def test_a_retry_that_is_part_of_a_trace_makes_the_tasks_next_life_part_of_it():
+    submitted = a_submission(trace=TRACE)
+    failed = (submitted, *SPENT[1:])
+
+    first = given(*failed).task
+    retried = given(*failed, TaskRetried(OTHER_TRACE)).task
+    later = given(*failed, TaskRetried(OTHER_TRACE), TaskCanceled(), TaskRetried()).task
+
+    assert [task and task.trace for task in (first, retried, later)] == [TRACE, OTHER_TRACE, TRACE]
+    assert retried is not None
+    assert retried.submission == submitted
 
 
 def test_an_event_that_cannot_follow_is_refused():

@@ -52,7 +52,7 @@ from ledger.retry_policy import RetryPolicy
 from ledger.store import Position
 from ledger.task import State, Status, Task
 from ledger.transact import transact
-from tests.given import TASK_ID
+from tests.given import OTHER_TRACE, TASK_ID, TRACE
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 
@@ -250,6 +250,38 @@ def test_the_snapshot_of_a_task_that_was_put_off_reads_and_writes_as_it_was_firs
 
     assert decode_task(TASK_ID, 9, encode(SUBMITTED), stored).state == put_off
     assert encode(put_off) == stored
+
+
+@pytest.mark.parametrize(
+    "event", [msgspec.structs.replace(SUBMITTED, trace=TRACE), TaskRetried(OTHER_TRACE)]
+)
+def test_an_event_that_brings_a_trace_reads_and_writes_as_it_was_first_stored(event: Event):
+    name = type(event).__name__
+    stored = golden("events", "v2", f"{name}.json")
+
+    assert decode_event(name, stored) == event
+    assert encode(event) == stored
+
+
+def test_the_snapshot_of_a_task_retried_in_a_trace_reads_and_writes_as_it_was_first_stored():
+    submission, state = (
+        golden("events", "v2", "TaskSubmitted.json"),
+        golden("snapshots", "v2", "queued.json"),
+    )
+    history = [
+        (decode_event(entry.fields["type"], entry.fields["data"].encode()), int(entry.fields["at"]))
+        for entry in whole_life()
+    ]
+    first, *rest = history[:11]
+    retried = (decode_event("TaskRetried", golden("events", "v2", "TaskRetried.json")), MS + 8_000)
+
+    task = fold(
+        TASK_ID, [(decode_event("TaskSubmitted", submission), first[1]), *rest[:-1], retried]
+    )
+
+    assert task == decode_task(TASK_ID, 11, submission, state)
+    assert task is not None
+    assert (encode(task.submission), encode(task.state)) == (submission, state)
 
 
 def _updated_at(state: bytes) -> int:

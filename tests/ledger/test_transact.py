@@ -3,7 +3,14 @@
 import pytest
 
 from ledger.codec import Meta, decode_meta
-from ledger.commands import CancelTask, FailAttempt, ReportProgress, StartTask, SubmitTask
+from ledger.commands import (
+    CancelTask,
+    FailAttempt,
+    ReportProgress,
+    RetryTask,
+    StartTask,
+    SubmitTask,
+)
 from ledger.events import ErrorKind, TaskCanceled, TaskStarted
 from ledger.memory_store import MemoryStore
 from ledger.rejections import Rejection, RejectionCode
@@ -11,7 +18,7 @@ from ledger.retry_policy import RetryPolicy
 from ledger.store import Append, Conflict, Outcome
 from ledger.task import Status, Task
 from ledger.transact import CONFLICTS_MAX, transact, transact_known
-from tests.given import T0, TASK_ID, a_submission
+from tests.given import OTHER_TRACE, T0, TASK_ID, TRACE, a_submission
 
 SUBMITTED = a_submission(body_sha256="a1")
 
@@ -218,3 +225,45 @@ async def test_a_task_that_is_not_there_is_not_found(store: BusyStore):
         await transact(store, TASK_ID, CancelTask())
 
     assert raised.value.code is RejectionCode.TASK_NOT_FOUND
+
+
+async def traces(store: BusyStore) -> list[str]:
+    return [decode_meta(event.meta).trace for event in await store.history(TASK_ID)]
+
+
+async def test_what_happens_to_a_task_is_written_in_its_trace(store: BusyStore):
+    submitted = await transact(store, TASK_ID, SubmitTask(a_submission(trace=TRACE)))
+    [started] = await transact_known(
+        store, [(submitted.task, StartTask(1, "w1", 15_000))], Meta(actor="w1")
+    )
+    await transact(store, TASK_ID, CancelTask(), meta=Meta(actor="anna"), known=started)
+
+    assert await traces(store) == [TRACE] * 3
+    actors = [decode_meta(event.meta).actor for event in await store.history(TASK_ID)]
+    assert actors == ["", "w1", "anna"]
+
+
+async def test_a_request_in_a_trace_of_its_own_is_written_in_that(store: BusyStore):
+    await transact(store, TASK_ID, SubmitTask(a_submission(trace=TRACE)))
+    await transact(store, TASK_ID, CancelTask(), meta=Meta(trace=OTHER_TRACE))
+
+    assert await traces(store) == [TRACE, OTHER_TRACE]
+
+
+async def test_after_a_retry_in_another_trace_events_are_written_in_that(store: BusyStore):
+    await transact(store, TASK_ID, SubmitTask(a_submission(trace=TRACE)))
+    await transact(store, TASK_ID, CancelTask())
+    await transact(store, TASK_ID, RetryTask(OTHER_TRACE))
+    await transact(store, TASK_ID, StartTask(1, "w1", 15_000))
+
+    assert await traces(store) == [TRACE, TRACE, OTHER_TRACE, OTHER_TRACE]
+
+
+async def test_a_task_without_a_trace_is_not_given_one(store: BusyStore):
+    await transact(store, TASK_ID, SubmitTask(SUBMITTED), meta=Meta(actor="api"))
+    await transact(store, TASK_ID, StartTask(1, "w1", 15_000), meta=Meta(actor="w1"))
+
+    metas = [event.meta for event in await store.history(TASK_ID)]
+    assert metas == [b'{"actor":"api"}', b'{"actor":"w1"}']
+    [first, _] = await store.history(TASK_ID)
+    assert b"trace" not in first.data

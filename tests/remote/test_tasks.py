@@ -7,10 +7,12 @@ import grpc
 import msgspec
 
 from api.grpc import task_service_pb2 as pb
+from ledger.codec import decode_meta
 from ledger.redis_store import RedisStore
 from ledger.task import Task
 from tests.api.reading import Projection
 from tests.api.requests import UNKNOWN_ID, complete, fail
+from tests.given import OTHER_TRACE, TRACE
 from tests.remote.calls import Remote, refused, submission, task_of
 
 
@@ -44,15 +46,13 @@ async def test_every_field_of_a_submission_arrives(remote: Remote, store: RedisS
 async def test_a_call_says_who_wrote_and_is_answered_with_its_name(
     remote: Remote, store: RedisStore
 ):
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
     answer = await remote.call(
-        "SubmitTask", submission(), x_request_id="r-1", x_actor="billing", traceparent=trace
+        "SubmitTask", submission(), x_request_id="r-1", x_actor="billing", traceparent=TRACE
     )
 
     [event] = await store.history(answer.task.id)
     meta = msgspec.json.decode(event.meta)
-    assert (meta["actor"], meta["request"], meta["trace"]) == ("billing", "r-1", trace)
+    assert (meta["actor"], meta["request"], meta["trace"]) == ("billing", "r-1", TRACE)
     assert remote.trailing["x-request-id"] == "r-1"
     assert remote.trailing["ledger-position"] == str(event.position)
 
@@ -155,3 +155,15 @@ async def _loaded(store: RedisStore, task_id: str) -> Task:
     task = await store.load(task_id)
     assert task is not None
     return task
+
+
+async def test_a_retry_in_a_trace_takes_the_task_into_it(remote: Remote, store: RedisStore):
+    answer = await remote.call("SubmitTask", submission(), traceparent=TRACE)
+    await remote.call("CancelTask", pb.CancelTaskRequest(id=answer.task.id))
+    await remote.call("RetryTask", pb.RetryTaskRequest(id=answer.task.id), traceparent=OTHER_TRACE)
+
+    [taken] = await remote.take()
+
+    traces = [decode_meta(event.meta).trace for event in await store.history(answer.task.id)]
+    assert traces == [TRACE, TRACE, OTHER_TRACE, OTHER_TRACE]
+    assert taken.traceparent == OTHER_TRACE

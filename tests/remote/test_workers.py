@@ -6,11 +6,21 @@ import grpc
 import msgspec
 
 from api.grpc import task_service_pb2 as pb
+from ledger.codec import decode_meta
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
 from ledger.task import Status, Task
 from ledger.workers import WorkerState
-from tests.remote.calls import TYPE, WORKER, Remote, refused, update_of
+from tests.given import OTHER_TRACE, TRACE
+from tests.remote.calls import (
+    TYPE,
+    WORKER,
+    Remote,
+    refused,
+    submission,
+    update_of,
+    update_request,
+)
 
 
 async def test_a_task_is_taken_worked_on_and_completed(remote: Remote, store: RedisStore):
@@ -34,6 +44,30 @@ async def test_a_task_is_taken_worked_on_and_completed(remote: Remote, store: Re
     ]
     assert {msgspec.json.decode(event.meta)["actor"] for event in events[1:]} == {WORKER}
     assert bytes((await _loaded(store, task.id)).state.result) == b'{"chunks": 1.0}'
+
+
+async def test_a_worker_is_told_the_trace_of_its_task_and_writes_in_it(
+    remote: Remote, store: RedisStore
+):
+    await remote.call("SubmitTask", submission(), traceparent=TRACE)
+    asked = pb.GetPendingTasksRequest(worker_id=WORKER, task_types=[TYPE], wait_ms=10_000)
+    answer = await remote.call("GetPendingTasks", asked, traceparent=OTHER_TRACE)
+    [task] = answer.tasks
+    report = update_request(task, completed=pb.Completed())
+    await remote.call("UpdateStatus", report, traceparent=OTHER_TRACE, x_request_id="r-9")
+
+    metas = [decode_meta(event.meta) for event in await store.history(task.id)]
+    assert task.traceparent == TRACE
+    assert [meta.trace for meta in metas] == [TRACE] * 3
+    assert metas[-1].request == "r-9"
+
+
+async def test_a_task_without_a_trace_is_given_to_a_worker_without_one(remote: Remote):
+    await remote.submit()
+
+    [task] = await remote.take()
+
+    assert task.traceparent == ""
 
 
 async def test_who_waits_is_given_a_task_as_it_comes(remote: Remote):

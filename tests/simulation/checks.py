@@ -56,13 +56,14 @@ FINALS: Final = (TaskCompleted, TaskFailed, TaskCanceled)
 
 
 class Seen(msgspec.Struct):
-    """An event as it was written. `writer` is the process that sent it, `actor` its signature;
-    `at_s` by the clock of the simulation, which never jumps."""
+    """An event as it was written. `writer` is the process that sent it, `actor` its signature,
+    `trace` as its meta has it; `at_s` by the clock of the simulation, which never jumps."""
 
     recorded: Recorded
     event: Event
     writer: Process
     actor: str
+    trace: str
     at_s: float
 
     @property
@@ -209,6 +210,27 @@ class Contiguous(Check):
         if told.version != version + 1 or told.prev != entry:
             self.fail(f"{seen} follows version {version} at {entry or 'nothing'}")
         self._last[told.task_id] = (told.version, told.position.entry)
+
+
+class OneTrace(Check):
+    """Whoever writes an event, it belongs to the trace of its task, and to none where that has
+    none."""
+
+    name = "events are in their task's trace"
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        super().__init__(fail)
+        self._first: dict[str, str] = {}
+        self._now: dict[str, str] = {}
+
+    def event(self, seen: Seen) -> None:
+        task_id = seen.task_id
+        if isinstance(seen.event, TaskSubmitted):
+            self._first[task_id] = self._now[task_id] = seen.event.trace
+        elif isinstance(seen.event, TaskRetried):
+            self._now[task_id] = seen.event.trace or self._first[task_id]
+        if seen.trace != self._now.get(task_id):
+            self.fail(f"{seen} by {seen.actor} is in the trace {seen.trace or '(none)'}")
 
 
 class LegalTransitions(Check):
@@ -593,6 +615,7 @@ ALL: Final[tuple[type[Check], ...]] = (
     NothingLost,
     OneEnd,
     Contiguous,
+    OneTrace,
     LegalTransitions,
     Fenced,
     OneOwner,

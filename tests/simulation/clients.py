@@ -25,6 +25,8 @@ from tests.simulation.plan import KB_IDS, TASK_TYPES, Plan
 
 META: Final = Meta(actor="client")
 
+RETRY_TRACE: Final = f"00-{'7' * 32}-{'7' * 16}-01"
+
 TRIES_MAX: Final = 4
 """A client that hears nothing for so long gives up, and does not know."""
 
@@ -85,7 +87,7 @@ class Client:
         elif drawn < 0.76:
             await self._send(task_id, CancelTask())
         elif drawn < 0.92:
-            await self._send(task_id, RetryTask())
+            await self._send(task_id, RetryTask(RETRY_TRACE if drawn < 0.84 else ""))
         else:
             await self._send(task_id, ReportProgress(int(chance.random() * 100), "from outside"))
 
@@ -106,6 +108,7 @@ class Client:
                 self._store.now_ms() + int(chance.random() * 2_000) if is_due_later else None
             ),
             body_sha256=key if has_key else "",
+            trace=f"00-{key:0>32}-{key:0>16}-01" if has_key or is_due_later else "",
         )
         # Without a key an id is new at every try, as those that the API makes.
         ids = [derived_id(kb_id, key if has_key else f"{key}-{n}") for n in range(TRIES_MAX)]

@@ -97,6 +97,15 @@ class Skipping(MemoryStore):
         return outcome
 
 
+class Untraced(MemoryStore):
+    """Writes events as if they were part of nothing, now and then."""
+
+    async def append(self, step: Append) -> Outcome:
+        if step.after.version % 3 == 0:
+            step = replace(step, meta=replace(step.meta, trace=""))
+        return await super().append(step)
+
+
 class Generous(MemoryStore):
     """Gives an attempt to everybody who asks for it."""
 
@@ -177,6 +186,10 @@ def test_a_task_that_ends_twice_is_caught():
 
 def test_a_store_that_skips_versions_is_caught():
     catches("versions are contiguous", make_store=Skipping)
+
+
+def test_a_store_that_forgets_who_began_it_all_is_caught():
+    catches("events are in their task's trace", make_store=Untraced)
 
 
 def test_an_illegal_transition_is_caught():

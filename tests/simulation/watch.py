@@ -106,8 +106,9 @@ class Watch:
 
     def _event(self, process: Process, recorded: Recorded) -> None:
         task_id = recorded.task_id
-        actor = decode_meta(recorded.meta).actor
-        seen = Seen(recorded, recorded.event(), process, actor, self._loop.time())
+        meta = decode_meta(recorded.meta)
+        event, at_s = recorded.event(), self._loop.time()
+        seen = Seen(recorded, event, process, meta.actor, meta.trace, at_s)
         before = self._status.get(task_id)
         after = STATUS_AFTER.get(recorded.type, before)
         assert after is not None
