@@ -453,7 +453,7 @@ class SealedPartition:
         if making.events:
             took_s = asyncio.get_running_loop().time() - making.began_s
             self._meter.sealed(making.events, took_s)
-        await self._tell_sealed(replace(making.sealed, size=writer.size))
+        await self._tell_sealed(replace(making.sealed, size=writer.size), went_on=making.events > 0)
 
     async def _may_sign(self) -> None:
         """All is written. Raises LostFence, LedgerWentBack, Rejection."""
@@ -463,16 +463,17 @@ class SealedPartition:
             self._lose(hold.generation)
             raise LostFence
 
-    async def _tell_sealed(self, sealed: Sealed) -> None:
+    async def _tell_sealed(self, sealed: Sealed, *, went_on: bool = False) -> None:
         hold = self._held()
         if sealed != hold.sealed:
+            lease_ms = self._options.lease_ms
             if not await self._fence.keep(
-                self.partition, hold.generation, self._options.lease_ms, sealed
+                self.partition, hold.generation, lease_ms, sealed, went_on=went_on
             ):
                 self._lose(hold.generation)
                 raise LostFence
             # Only now: what may not have been heard is told again.
-            self._hold = Hold(hold.generation, sealed, hold.accepted)
+            self._hold = Hold(hold.generation, sealed, "" if went_on else hold.accepted)
 
     def _held(self) -> Hold:
         if self._hold is None:

@@ -178,9 +178,10 @@ class Trimming:
         if not self._terms.tasks_ms:
             return False
         await self._evict_restored(found, generation, now_ms)
-        looked, up_to = found.archive.looked, order_of(found.evict.up_to)
+        up_to = order_of(found.evict.up_to)
         if order_of(found.archive.evicted) >= up_to:
             return False
+        looked = await _looked(found, sealed)
         for _ in range(EVICT_BUNDLES):
             if looked >= sealed.size:
                 return False
@@ -229,3 +230,14 @@ class Trimming:
             found, generation, state.evicted, state.looked, restored
         ):
             await self._store.forget_restored(partition, restored)
+
+
+async def _looked(found: PartitionRetention, sealed: SealedLog) -> int:
+    """How many leaves were looked at: those up to where tasks were let go of. An archive that was
+    begun anew, since the one before was lost, may have fewer up to there."""
+    looked, evicted = found.archive.looked, found.archive.evicted
+    if evicted == BEGINNING:
+        return 0
+    if 0 < looked <= sealed.size and (await sealed.leaf(looked - 1)).position.entry == evicted:
+        return looked
+    return await sealed.index_after(Position(found.partition, evicted))

@@ -4,7 +4,8 @@
 --
 -- KEYS  1 archive
 -- ARGV  1 generation, 2 lease (ms; 0 gives it back), 3 why sealing halts ("": it goes on),
---       then nothing, or what is sealed: 4 size, 5 entry, 6 digest, 7 passed
+--       then nothing, or what is sealed: 4 size, 5 entry, 6 digest, 7 passed, 8 "1": events were
+--       sealed behind what was accepted
 -- Returns 1, or 0 when the partition is not held under this generation any more: nothing is changed.
 local call = redis.call
 if call('HGET', KEYS[1], 'generation') ~= ARGV[1] then
@@ -18,6 +19,9 @@ end
 call('HSET', KEYS[1], 'until', string.format('%.0f', untill))
 if ARGV[4] then
   call('HSET', KEYS[1], 'size', ARGV[4], 'entry', ARGV[5], 'digest', ARGV[6], 'passed', ARGV[7])
+  if ARGV[8] == '1' then
+    call('HDEL', KEYS[1], 'accepted')
+  end
 end
 if ARGV[3] ~= '' then
   call('HSET', KEYS[1], 'halted', ARGV[3])

@@ -30,9 +30,10 @@ on Redis Cluster too.
     {ledgerq:p}:archive                   hash     owner, until, generation: who seals; size, entry,
                                                    digest, passed: of what was sealed last; halted:
                                                    why it does not go on; accepted: where it goes on
-                                                   all the same; trimmed: what stood before it may
-                                                   be gone; evicted: up to where finished tasks were
-                                                   let go of, and looked: how many leaves that are
+                                                   all the same, until more is sealed; trimmed:
+                                                   what stood before it may be gone; evicted: up to
+                                                   where finished tasks were let go of, and looked:
+                                                   how many leaves that are
     {ledgerq:p}:restored                  zset     <id> <version> <entry> of evicted tasks that were
                                                    put back, by the time (ms) of that
     {ledgerq:0}:task:system               hash     the service as a whole, as if it were a task

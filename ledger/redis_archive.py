@@ -13,6 +13,7 @@ from ledger.codec import Undecodable
 from ledger.keys import PartitionKeys
 from ledger.redis_calls import of_ours
 from ledger.redis_connection import Caller, Script
+from ledger.retention import FORGOTTEN
 from ledger.script_format import Argument
 from ledger.subscriptions import BEGINNING, HALT_CHARACTERS_MAX, Halted, Taken, order_of
 
@@ -82,11 +83,20 @@ class RedisArchive:
                 return Hold(generation, _sealed(*reply[1:5]), reply[5].decode(errors="replace"))
 
     async def keep(
-        self, partition: int, generation: int, lease_ms: int, sealed: Sealed | None = None
+        self,
+        partition: int,
+        generation: int,
+        lease_ms: int,
+        sealed: Sealed | None = None,
+        *,
+        went_on: bool = False,
     ) -> bool:
-        """Extend a lease (0: give it back), and keep how far is sealed. False when the partition is
-        another one's by now: nothing is changed."""
-        told = [] if sealed is None else [sealed.size, sealed.entry, sealed.digest, sealed.passed]
+        """Extend a lease (0: give it back), and keep how far is sealed. `went_on`: events were
+        sealed behind where somebody decided to go on; who meets the like decides again. False when
+        the partition is another one's by now: nothing is changed."""
+        told: list[Argument] = []
+        if sealed is not None:
+            told = [sealed.size, sealed.entry, sealed.digest, sealed.passed, int(went_on)]
         return bool(await self._run(KEEP, partition, generation, lease_ms, "", *told))
 
     async def halt(self, partition: int, generation: int, reason: str) -> bool:
@@ -94,11 +104,14 @@ class RedisArchive:
         text = reason[:HALT_CHARACTERS_MAX]
         return bool(await self._run(KEEP, partition, generation, 0, text))
 
-    async def go_on(self, partition: int, accepted: str) -> None:
+    async def go_on(self, partition: int, accepted: str, *, forget: bool = False) -> None:
         """Let a halted partition be sealed on, behind the entry where its archive ends, whatever
-        the ledger has there."""
-        key = self._keys[partition]
-        await of_ours((key,), self._caller.command("HSET", key, "accepted", accepted))
+        the ledger has there. `forget`: of finished tasks that were let go of, the archive need not
+        have those that ended behind it."""
+        key, told = self._keys[partition], ["accepted", accepted]
+        if forget:
+            told += ["evicted", max(accepted, FORGOTTEN, key=order_of)]
+        await of_ours((key,), self._caller.command("HSET", key, *told))
         await of_ours((key,), self._caller.command("HDEL", key, "halted"))
 
     async def view(self, partition: int) -> ArchiveView:

@@ -218,7 +218,12 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
             if evicted != BEGINNING:
                 if self.past is None:
                     raise _no_past(step.after.id)
-                kept = await self.past.find(step.after.id, evicted)
+                try:
+                    kept = await self.past.find(step.after.id, evicted)
+                except Rejection:
+                    if await self._look_at_evicted(partition) == evicted:
+                        raise
+                    continue
                 if kept.task is not None:
                     return Conflict(kept.task.version)
                 absent_as_of = kept.as_of

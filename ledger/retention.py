@@ -9,6 +9,10 @@ from ledger.store import Position
 
 BEGINNING: Final = "0-0"
 
+FORGOTTEN: Final = "0-1"
+"""Up to where finished tasks were let go of, of a ledger that goes on without the archive that had
+them: before all events, and behind BEGINNING, so that others are asked whether they have them."""
+
 TRIMMED_AGE_MS: Final = 60_000
 """Nothing younger is ever trimmed: a read of what is younger misses nothing."""
 

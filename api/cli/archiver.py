@@ -21,8 +21,10 @@ from ledger.archive.notes import Verifier
 from ledger.archive.reader import Archive
 from ledger.objects import open_objects
 from ledger.redis_archive import RedisArchive
+from ledger.redis_store import RedisStore
+from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.settings import Settings
-from ledger.subscriptions import BEGINNING
+from ledger.subscriptions import BEGINNING, Checkpoint, order_of
 
 app = App(
     name="archiver",
@@ -126,16 +128,24 @@ def go_on(
             negative=(),
         ),
     ] = False,
+    forget: Annotated[
+        bool,
+        Parameter(
+            help="also where finished tasks left the server that the archive has not got: what no"
+            " read model has of them is gone, and their Idempotency-Keys make new tasks",
+            negative=(),
+        ),
+    ] = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
     """The archive keeps what the ledger has lost; what happened since follows upon it, and
     `ledgerq verify` tells of the rift for ever."""
     settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
-    print(asyncio.run(_go_on(settings, partition, drop=drop)))
+    print(asyncio.run(_go_on(settings, partition, drop=drop, forget=forget)))
 
 
-async def _go_on(settings: Settings, partition: int, *, drop: bool) -> str:
+async def _go_on(settings: Settings, partition: int, *, drop: bool, forget: bool) -> str:
     objects = open_objects(settings)
     async with open_ledger(settings) as store:
         fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
@@ -159,8 +169,26 @@ async def _go_on(settings: Settings, partition: int, *, drop: bool) -> str:
                 " would never be sealed, and be trimmed: keep them elsewhere (read the stream, or"
                 " a copy of the server's data), then say --drop"
             )
-        await fence.go_on(partition, entry)
+        is_lost = await _is_some_task_lost(settings, store, partition, entry)
+        if is_lost and not forget:
+            raise CliError(
+                "finished tasks left the server that were sealed behind the archive's end at"
+                f" {partition}:{entry}: what no read model has of them would be gone, and their"
+                " Idempotency-Keys make new tasks. Put the archive back that has them, or say"
+                " --forget"
+            )
+        await fence.go_on(partition, entry, forget=is_lost)
     return f"partition {partition} goes on after {partition}:{entry}"
+
+
+async def _is_some_task_lost(
+    settings: Settings, store: RedisStore, partition: int, end: str
+) -> bool:
+    """Of those that were let go of; `end`: where the archive at hand ends."""
+    evicted = (await store.archive_state(partition)).evicted
+    subscriptions = RedisSubscriptions(store.client, store.partitions, settings.redis_timeout_ms)
+    ends = await subscriptions.ends(partition)
+    return order_of(evicted) > order_of(end) and ends.lost_after(Checkpoint(end, "", 0))
 
 
 def _print_keys(settings: Settings, *, as_json: bool) -> None:

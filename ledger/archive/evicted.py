@@ -19,7 +19,7 @@ from ledger.identity import partition_of
 from ledger.objects import ObjectStoreError
 from ledger.past import Kept
 from ledger.rejections import Rejection, RejectionCode
-from ledger.retention import BEGINNING
+from ledger.retention import BEGINNING, FORGOTTEN
 from ledger.store import Position, Recorded
 from ledger.subscriptions import order_of
 from ledger.task import Task
@@ -61,6 +61,8 @@ class EvictedTasks:
 
         partition = partition_of(task_id, self._archive.partitions)
         kept = await self._look(partition, look)
+        if kept is None and evicted == FORGOTTEN:
+            return Kept(None, evicted)
         if kept is None or order_of(kept.as_of) < order_of(evicted):
             raise _away(f"the log of partition {partition} ends before {evicted}")
         if kept.task is None:

@@ -71,6 +71,8 @@ class Archive:
         self.epoch = epoch
         self.partitions = partitions
         self._cache = _Cache(cache_bytes)
+        self._met: dict[int, Checkpoint] = {}
+        """By partition, the last one."""
 
     async def log(self, partition: int) -> "SealedLog | None":
         """A partition's log as it is now; None where nothing was sealed yet."""
@@ -82,6 +84,13 @@ class Archive:
             return None
         except (UnicodeDecodeError, BadNote, NoCheckpoint) as error:
             raise Damaged(name, str(error)) from error
+        met = self._met.get(partition, checkpoint)
+        if checkpoint.size < met.size or (
+            checkpoint.size == met.size and checkpoint.root != met.root
+        ):
+            # The archive was lost, and begun anew: its objects have the same names.
+            self._cache.clear()
+        self._met[partition] = checkpoint
         return self.log_at(partition, note, checkpoint)
 
     def log_at(self, partition: int, note: Note, checkpoint: Checkpoint) -> "SealedLog":
@@ -400,6 +409,11 @@ class _Cache:
             return None
         self._kept.move_to_end(name)
         return known[0]
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._kept.clear()
+        self._bytes = 0
 
     def put(self, name: str, found: object, size: int) -> None:
         """Keep something that takes so many bytes, and let go of what was not asked for longest."""

@@ -1,17 +1,31 @@
 """`ledgerq archiver` as a person runs it: once, and for its keys."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
+from consumers.archiver import Archiver, ArchiverOptions
+from consumers.same_ledger import LedgerWentBack
+from ledger.archive.evicted import EvictedTasks
 from ledger.archive.notes import Verifier
+from ledger.archive.reader import Archive
+from ledger.commands import CancelTask
+from ledger.identity import derived_id
 from ledger.keys import PartitionKeys
+from ledger.objects.local_folder import LocalFolder
 from ledger.redis_archive import Hold, RedisArchive
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
+from ledger.rejections import Rejection
+from ledger.retention import Ended
+from ledger.task import Task
+from ledger.transact import transact
 from tests.cli.running import Call, run
 from tests.contracts.store import submit
+
+EVENTS = PartitionKeys(0).events
 
 
 @pytest.fixture
@@ -120,3 +134,54 @@ async def test_what_a_ledger_has_beside_its_archive_is_not_dropped_unasked(
     let = await asyncio.to_thread(run, "archiver", "go-on", "0", "--drop", *where, cwd=tmp_path)
     assert let.returncode == 0, let.stderr
     assert not (await fence.view(0)).halted
+
+
+async def test_keys_of_lost_tasks_are_not_free_unasked(
+    store: RedisStore, ledger_url: str, tmp_path: Path
+):
+    # given a task that was begun with a key, sealed, and let go of, as its events were
+    go_on = ("archiver", "go-on", "0", "--redis", ledger_url, "--data-dir", str(tmp_path))
+    objects = LocalFolder(tmp_path / "objects")
+    store.past = EvictedTasks(Archive(objects, "", 1), store.epoch)
+    keyed = derived_id("kb", "order 17")
+    await submit(store, task_id=keyed)
+    task = (await transact(store, keyed, CancelTask())).task
+    await seal_all(store, tmp_path)
+    await let_go_of(store, task)
+    assert await store.load(keyed) == task
+    # when the archive is lost, and the key is met again, then nobody begins another one
+    await asyncio.to_thread(shutil.rmtree, tmp_path / "objects")
+    with pytest.raises(Rejection, match="the archive cannot be read"):
+        await submit(store, task_id=keyed)
+    # and nothing is sealed until somebody decides, knowing what that means
+    with pytest.raises(LedgerWentBack, match="put the archive back that has them"):
+        await seal_all(store, tmp_path)
+    refused = await asyncio.to_thread(run, *go_on, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "their Idempotency-Keys make new tasks" in refused.stderr
+    with pytest.raises(Rejection, match="the archive cannot be read"):
+        await submit(store, task_id=keyed)
+    # when that is decided, then keys are taken at once, and there is an archive again
+    went = await asyncio.to_thread(run, *go_on, "--forget", cwd=tmp_path)
+    assert went.returncode == 0, went.stderr
+    assert (await submit(store, task_id=keyed)).version == 1
+    assert await seal_all(store, tmp_path) == 2
+    # and it was decided this once
+    await store.client.xtrim(EVENTS, maxlen=0, approximate=False)
+    await asyncio.to_thread(shutil.rmtree, tmp_path / "objects")
+    with pytest.raises(LedgerWentBack, match="put the archive back that has them"):
+        await seal_all(store, tmp_path)
+    await objects.close()
+
+
+async def seal_all(store: RedisStore, folder: Path) -> int:
+    objects = LocalFolder(folder / "objects")
+    return await Archiver(store, objects, ArchiverOptions(folder / "archive.key")).seal_once()
+
+
+async def let_go_of(store: RedisStore, task: Task) -> None:
+    """Of a task that is sealed, and of all events."""
+    state = await store.archive_state(0)
+    ended = Ended(task.id, task.version, state.sealed)
+    assert await store.evict(0, state.generation, state.sealed, state.size, [ended]) == 1
+    await store.client.xtrim(EVENTS, maxlen=0, approximate=False)

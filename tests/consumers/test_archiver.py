@@ -475,11 +475,13 @@ async def test_how_far_is_sealed_is_told_again_where_that_was_not_heard(
         generation: int,
         lease_ms: int,
         told: Sealed | None = None,
+        *,
+        went_on: bool = False,
     ) -> bool:
         if told is not None and not unheard:
             unheard.append(told)
             raise Rejection(RejectionCode.SERVICE_UNAVAILABLE, "it takes too long")
-        return await keep(self, partition, generation, lease_ms, told)
+        return await keep(self, partition, generation, lease_ms, told, went_on=went_on)
 
     monkeypatch.setattr(RedisArchive, "keep", deaf)
     async with archiving(archiver(store, folder)):

@@ -1,5 +1,6 @@
 """A ledger with an archive, whose time can be moved on, and its letting go."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -62,6 +63,14 @@ class LettingGo:
             await store.client.hset(KEYS.archive, field, str(value))
         if store.past is None:
             store.past = EvictedTasks(archive, store.epoch)
+
+    async def lose_archive(self, *, trimmed: bool) -> None:
+        """It is begun anew with the next seal, from where the stream begins; `trimmed`: that is
+        behind all that there is now."""
+        self._sealed = []
+        shutil.rmtree(self._folder)
+        if trimmed:
+            await self.store.client.xtrim(KEYS.events, maxlen=0, approximate=False)
 
     async def let_go(self, generation: int | None = GENERATION) -> None:
         """Until there is nothing more to let go of now."""

@@ -374,6 +374,49 @@ async def test_each_event_is_looked_at_once(ledger: LettingGo, store: LaterStore
     assert state == ArchiveState(7, end, 3, ANY, evicted=end, looked=3)
 
 
+async def test_tasks_leave_also_where_an_archive_was_begun_anew(
+    ledger: LettingGo, store: LaterStore
+):
+    # given a ledger that let go of tasks, and lost its archive
+    for number in range(4):
+        await completed(store, derived_id("kb", f"order {number}"))
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    await ledger.let_go()
+    await ledger.lose_archive(trimmed=True)
+    # when there is another one, with fewer events
+    tasks = [await completed(store, each) for each in (ONE, TWO)]
+    await ledger.seal()
+    await ledger.let_go()
+    # then what it has is looked at all the same, and once
+    assert [await ledger.is_in_memory(task) for task in tasks] == [False, False]
+    state = await store.archive_state(0)
+    assert (state.looked, state.size) == (6, 6)
+    task = await completed(store, THREE)
+    await ledger.seal()
+    await ledger.let_go()
+    assert not await ledger.is_in_memory(task)
+
+
+async def test_a_key_is_taken_for_no_new_one_while_an_archive_is_written_anew(
+    ledger: LettingGo, store: LaterStore
+):
+    # given a ledger that let go of a keyed task, and lost its archive, but has all events
+    keyed = derived_id("kb", "order 17")
+    ledger.terms = replace(ledger.terms, events_ms=0)
+    task = await completed(store, keyed)
+    await ledger.seal()
+    ledger.pass_time(2 * DAY_MS)
+    await ledger.let_go()
+    await ledger.lose_archive(trimmed=False)
+    # when the key is met again, then nobody can know
+    with pytest.raises(Rejection, match="the log of partition 0 ends before"):
+        await submitted(store, keyed)
+    # until the events were sealed again
+    await ledger.seal()
+    assert await submitted(store, keyed) == task
+
+
 # -- what is gone is still known -------------------------------------------------------------------
 
 
