@@ -20,6 +20,7 @@ from api.cli.reading import (
     Events,
     Since,
     Tasks,
+    Traces,
     Until,
     chosen_span,
     filters_of,
@@ -52,6 +53,7 @@ def export(
     task_type: Types = None,
     event: Events = None,
     actor: Actors = None,
+    trace: Traces = None,
     archive: ArchiveAt = None,
     epoch: Epoch = None,
     redis_url: RedisUrl = None,
@@ -62,7 +64,9 @@ def export(
     if format == "parquet" and output is None:
         raise CliError("--format parquet needs a file: give --output")
     settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
-    filters = filters_of(task=task, kb=kb, task_type=task_type, event=event, actor=actor)
+    filters = filters_of(
+        task=task, kb=kb, task_type=task_type, event=event, actor=actor, trace=trace
+    )
     collect_rarely()
     try:
         with _file(output) as file:

@@ -1,9 +1,10 @@
 """What `ledgerq replay` and `export` have in common: which events, and where they lie."""
 
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -54,6 +55,14 @@ Actors = Annotated[
         metavar="ACTOR,...",
     ),
 ]
+Traces = Annotated[
+    str | None,
+    Parameter(
+        name="--trace",
+        help="only events in these traces: their ids, or whole traceparents",
+        metavar="TRACE,...",
+    ),
+]
 ArchiveAt = Annotated[
     str | None,
     Parameter(
@@ -66,6 +75,9 @@ Epoch = Annotated[
     str | None,
     Parameter(help="of the ledger, where several lie in one archive: the middle of its origin"),
 ]
+
+
+_TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +114,7 @@ def filters_of(
     task_type: str | None,
     event: str | None,
     actor: str | None,
+    trace: str | None,
 ) -> Filters:
     """What was asked for. Raises CliError."""
     tasks, types = _values(task), _values(event)
@@ -114,12 +127,22 @@ def filters_of(
             raise CliError(
                 f"--event: there is no event {each[:80]!r}, only {', '.join(sorted(known))}"
             )
-    return Filters(tasks, _values(kb), _values(task_type), types, _values(actor))
+    traces = None if trace is None else frozenset(map(_trace_id, values_of(trace)))
+    return Filters(tasks, _values(kb), _values(task_type), types, _values(actor), traces)
 
 
 def chosen(events: Joined, span: Span, filters: Filters) -> Chosen:
     """What is wanted of a span."""
     return Chosen(events, span, filters)
+
+
+def _trace_id(text: str) -> str:
+    found = _TRACE.fullmatch(text.lower())
+    if found is None:
+        raise CliError(
+            f"--trace: expected ids of 32 hexadecimal digits, or traceparents, got {text[:80]!r}"
+        )
+    return found[1]
 
 
 def _values(text: str | None) -> Wanted:

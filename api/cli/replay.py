@@ -23,6 +23,7 @@ from api.cli.reading import (
     Events,
     Since,
     Tasks,
+    Traces,
     Until,
     chosen_span,
     filters_of,
@@ -76,6 +77,7 @@ def replay(
     task_type: Types = None,
     event: Events = None,
     actor: Actors = None,
+    trace: Traces = None,
     count: Annotated[bool, Parameter(help="only say how many events there are")] = False,
     view: Annotated[
         Literal["stats", "queues", "tasks"] | None,
@@ -119,7 +121,9 @@ def replay(
     if speed is not None and (count or view is not None or diff is not None):
         raise CliError("--speed: only where events are printed, or sent somewhere with --to")
     settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
-    filters = filters_of(task=task, kb=kb, task_type=task_type, event=event, actor=actor)
+    filters = filters_of(
+        task=task, kb=kb, task_type=task_type, event=event, actor=actor, trace=trace
+    )
     wishes = _Wishes(since, until, filters, archive, epoch, speed, json)
     collect_rarely()
     try:
@@ -241,10 +245,10 @@ async def _count(settings: Settings, wishes: _Wishes) -> int:
 
 async def _view(settings: Settings, wishes: _Wishes, view: View) -> int:
     filters = wishes.filters
-    if wishes.since is not None or filters.types is not None or filters.actors is not None:
+    if wishes.since is not None or filters.types is not None or filters.of_meta:
         raise CliError(
-            "--view: a fold begins with the first event and takes all of them, so --from, --event"
-            " and --actor do not go with it"
+            "--view: a fold begins with the first event and takes all of them, so --from, --event,"
+            " --actor and --trace do not go with it"
         )
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, None, wishes.until)
@@ -256,8 +260,10 @@ async def _view(settings: Settings, wishes: _Wishes, view: View) -> int:
 
 async def _diff(settings: Settings, wishes: _Wishes, name: str) -> int:
     filters = wishes.filters
-    if filters.types is not None or filters.actors is not None:
-        raise CliError("--diff: tasks are folded whole, so --event and --actor do not go with it")
+    if filters.types is not None or filters.of_meta:
+        raise CliError(
+            "--diff: tasks are folded whole, so --event, --actor and --trace do not go with it"
+        )
     other = load_version(name)
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, wishes.since, wishes.until)

@@ -6,16 +6,20 @@ from typing import Final
 
 import msgspec
 
+from api.replay.event_json import meta_of
 from api.replay.span import Span
 from consumers.known_tasks import Facts, facts_of
 from ledger.archive.joined import Joined
-from ledger.codec import Undecodable, decode_meta
+from ledger.codec import Meta
 from ledger.events import TaskSubmitted
 from ledger.identity import SYSTEM
 from ledger.store import Position, Recorded
 
 KNOWN_MAX: Final = 100_000
 """Tasks whose facts are remembered; of others they are read again."""
+
+_TRACE_ID: Final = slice(3, 35)
+"""Of a traceparent."""
 
 Wanted = frozenset[str] | None
 """Values, one of which is wanted; None: any."""
@@ -29,6 +33,13 @@ class Filters(msgspec.Struct, frozen=True):
     task_types: Wanted = None
     types: Wanted = None
     actors: Wanted = None
+    traces: Wanted = None
+    """By trace id, 32 hexadecimal digits."""
+
+    @property
+    def of_meta(self) -> bool:
+        """Whether it matters who wrote an event, or in which trace."""
+        return self.actors is not None or self.traces is not None
 
 
 class Chosen:
@@ -55,11 +66,17 @@ class Chosen:
             events = [event for event in events if event.task_id in filters.tasks]
         if filters.types is not None:
             events = [event for event in events if event.type in filters.types]
-        if filters.actors is not None:
-            events = [event for event in events if _actor(event) in filters.actors]
+        if filters.of_meta:
+            events = [event for event in events if self._is_by(meta_of(event))]
         if filters.kb_ids is not None or filters.task_types is not None:
             events = [event for event in events if await self._is_of(event.task_id)]
         return events
+
+    def _is_by(self, meta: Meta) -> bool:
+        filters = self._filters
+        return (filters.actors is None or meta.actor in filters.actors) and (
+            filters.traces is None or meta.trace[_TRACE_ID] in filters.traces
+        )
 
     def _learn(self, events: Sequence[Recorded]) -> None:
         for event in events:
@@ -85,13 +102,6 @@ class Chosen:
             and (filters.kb_ids is None or facts.kb_id in filters.kb_ids)
             and (filters.task_types is None or facts.task_type in filters.task_types)
         )
-
-
-def _actor(event: Recorded) -> str:
-    try:
-        return decode_meta(event.meta).actor
-    except Undecodable:
-        return ""
 
 
 async def in_order(events: Joined, span: Span) -> AsyncGenerator[list[Recorded]]:

@@ -3,7 +3,7 @@
 import msgspec
 
 from api.wire import EventView, event_view
-from ledger.codec import encode
+from ledger.codec import Meta, Undecodable, decode_meta, encode
 from ledger.store import Recorded
 
 
@@ -32,3 +32,11 @@ def one_line(line: bytes) -> bytes:
     """JSON without line breaks."""
     # A payload's line breaks stand between tokens.
     return msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line
+
+
+def meta_of(event: Recorded) -> Meta:
+    """Who wrote it, and why; nothing where that cannot be read."""
+    try:
+        return decode_meta(event.meta)
+    except Undecodable:
+        return Meta()

@@ -7,9 +7,9 @@ from typing import IO, Any, Final, Literal, Protocol
 
 import msgspec
 
-from api.replay.event_json import event_line, one_line
+from api.replay.event_json import event_line, meta_of, one_line
 from api.wire import moment_or_nothing
-from ledger.codec import Meta, Undecodable, decode_meta, encode
+from ledger.codec import encode
 from ledger.store import Recorded
 
 Format = Literal["jsonl", "parquet", "cloudevents"]
@@ -80,7 +80,7 @@ class CloudEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def cloud_event(event: Recorded, epoch: str) -> bytes:
     """One line, without its end. `source` and `id` together are found nowhere else."""
-    meta = _meta(event)
+    meta = meta_of(event)
     told = CloudEvent(
         specversion="1.0",
         id=str(event.position),
@@ -96,13 +96,6 @@ def cloud_event(event: Recorded, epoch: str) -> bytes:
         traceparent=meta.trace,
     )
     return one_line(encode(told))
-
-
-def _meta(event: Recorded) -> Meta:
-    try:
-        return decode_meta(event.meta)
-    except Undecodable:
-        return Meta()
 
 
 class _Parquet:
@@ -134,7 +127,7 @@ class _Parquet:
 
     def write(self, events: Sequence[Recorded]) -> None:
         for event in events:
-            meta, data = _meta(event), event.data.decode(errors="replace")
+            meta, data = meta_of(event), event.data.decode(errors="replace")
             self._rows.append(
                 (
                     *(str(event.position), event.position.partition, event.task_id, event.type),

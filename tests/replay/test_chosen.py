@@ -22,7 +22,7 @@ from ledger.system.transact import transact_system
 from ledger.transact import transact
 from tests.archives import EPOCH, T0, archive_of, histories, seal
 from tests.contracts.store import META, new_id, send, submit
-from tests.given import a_submission
+from tests.given import OTHER_TRACE, TRACE, a_submission
 from tests.projections.ledgers import Clock, make_store
 from tests.replay.ledgers import joined, replayed
 
@@ -144,6 +144,22 @@ async def test_actors_are_told_apart(tmp_path: Path):
 
     assert len(found) == 2
     assert all(re.search(b'"actor":"anna"', event.meta) for event in found)
+
+
+async def test_a_trace_is_followed_through_all_its_tasks(tmp_path: Path):
+    store = make_store(2, Clock())
+    one, other = await submit(store, trace=TRACE), await submit(store, trace=TRACE)
+    strange = await submit(store, trace=OTHER_TRACE)
+    await submit(store)
+    for task in (one, other, strange):
+        await send(store, task, CancelTask())
+    events = await joined(store, tmp_path)
+
+    found = await replayed(events, traces=frozenset({TRACE.split("-")[1]}))
+
+    assert sorted((event.task_id, event.type) for event in found) == sorted(
+        (task.id, kind) for task in (one, other) for kind in ("TaskSubmitted", "TaskCanceled")
+    )
 
 
 async def test_in_an_archive_alone_tasks_are_found_wherever_they_lie(tmp_path: Path):
