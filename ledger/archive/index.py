@@ -214,21 +214,16 @@ def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tup
 
 def packed_number(number: int) -> bytes:
     """A number as LEB128."""
-    if number < _SHORT_NUMBERS:
-        return _SHORT[number]
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:  # most are
+        return bytes((number & 0x7F | 0x80, number >> 7))
     packed = bytearray()
     while number > 0x7F:
         packed.append(number & 0x7F | 0x80)
         number >>= 7
     packed.append(number)
     return bytes(packed)
-
-
-_SHORT_NUMBERS: Final = 1 << 14
-_SHORT: Final = tuple(
-    bytes([n]) if n < 0x80 else bytes([n & 0x7F | 0x80, n >> 7]) for n in range(_SHORT_NUMBERS)
-)
-"""Those of two bytes and fewer, which most are."""
 
 
 def number_at(packed: bytes, at: int) -> tuple[int, int]:

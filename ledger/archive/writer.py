@@ -9,48 +9,36 @@ what was written for another is the same bytes once more, or is cleared away.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
 from ledger.archive import tiles
 from ledger.archive.checkpoint import Checkpoint, origin_of
-from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail, superseded
+from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail
 from ledger.archive.head import Head, find_head
 from ledger.archive.index import NoSegment, Summary, segment_name, segment_ranges
-from ledger.archive.key_list import (
-    Introduced,
-    introduce,
-    introduce_witness,
-    pack_keys,
-    unpack_keys,
-)
+from ledger.archive.introductions import Introductions
 from ledger.archive.keys import KeyFile
 from ledger.archive.last_leaves import LastLeaves
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
+from ledger.archive.leftovers import Leftovers
+from ledger.archive.log_objects import Gathered, LogObjects
 from ledger.archive.merkle import leaf_hash
 from ledger.archive.notes import (
     BadNote,
     Note,
+    NoteSigner,
     Signature,
     Verifier,
     pack_notes,
     signers_of,
 )
-from ledger.archive.reader import Archive, Damaged, Incomplete, SealedLog, log_prefix
+from ledger.archive.reader import Archive, Damaged, SealedLog, log_prefix
 from ledger.archive.tiles import TILE_WIDTH
-from ledger.objects import ObjectStore, ObjectStoreError
+from ledger.objects import ObjectStoreError
 from ledger.objects.together import all_done
 from ledger.store import Recorded
-
-REMOVED_AT_ONCE_MAX: Final = 16
-
-WRITE_BYTES: Final = 4 * 1024 * 1024
-"""So much is written and synced together, or what there is when a checkpoint is due."""
-
-SEAL_EVENTS_MAX: Final = 65_536
-"""Events of one checkpoint: what was written for one that was never signed lies within so many
-leaves of the last one that was."""
 
 
 class NotSigned(Exception):
@@ -107,12 +95,14 @@ class LogWriter:
         """`leaves_kept`: of so many tasks it remembers the last leaf. `write_s`: for so long, after
         `may_sign`, it may take to write one of the objects that one writer alone may write."""
         self._archive = archive
-        self._objects: ObjectStore = archive.objects
         self._partition = partition
         self._origin = origin_of(archive.epoch, partition)
         self._prefix = log_prefix(archive.epoch, partition)
+        self._objects = LogObjects(archive.objects, self._prefix)
+        self._gathered = Gathered(self._objects)
+        self._leftovers = Leftovers(self._objects)
+        self._introductions = Introductions(self._objects, self._prefix)
         self._key_file = key_file
-        self._few = asyncio.Semaphore(REMOVED_AT_ONCE_MAX)
         self._head: Head | None = None
         self._log: SealedLog | None = None
         self._salts = Salts(key_file.keys().salts, partition)
@@ -121,23 +111,7 @@ class LogWriter:
         self._last_entry = b""
         self._cosigners = cosigners
         self._write_s = write_s
-        self._witnesses: set[Verifier] = set()
-        """Those that stand in the log's list."""
-        self._introduced: Verifier | None = None
-        """The newest of our keys, once it stands in the log's list."""
-        self._partials: dict[str, list[str]] = {}
-        """By the name of a whole tile or bundle, the partial ones that came before it."""
-        self._made: list[Made] = []
-        """Objects of the next checkpoint that are to be written."""
-        self._made_bytes = 0
-        self._writing: list[asyncio.Task[None]] = []
-        """Those that are being written."""
         self._sealing: asyncio.Task[None] | None = None
-        self._names_written: list[str] = []
-        """Those of all that were written for it."""
-        self._superseded: list[str] = []
-        """What the last checkpoint does not need any more. It is removed with the next one, so that
-        whoever reads at this moment is not bereft of it."""
 
     @property
     def log(self) -> SealedLog | None:
@@ -202,7 +176,7 @@ class LogWriter:
             self._last_entry = (await log.entries((log.size - 1) // TILE_WIDTH))[-1]
         if await self._published_size() < log.size:
             await self._publish(head)
-        await self._clear_away(log.size)
+        await self._leftovers.find(log.size)
 
     def _check_signed(self, head: Head) -> None:
         try:
@@ -226,32 +200,6 @@ class LogWriter:
         summaries = [(await log.directory(c)).summary for c in segment_ranges(log.size)]
         return Tail(log.size, tuple(hashes), entries, stored, summaries)
 
-    async def _clear_away(self, size: int) -> None:
-        """Note what killed writers left behind, to be removed with the next checkpoint: objects of
-        checkpoints that were never signed, and those that older ones needed."""
-        needed = {segment_name(covered) for covered in segment_ranges(size)}
-        self._superseded += [name for name in await self._names("index") if name not in needed]
-        for kind, level in (("tile/entries", 0), ("data", 0), *_LEVELS):
-            sealed = size >> (tiles.TILE_HEIGHT * (level + 1))
-            reach = size + SEAL_EVENTS_MAX >> (tiles.TILE_HEIGHT * (level + 1))
-            for folder in {f"{kind}/{tiles.number_path(n)[:-4]}" for n in (sealed, reach)}:
-                await self._note_partials(kind, folder.removesuffix("/"), sealed)
-
-    async def _note_partials(self, kind: str, folder: str, sealed: int) -> None:
-        for name in await self._names(folder):
-            whole, is_partial, _ = name.partition(".p/")
-            if not is_partial:
-                continue
-            number = tiles.path_number(whole.removeprefix(f"{kind}/"))
-            if number is not None and number < sealed:
-                self._superseded.append(name)
-            else:
-                self._partials.setdefault(whole, []).append(name)
-
-    async def _names(self, folder: str) -> list[str]:
-        pages = self._objects.listed(self._prefix + folder)
-        return [each.key.removeprefix(self._prefix) async for page in pages for each in page]
-
     # -- adding -------------------------------------------------------------------------------
 
     async def add(self, events: Sequence[Recorded]) -> list[NoLeaf]:
@@ -268,7 +216,7 @@ class LogWriter:
         self._last_entry = growth.last_entry or self._last_entry
         last.forget()
         # Meanwhile more may be added.
-        self._write(growth.take_whole())
+        self._gathered.add(growth.take_whole())
         return left_out
 
     # -- sealing ------------------------------------------------------------------------------
@@ -283,10 +231,8 @@ class LogWriter:
         """Begin to make a checkpoint of what was added, once the one before is finished."""
         await self.finish()
         growth = self._growth
-        self._write(growth.take())
-        self._write_made()
-        writing, self._writing = self._writing, []
-        names, self._names_written = self._names_written, []
+        self._gathered.add(growth.take())
+        writing, names = self._gathered.take()
         last = entry_of(self._last_entry) if self._last_entry else ""
         cut = _Cut(growth.size, growth.root, last, growth.plan(), writing, names)
         self._sealing = asyncio.create_task(self._seal(cut, may_sign))
@@ -301,19 +247,20 @@ class LogWriter:
         await all_done(cut.writing)
         self._growth.planned(await self._index(cut.plans))
         await may_sign()
+        signers = self._key_file.keys().signers(self._origin)
         async with self._soon():
-            await self._introduce_keys()
-        old, self._head = self.size, self._signed(cut)
+            await self._introductions.of_signers(signers)
+        old, self._head = self.size, self._signed(cut, signers)
         head = self._head
         name = tiles.checkpoints_name(head.number)
         await may_sign()
         async with self._soon():
-            await self._store([Made(name, pack_notes(head.notes))])
+            await self._objects.store([Made(name, pack_notes(head.notes))])
         await may_sign()
         async with self._soon():
             await self._publish(head)
         self._log = self._archive.log_at(self._partition, head.note, head.checkpoint)
-        await self._remove_superseded(old, cut)
+        await self._leftovers.remove(old, cut.size, cut.names)
         if self._cosigners is not None:
             await self._cosign(head, self._log, self._cosigners, may_sign)
 
@@ -331,7 +278,8 @@ class LogWriter:
             return
         await may_sign()
         async with self._soon():
-            await self._introduce_witnesses(cosigners.verifiers)
+            signer = self._key_file.keys().signers(self._origin)[-1]
+            await self._introductions.of_witnesses(cosigners.verifiers, signer)
         note = Note(head.note.text, (*head.note.signatures, *signatures))
         self._head = Head(head.number, (*head.notes[:-1], note), head.checkpoint)
         await may_sign()
@@ -361,105 +309,37 @@ class LogWriter:
 
     async def close(self) -> None:
         """Let what is being written come to an end."""
-        working, self._writing = self._writing, []
+        working = self._gathered.drop()
         if self._sealing is not None:
             working.append(self._sealing)
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
 
-    def _write(self, made: Sequence[Made]) -> None:
-        self._made += made
-        self._made_bytes += sum(len(each.packed) for each in made)
-        if self._made_bytes >= WRITE_BYTES:
-            self._write_made()
-
-    def _write_made(self) -> None:
-        made, self._made, self._made_bytes = self._made, [], 0
-        self._names_written += [each.name for each in made]
-        if made:
-            self._writing.append(asyncio.create_task(self._store(made)))
-
-    async def _store(self, made: Sequence[Made]) -> None:
-        """Write objects, and see that they are there."""
-        keys = [self._prefix + each.name for each in made]
-        packed = [each.packed for each in made]
-        await self._objects.write_all(list(zip(keys, packed, strict=True)))
-        try:
-            found = await self._objects.read_all(keys)
-        except FileNotFoundError as error:
-            raise ObjectStoreError(f"{error}, which was just written") from error
-        for key, before, after in zip(keys, packed, found, strict=True):
-            if before != after:
-                raise ObjectStoreError(f"{key}: what was written is not what is read back")
-
     async def _index(self, plans: Sequence[SegmentPlan]) -> list[Summary]:
         """Write segments of the index, from those that they take the place of."""
         made = [await self._make(plan) for plan in plans]
-        await self._store([segment for segment, _ in made])
+        await self._objects.store([segment for segment, _ in made])
         return [summary for _, summary in made]
 
     async def _make(self, plan: SegmentPlan) -> tuple[Made, Summary]:
         names = [segment_name((part.start, part.end)) for part in plan.parts]
-        packed = [await self._read(name) for name in names]
+        packed = [await self._objects.read(name) for name in names]
         try:
             return await asyncio.to_thread(plan.make, packed)
         except NoSegment as error:
             raise Damaged(self._prefix + ", ".join(names), str(error)) from error
 
-    async def _read(self, name: str) -> bytes:
-        try:
-            return await self._objects.read(self._prefix + name)
-        except FileNotFoundError as error:
-            raise Incomplete(self._prefix + name) from error
-
-    async def _introduce_keys(self) -> None:
-        """Each key of ours stands in the log's list before it signs anything else."""
-        signers = self._key_file.keys().signers(self._origin)
-        if self._introduced == signers[-1].verifier:
-            return
-        listed = await self._listed_keys()
-        known = {each.verifier for each in listed}
-        notes = [each.note for each in listed]
-        for before, signer in zip([None, *signers], signers, strict=False):
-            if signer.verifier not in known:
-                notes.append(introduce(signer, before))
-        if len(notes) > len(listed):
-            await self._store([Made(tiles.KEYS, pack_keys(notes))])
-        self._introduced = signers[-1].verifier
-
-    async def _introduce_witnesses(self, verifiers: Sequence[Verifier]) -> None:
-        """Each witness stands there before a cosignature of its is published."""
-        if self._witnesses.issuperset(verifiers):
-            return
-        listed = await self._listed_keys()
-        known = {each.verifier for each in listed}
-        signer = self._key_file.keys().signers(self._origin)[-1]
-        fresh = [introduce_witness(each, signer) for each in verifiers if each not in known]
-        if fresh:
-            notes = [*(each.note for each in listed), *fresh]
-            await self._store([Made(tiles.KEYS, pack_keys(notes))])
-        self._witnesses.update(verifiers)
-
-    async def _listed_keys(self) -> list[Introduced]:
-        name = self._prefix + tiles.KEYS
-        try:
-            return unpack_keys(await self._objects.read(name))
-        except FileNotFoundError:
-            return []
-        except BadNote as error:
-            raise Damaged(name, str(error)) from error
-
-    def _signed(self, cut: _Cut) -> Head:
+    def _signed(self, cut: _Cut, signers: Sequence[NoteSigner]) -> Head:
         before, index_root = self._head, self._growth.index_root
         checkpoint = Checkpoint(self._origin, cut.size, cut.root, index_root, cut.last)
-        *older, newest = self._key_file.keys().signers(self._origin)
-        signers = [newest]
+        *older, newest = signers
+        signing = [newest]
         if before is not None and not newest.verifier.signed(before.note):
             # So that who trusts the key before comes to trust this one.
-            signers = [each for each in older if each.verifier.signed(before.note)] + signers
+            signing = [each for each in older if each.verifier.signed(before.note)] + signing
         text = checkpoint.text
-        note = Note(text, tuple(signer.sign(text) for signer in signers))
+        note = Note(text, tuple(signer.sign(text) for signer in signing))
         return (
             Head(0, (note,), checkpoint) if before is None else before.followed_by(note, checkpoint)
         )
@@ -468,26 +348,8 @@ class LogWriter:
         """Raises LostFence rather than put an older checkpoint in the place of a newer one."""
         if await self._published_size() > head.checkpoint.size:
             raise LostFence
-        await self._store([Made(tiles.CHECKPOINT, head.note.whole.encode())])
+        await self._objects.store([Made(tiles.CHECKPOINT, head.note.whole.encode())])
 
     async def _published_size(self) -> int:
         published = await self._archive.log(self._partition)
         return -1 if published is None else published.size
-
-    async def _remove_superseded(self, old: int, cut: _Cut) -> None:
-        removed, self._superseded = self._superseded, list(superseded(old, cut.size))
-        for name in cut.names:
-            whole, is_partial, _ = name.partition(".p/")
-            if is_partial:
-                self._partials.setdefault(whole, []).append(name)
-            else:
-                self._superseded += self._partials.pop(name, ())
-        still_needed = {segment_name(covered) for covered in segment_ranges(cut.size)}
-        await all_done(self._remove(name) for name in removed if name not in still_needed)
-
-    async def _remove(self, name: str) -> None:
-        async with self._few:
-            await self._objects.delete(self._prefix + name)
-
-
-_LEVELS: Final = tuple((f"tile/{level}", level) for level in range(tiles.LEVELS_MAX))

@@ -212,6 +212,9 @@ class World:
         while self.plan.changes:
             for task_type in (await store.load_system()).state.paused:
                 await transact_system(store, ResumeQueue(task_type), META)
+                # It is no call of anybody's. By its time alone, where the clock went back, nobody
+                # could tell the next pause from the one that has just ended.
+                self.watch.look_at_system()
             # A pause that was asked for before may arrive later.
             await asyncio.sleep(0.5)
 
