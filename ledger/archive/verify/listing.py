@@ -6,10 +6,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from ledger.archive.tiles import path_number
+
 if TYPE_CHECKING:
     from ledger.archive.merkle import Range
 
 UNEXPECTED_NAMED: Final = 5
+
+MISSING_NAMED: Final = 5
+"""Of objects in a row."""
 
 _NUMBER: Final = r"(?:x[0-9]{3}/){0,5}[0-9]{3}"
 _TILE: Final = re.compile(
@@ -31,8 +36,8 @@ class Listing:
         self.segments: set[Range] = set()
         self._apart = array("Q")
         self._is_sorted = True
-        self.lists = 0
-        """Objects with checkpoints: up to the last one that is there."""
+        self._lists: set[int] = set()
+        """Numbers of the objects with checkpoints."""
         self.objects = 0
         self.unexpected: list[str] = []
         self.more_unexpected = 0
@@ -48,13 +53,29 @@ class Listing:
             self._is_sorted = False
         elif found := _SEGMENT.fullmatch(name):
             self.segments.add((int(found[1]), int(found[2])))
-        elif found := _LIST.fullmatch(name):
-            self.lists = max(self.lists, _number(found[1]) + 1)
+        elif (found := _LIST.fullmatch(name)) and (number := path_number(found[1])) is not None:
+            self._lists.add(number)
         elif name not in _SINGLE:
             if len(self.unexpected) < UNEXPECTED_NAMED:
                 self.unexpected.append(name)
             else:
                 self.more_unexpected += 1
+
+    def lists(self) -> tuple[list[int], list["Range"]]:
+        """The numbers of the objects with checkpoints that there are, or should be; and of those
+        that should be before the last one, the ranges that are left out, where too many in a row
+        are missing. Where there is anything, there should be the first one."""
+        numbers: list[int] = []
+        holes: list[Range] = []
+        following = 0
+        for number in sorted(self._lists) or [0] * bool(self.objects):
+            named = min(number, following + MISSING_NAMED)
+            numbers += range(following, named)
+            if named < number:
+                holes.append((named, number))
+            numbers.append(number)
+            following = number + 1
+        return numbers, holes
 
     def apart_in(self, start: int, end: int) -> Sequence[int]:
         """Of these leaves, those that have an object with data."""

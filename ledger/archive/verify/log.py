@@ -161,15 +161,20 @@ class LogCheck:
         # Whatever is published stands in the list before, so it must be read before.
         published = await self._read(tiles.CHECKPOINT)
         # Where anything was signed, there is a list.
-        for number in range(max(self._listing.lists, bool(self._listing.objects))):
+        numbers, holes = self._listing.lists()
+        for number in numbers:
             packed = await self._read(tiles.checkpoints_name(number))
             if packed is None:
                 reason = "the list of the checkpoints is not there"
                 self._faults.add(Kind.MISSING, tiles.checkpoints_name(number), reason)
             else:
                 await self._read_keys()
-                is_last = number == self._listing.lists - 1
+                is_last = number == numbers[-1]
                 self._history.add_list(number, packed, is_last=is_last)
+        for start, end in holes:
+            before = tiles.checkpoints_name(end)
+            reason = f"{end - start:,} objects of the list of the checkpoints, before {before},"
+            self._faults.add(Kind.MISSING, tiles.checkpoints_name(start), f"{reason} are not there")
         await self._read_keys()
         if not self._keys and self._listing.objects:
             self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")

@@ -295,6 +295,22 @@ async def test_a_missing_object_is_named_and_nothing_else_is_wrong(archive: Kept
         assert only(report).where == name
 
 
+async def test_a_stray_list_of_checkpoints_is_told_of_in_few_words(archive: Kept) -> None:
+    # given an object where a list would be after some hundred million of others
+    stray = "checkpoints/x999/x999/999"
+
+    report = await verified(archive.but(**{stray: b"no notes"}), stream=EVENTS)
+
+    # then of what would have to be before it, the first ones are named, and the others counted
+    missing = [fault for fault in report.faults if fault.kind is Kind.MISSING]
+    assert [fault.where for fault in missing] == [f"checkpoints/00{n}" for n in range(1, 7)]
+    assert missing[-1].reason == (
+        f"999,999,993 objects of the list of the checkpoints, before {stray}, are not there"
+    )
+    others = [fault.where for fault in report.faults if fault.kind is not Kind.MISSING]
+    assert sorted(others) == ["checkpoints/000", stray]
+
+
 async def test_a_truncated_bundle_is_named(archive: Kept) -> None:
     name = "tile/entries/000"
 
@@ -679,7 +695,9 @@ def test_a_name_with_a_number_beyond_all_leaves_is_none_of_an_archive() -> None:
     for each in (name, "data/apart/x001/000", "data/apart/007"):
         listing.add(each)
 
-    assert listing.unexpected == [name]
+    listing.add(other := "checkpoints/x000/007")
+
+    assert listing.unexpected == [name, other]
     assert list(listing.apart_in(0, 1_000)) == [7]
     assert list(listing.apart_in(7, 1_001)) == [7, 1_000]
 
