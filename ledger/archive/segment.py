@@ -7,6 +7,7 @@ it; a `Segment` has all of them.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Final, Self
 
 import msgspec
@@ -29,6 +30,11 @@ from ledger.archive.tiles import TILE_WIDTH
 
 BYTES_MAX: Final = 1 << 40
 """Of a segment: an offset beyond that is none."""
+
+
+BLOCKS_TOGETHER: Final = 64
+"""Blocks whose hashes are made one, once, so that a proof need not go through all of them; a power
+of two."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -104,7 +110,7 @@ class Directory:
     @property
     def summary(self) -> Summary:
         """What the directory says; whether the blocks do is found when they are read."""
-        return Summary(*self.covered, self.records, merkle.root(self._roots()))
+        return Summary(*self.covered, self.records, merkle.root(self._together))
 
     def records_in(self, number: int, packed: bytes, decompress: Compress) -> list[bytes]:
         """The records of a block. Raises NoSegment where they are not what the directory says."""
@@ -149,17 +155,28 @@ class Directory:
         if at >= len(records):
             raise NoSegment(f"block {block} of the index of {self.covered} was altered")
         within = merkle.inclusion_proof([merkle.leaf_hash(record) for record in records], at)
-        above = merkle.inclusion_proof(self._roots(), block)
-        return Place(number, records[at], (*within, *above))
+        return Place(number, records[at], (*within, *self._above(block)))
 
     def _first(self, number: int) -> bytes:
         at = number * BLOCK.size
         return self.entries[at : at + ID_BYTES]
 
-    def _roots(self) -> list[bytes]:
-        width = BLOCK.size
-        ends = range(width, len(self.entries) + 1, width)
-        return [self.entries[end - HASH_BYTES : end] for end in ends]
+    def _above(self, block: int) -> list[bytes]:
+        """What proves a block's hash."""
+        number, at = divmod(block, BLOCKS_TOGETHER)
+        beside = merkle.inclusion_proof(self._roots(number), at)
+        return [*beside, *merkle.inclusion_proof(self._together, number)]
+
+    @cached_property
+    def _together(self) -> list[bytes]:
+        numbers = range(-(-self.count // BLOCKS_TOGETHER))
+        return [merkle.root(self._roots(number)) for number in numbers]
+
+    def _roots(self, number: int) -> list[bytes]:
+        """The hashes of some blocks that are together."""
+        width, first = BLOCK.size, number * BLOCKS_TOGETHER
+        ends = range(first + 1, min(first + BLOCKS_TOGETHER, self.count) + 1)
+        return [self.entries[end * width - HASH_BYTES : end * width] for end in ends]
 
 
 class Segment(Directory):

@@ -15,6 +15,7 @@ from ledger.archive.compression import compress, decompress
 from ledger.archive.index import (
     BLOCK,
     HEAD,
+    Summary,
     index_root,
     key_of,
     pack_segment,
@@ -22,7 +23,7 @@ from ledger.archive.index import (
     segment_name,
     segment_ranges,
 )
-from ledger.archive.merkle import leaf_hash
+from ledger.archive.merkle import Range, leaf_hash
 from ledger.archive.notes import Note
 from ledger.archive.reader import FIRST_BYTES, Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.segment import Directory, Segment
@@ -62,9 +63,16 @@ def index_of(tasks: Sequence[str]) -> Watched:
     """The index of a log whose leaves are those of these tasks, and nothing else of it."""
     kept = Watched()
     for covered in segment_ranges(len(tasks)):
-        rows = rows_of((key_of(tasks[number]), number) for number in range(*covered))
-        kept.objects[PREFIX + segment_name(covered)], _ = pack_segment(covered, rows, compress)
+        packed_into(kept, tasks, covered)
     return kept
+
+
+def packed_into(kept: Kept, tasks: Sequence[str], covered: Range) -> Summary:
+    """One of its segments."""
+    rows = rows_of((key_of(tasks[number]), number) for number in range(*covered))
+    packed, summary = pack_segment(covered, rows, compress)
+    kept.objects[PREFIX + segment_name(covered)] = packed
+    return summary
 
 
 def log_of(kept: Kept, size: int) -> SealedLog:
@@ -144,14 +152,16 @@ async def test_who_goes_on_with_a_log_reads_directories_alone(small_reads: int, 
     asked=st.lists(st.integers(min_value=0, max_value=3_001), min_size=1, max_size=5),
     spread=st.sampled_from([1, 700]),
     first_bytes=st.sampled_from([HEAD.size, 150, 400, 4_000, FIRST_BYTES]),
+    together=st.sampled_from([1, 2, 64]),
 )
 def test_what_is_looked_up_is_what_the_whole_index_has(
-    tasks: list[int], asked: list[int], spread: int, first_bytes: int
+    tasks: list[int], asked: list[int], spread: int, first_bytes: int, together: int
 ):
     # given an index, with segments of several blocks
     ids = [task(number) for number in (*tasks, *range(0, 700 * spread, spread))]
-    kept = index_of(ids)
-    segments = [Segment.parse(kept[segment_name(c)]) for c in segment_ranges(len(ids))]
+    kept = Watched()
+    summaries = {c: packed_into(kept, ids, c) for c in segment_ranges(len(ids))}
+    segments = [Segment.parse(kept[segment_name(covered)]) for covered in summaries]
     whole = [dict[bytes, Sequence[int]](each.rows(decompress)) for each in segments]
 
     async def look_up() -> None:
@@ -163,17 +173,19 @@ def test_what_is_looked_up_is_what_the_whole_index_has(
             assert await log.leaves_of(task(number)) == expected
             # and what proves them is proved by the segment's root
             found = await log.places_of(task(number))
-            for (directory, places), segment, rows in zip(found, segments, whole, strict=True):
-                assert directory.summary == segment.summary
+            for (directory, places), rows in zip(found, whole, strict=True):
+                summary = summaries[directory.covered]
+                assert directory.summary == summary
                 assert [place.key for place in places] == proving(key, rows)
                 for place in places:
                     root = merkle.root_from_inclusion(
-                        place.number, segment.records, leaf_hash(place.record), place.proof
+                        place.number, summary.records, leaf_hash(place.record), place.proof
                     )
-                    assert root == segment.summary.root
+                    assert root == summary.root
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ledger.archive.reader.FIRST_BYTES", first_bytes)
+        patch.setattr("ledger.archive.segment.BLOCKS_TOGETHER", together)
         asyncio.run(look_up())
 
 
