@@ -20,7 +20,17 @@ from api.client.answers import (
     Update,
 )
 from api.client.calls import Call, NoAnswer, Pause, Reply, Told
-from api.client.core import LONG_POLL_S, Core, Flow, Result, StatsFilter, TaskOrder, Tasks, query_of
+from api.client.core import (
+    LONG_POLL_S,
+    Core,
+    Flow,
+    Headers,
+    Result,
+    StatsFilter,
+    TaskOrder,
+    Tasks,
+    query_of,
+)
 from api.client.errors import LedgerqError
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
@@ -43,14 +53,15 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         retries: Retries | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         long_poll_s: float = LONG_POLL_S,
         connections_max: int = CONNECTIONS_MAX,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """`url` is LEDGERQ_URL of the environment, else http://127.0.0.1:8084, where it is not
-        given. `headers` go with every request: `X-Actor` says in the history who it was.
-        Each call that waits holds one of `connections_max` all the while."""
+        given. `headers` go with every request: `X-Actor` says in the history who it was. Where they
+        are a function, it is asked for those of each request: of the `traceparent` of now. Each
+        call that waits holds one of `connections_max` all the while."""
         self._where = Where(url_of(url), timeout_s, connect_timeout_s, connections_max)
         self._core = Core(retries, headers, long_poll_s)
         options = self._where.options

@@ -52,6 +52,9 @@ LISTS: Final = frozenset(
 """Parameters that take several values."""
 
 
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
+"""Of every request; or what gives those of each, as it is made."""
+
 Flow = Generator[Call | Pause, Told, Result]
 """A method: told the outcome of each Call, and None after a Pause."""
 
@@ -99,16 +102,21 @@ class Core:
     def __init__(
         self,
         retries: Retries | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         long_poll_s: float = LONG_POLL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`headers` go with every request."""
+        """`headers` go with every request; a function is asked for those of each."""
         self.retries = retries or Retries()
-        self.headers = dict(headers or {})
+        self._headers = headers if callable(headers) else dict(headers or {})
         self.clock = clock
         self._long_poll_s = long_poll_s
         self._writes = Writes(clock)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Those of the request that is made now."""
+        return self._headers() if callable(self._headers) else self._headers
 
     def answered(self, call: Call) -> Flow[Reply]:
         """The answer to a call that may be made again. Raises LedgerqError."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.api.client.conftest import client_of
 from tests.api.conftest import Service
 from tests.api.reading import Projection
 from tests.api.requests import UNKNOWN_ID, complete, fail, start
+from tests.given import OTHER_TRACE, TRACE
 from tests.ledger.archive.proving import seal_all
 
 
@@ -278,3 +280,20 @@ async def test_a_bad_one_among_many_says_which(client: AsyncClient) -> None:
         await client.submit_many([good, bad])
 
     assert raised.value.details["index"] == 1
+
+
+async def test_headers_may_be_asked_for_at_each_request(form: str, service: Service) -> None:
+    trace: ContextVar[str] = ContextVar("trace")
+    client = client_of(
+        form, f"http://127.0.0.1:{service.port}", headers=lambda: {"traceparent": trace.get()}
+    )
+
+    tasks: list[str] = []
+    for now in (TRACE, OTHER_TRACE):
+        trace.set(now)
+        tasks.append((await client.submit("document_processing", "kb-1")).id)
+    histories = [await client.history(task) for task in tasks]
+    await client.close()
+
+    metas = [history.events[0].meta for history in histories]
+    assert [meta["trace"] for meta in metas if meta is not None] == [TRACE, OTHER_TRACE]
