@@ -33,7 +33,14 @@ class Made(NamedTuple):
     """An object of the log."""
 
     name: str
-    packed: bytes
+    content: bytes
+    compressed: bool = False
+    """It lies in the store as `compress` gives it."""
+
+    @property
+    def packed(self) -> bytes:
+        """As it lies in the store. Takes its time, where it is compressed."""
+        return compress(self.content) if self.compressed else self.content
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -109,7 +116,7 @@ class Growth:
         if len(entry) > ENTRY_BYTES_MAX:
             raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
         if len(data) > APART_BYTES:
-            self._made.append(Made(tiles.apart_name(self.size), compress(data)))
+            self._made.append(Made(tiles.apart_name(self.size), data, compressed=True))
             self._records.append(tiles.pack_record(salt, b"", apart=True))
         else:
             self._records.append(tiles.pack_record(salt, data))
@@ -204,9 +211,9 @@ class Growth:
         width = len(self._entries)
         if width:
             number = (self.size - 1) // TILE_WIDTH
-            entries = compress(tiles.pack_entries(self._entries))
-            yield Made(tiles.entries_name(number, width), entries)
-            yield Made(tiles.data_name(number, width), compress(b"".join(self._records)))
+            entries, data = tiles.pack_entries(self._entries), b"".join(self._records)
+            yield Made(tiles.entries_name(number, width), entries, compressed=True)
+            yield Made(tiles.data_name(number, width), data, compressed=True)
 
 
 def superseded(old: int, new: int) -> Iterator[str]:

@@ -96,11 +96,13 @@ def index_root(summaries: Iterable[Summary]) -> bytes:
 def pack_record(row: Row, start: int) -> bytes:
     """A record, as it is hashed."""
     key, leaves = row
-    parts, before = [key, packed_number(len(leaves))], start
+    packed: list[int] = []
+    _add_number(packed, len(leaves))
+    before = start
     for each in leaves:
-        parts.append(packed_number(each - before))
+        _add_number(packed, each - before)
         before = each
-    return b"".join(parts)
+    return key + bytes(packed)
 
 
 def unpack_record(record: bytes, start: int) -> Row:
@@ -214,16 +216,16 @@ def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tup
 
 def packed_number(number: int) -> bytes:
     """A number as LEB128."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:  # most are
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    packed = bytearray()
+    packed: list[int] = []
+    _add_number(packed, number)
+    return bytes(packed)
+
+
+def _add_number(packed: list[int], number: int) -> None:
     while number > 0x7F:
         packed.append(number & 0x7F | 0x80)
         number >>= 7
     packed.append(number)
-    return bytes(packed)
 
 
 def number_at(packed: bytes, at: int) -> tuple[int, int]:

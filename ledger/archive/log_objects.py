@@ -8,8 +8,9 @@ from ledger.archive.growth import Made
 from ledger.archive.reader import Incomplete
 from ledger.objects import ObjectStore, ObjectStoreError
 
-WRITE_BYTES: Final = 4 * 1024 * 1024
-"""So much is written and synced together, or what there is when a checkpoint is due."""
+WRITE_BYTES: Final = 16 * 1024 * 1024
+"""So much, before it is compressed, is written and synced together, or what there is when a
+checkpoint is due."""
 
 
 class LogObjects:
@@ -22,7 +23,7 @@ class LogObjects:
     async def store(self, made: Sequence[Made]) -> None:
         """Write objects, and see that they are there."""
         keys = [self._prefix + each.name for each in made]
-        packed = [each.packed for each in made]
+        packed = await asyncio.to_thread(lambda: [each.packed for each in made])
         await self._objects.write_all(list(zip(keys, packed, strict=True)))
         try:
             found = await self._objects.read_all(keys)
@@ -69,7 +70,7 @@ class Gathered:
     def add(self, made: Sequence[Made]) -> None:
         """More of them."""
         self._made += made
-        self._made_bytes += sum(len(each.packed) for each in made)
+        self._made_bytes += sum(len(each.content) for each in made)
         if self._made_bytes >= WRITE_BYTES:
             self._write()
 
