@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from consumers.erasing import Erasing
 from consumers.meters import Meter
+from consumers.partition_lease import PartitionLease
 from consumers.same_ledger import LedgerWentBack, Reached, SameLedger
+from consumers.sealing_start import find_start
 from consumers.sealing_trouble import SealingTrouble
 from consumers.service import backoff_s
 from ledger.archive.keys import BadKeyFile, KeyFile
@@ -21,7 +23,7 @@ from ledger.codec import Meta, Undecodable
 from ledger.events import TaskErased
 from ledger.foreign import ForeignEntries
 from ledger.objects import ObjectStoreError
-from ledger.redis_archive import Hold, RedisArchive, Sealed
+from ledger.redis_archive import RedisArchive, Sealed
 from ledger.redis_calls import ForeignKey
 from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
@@ -30,10 +32,7 @@ from ledger.store import Entry, Position
 from ledger.subscriptions import (
     BEGINNING,
     HALT_CHARACTERS_MAX,
-    Checkpoint,
-    Halted,
     Subscriptions,
-    Taken,
     order_of,
 )
 from ledger.system.commands import RecordArchiveHalted
@@ -130,7 +129,6 @@ class SealedPartition:
         self._subscriptions = subscriptions
         self._archive = archive
         self._key_file = key_file
-        self._owner = owner
         self._options = options
         self._turn = turn
         self._trouble = trouble
@@ -140,14 +138,13 @@ class SealedPartition:
         self._stopping = asyncio.Event()
         self._foreign = ForeignEntries()
         self._unsealable = 0
-        self._hold: Hold | None = None
+        self._lease = PartitionLease(fence, partition, owner, options.lease_ms)
         self._writer: LogWriter | None = None
         self._reached = Reached(BEGINNING, 0)
         self._making: _Making | None = None
         self._bytes = 0
         self._publish_again_s = 0.0
         self._same = SameLedger(store, subscriptions, partition, archive.epoch)
-        self._said: str = ""
         self._failures = 0
         self._erasing = Erasing(store, subscriptions, archive, partition, options.hold_ms)
 
@@ -157,7 +154,7 @@ class SealedPartition:
 
     def held_generation(self) -> int | None:
         """Of the lease; None without one."""
-        return None if self._hold is None else self._hold.generation
+        return self._lease.generation
 
     async def step(self) -> float:
         """One round of work; seconds until there may be more. Raises Rejection while the ledger is
@@ -173,7 +170,7 @@ class SealedPartition:
             # Whoever stands by, and may have what this one lacks, comes first.
             return STAND_BY_S + backoff_s(self._failures)
         except LostFence:
-            self._hold = None
+            self._lease.forget()
             await self._drop()
             return STAND_BY_S
         except LedgerWentBack as error:
@@ -187,17 +184,11 @@ class SealedPartition:
 
     async def keep(self) -> None:
         """Renew the lease. Raises Rejection."""
-        if self._hold is not None:
-            generation = self._hold.generation
-            if not await self._fence.keep(self.partition, generation, self._options.lease_ms):
-                self._lose(generation)
+        await self._lease.keep()
 
     async def release(self) -> None:
         """Let others have it at once."""
-        if self._hold is not None:
-            with contextlib.suppress(Rejection, ForeignKey):
-                await self._fence.keep(self.partition, self._hold.generation, 0)
-            self._hold = None
+        await self._lease.release()
         await self._drop()
 
     async def _drop(self) -> None:
@@ -218,7 +209,7 @@ class SealedPartition:
                     await self._erase_all()
                     return (await self._opened()).size
             except LostFence:
-                self._hold = None
+                self._lease.forget()
                 await self._drop()
             except LedgerWentBack as error:
                 await self._halt(str(error))
@@ -246,7 +237,7 @@ class SealedPartition:
         if self._writer is not None and self._writer.added:
             return  # it is writing
         sealed = (await self._opened()).log
-        if await self._erasing.step(self._held().generation, sealed):
+        if await self._erasing.step(self._lease.held.generation, sealed):
             await self._drop()  # it has data at hand that is gone
 
     async def _erase_all(self) -> None:
@@ -256,25 +247,13 @@ class SealedPartition:
             await self._erase()
 
     async def _take(self) -> bool:
-        if self._hold is not None:
+        if self._lease.is_held:
             return True
-        lease_ms = self._options.lease_ms
-        match await self._fence.take(self.partition, self._owner, lease_ms):
-            case Hold() as hold:
-                self._hold, self._said = hold, ""
-                await self._drop()
-                self._erasing.forget()
-                return True
-            case Taken(owner):
-                self._say_once("archiver_stands_by", owner=owner)
-            case Halted(reason):
-                self._say_once("archive_halted", reason=reason)
-        return False
-
-    def _lose(self, generation: int) -> None:
-        if self._hold is not None and self._hold.generation == generation:
-            self._hold = None
-            log.warning("archiver_lost_partition", partition=self.partition)
+        if not await self._lease.take():
+            return False
+        await self._drop()
+        self._erasing.forget()
+        return True
 
     async def _due(self) -> bool:
         """Wait for events, until it is time to seal them. False when there are none so far."""
@@ -285,7 +264,7 @@ class SealedPartition:
             return False
         loop = asyncio.get_running_loop()
         due_s = loop.time() + self._options.seal_interval_ms / 1_000
-        while not self._stopping.is_set() and self._hold is not None:
+        while not self._stopping.is_set() and self._lease.is_held:
             ends = await self._subscriptions.ends(self.partition)
             left_s = due_s - loop.time()
             if left_s <= 0 or ends.added - self._reached.passed >= self._options.seal_events:
@@ -304,16 +283,11 @@ class SealedPartition:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    def _say_once(self, event: str, **details: str) -> None:
-        if self._said != event:
-            self._said = event
-            log.warning(event, partition=self.partition, **details)
-
     # -- opening ------------------------------------------------------------------------------
 
     async def _opened(self) -> LogWriter:
         if self._writer is None:
-            hold = self._held()
+            hold = self._lease.held
             writer = LogWriter(
                 self._archive,
                 self.partition,
@@ -323,67 +297,25 @@ class SealedPartition:
                 write_s=self._options.lease_ms / 1_000 * WRITE_OF_LEASE,
             )
             await writer.open()
-            await self._find_start(writer, hold.sealed)
+            self._reached = await find_start(self._subscriptions, self.partition, writer, hold)
             self._writer, self._bytes = writer, 0
-            await self._same.check(writer, self._reached, self._accepted)
+            await self._same.check(writer, self._reached, self._lease.accepted)
             if writer.size != hold.sealed.size:
                 reached, digest = self._reached, writer.last_hash.hex()
                 told = Sealed(writer.size, reached.entry, digest, reached.passed)
-                await self._tell_sealed(told)
+                await self._lease.tell_sealed(told)
         return self._writer
-
-    async def _find_start(self, writer: LogWriter, told: Sealed) -> None:
-        """Where the log ends, and how many entries that are."""
-        last = BEGINNING if writer.last is None else writer.last.position.entry
-        if told.size == writer.size and order_of(told.entry) >= order_of(last):
-            self._reached = Reached(told.entry, told.passed)
-            return
-        if 0 < told.size < writer.size:
-            # An archiver was killed after it had signed, and before it had told so.
-            between = await self._count_after(told.entry) - await self._count_after(last)
-            passed = told.passed + between
-        elif last == BEGINNING:
-            passed = 0
-        else:
-            ends = await self._subscriptions.ends(self.partition)
-            passed = ends.added - await self._count_after(last)
-        self._reached = Reached(last, passed)
-        await self._check_nothing_is_missing(told)
-
-    async def _count_after(self, entry: str) -> int:
-        return await self._subscriptions.count_after(self.partition, entry)
-
-    async def _check_nothing_is_missing(self, told: Sealed) -> None:
-        ends, entry = await self._subscriptions.ends(self.partition), self._reached.entry
-        if not ends.lost_after(Checkpoint(entry, "", self._reached.passed)):
-            return
-        if told.size and self._accepted != entry:
-            raise LedgerWentBack(
-                f"events after {self.partition}:{entry}, where the archive ends, were taken away;"
-                f" they were sealed once, up to {told.entry}: put the archive back that has them"
-            )
-        # Somebody trimmed a ledger that had no archive, or decided that it goes on.
-        log.warning("archive_has_a_gap", partition=self.partition, first=ends.first)
-        self._reached = Reached(entry, ends.removed)
 
     # -- is it the same ledger? ---------------------------------------------------------------
 
     async def _check_if_need_be(self, writer: LogWriter) -> None:
-        await self._same.check_if_need_be(writer, self._reached, self._accepted)
-
-    @property
-    def _accepted(self) -> str:
-        return "" if self._hold is None else self._hold.accepted
+        await self._same.check_if_need_be(writer, self._reached, self._lease.accepted)
 
     async def _halt(self, reason: str) -> None:
-        reason = reason[:HALT_CHARACTERS_MAX]
-        hold, self._hold = self._hold, None
         await self._drop()
-        log.error("archive_halted", partition=self.partition, reason=reason)
-        self._said = "archive_halted"
         try:
-            if hold is not None and await self._fence.halt(self.partition, hold.generation, reason):
-                command = RecordArchiveHalted(self.partition, reason)
+            if await self._lease.halt(reason):
+                command = RecordArchiveHalted(self.partition, reason[:HALT_CHARACTERS_MAX])
                 await transact_system(self._store, command, META)
         except (Rejection, ForeignKey, Undecodable) as error:
             log.warning("archive_halt_unrecorded", partition=self.partition, reason=str(error))
@@ -407,7 +339,7 @@ class SealedPartition:
                             return
                 except LedgerCutShort as error:
                     writer = await self._opened()
-                    await self._same.check(writer, self._reached, self._accepted)
+                    await self._same.check(writer, self._reached, self._lease.accepted)
                     log.warning("archive_read_cut_short", reason=str(error))
             await self._seal()
             await self._finish()
@@ -453,32 +385,13 @@ class SealedPartition:
         if making.events:
             took_s = asyncio.get_running_loop().time() - making.began_s
             self._meter.sealed(making.events, took_s)
-        await self._tell_sealed(replace(making.sealed, size=writer.size), went_on=making.events > 0)
+        sealed = replace(making.sealed, size=writer.size)
+        await self._lease.tell_sealed(sealed, went_on=making.events > 0)
 
     async def _may_sign(self) -> None:
         """All is written. Raises LostFence, LedgerWentBack, Rejection."""
         await self._check_if_need_be(await self._opened())
-        hold = self._held()
-        if not await self._fence.keep(self.partition, hold.generation, self._options.lease_ms):
-            self._lose(hold.generation)
-            raise LostFence
-
-    async def _tell_sealed(self, sealed: Sealed, *, went_on: bool = False) -> None:
-        hold = self._held()
-        if sealed != hold.sealed:
-            lease_ms = self._options.lease_ms
-            if not await self._fence.keep(
-                self.partition, hold.generation, lease_ms, sealed, went_on=went_on
-            ):
-                self._lose(hold.generation)
-                raise LostFence
-            # Only now: what may not have been heard is told again.
-            self._hold = Hold(hold.generation, sealed, "" if went_on else hold.accepted)
-
-    def _held(self) -> Hold:
-        if self._hold is None:
-            raise LostFence
-        return self._hold
+        await self._lease.keep_or_raise()
 
     def _tell_unsealable(self, reason: str) -> None:
         self._unsealable += 1
