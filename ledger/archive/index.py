@@ -15,6 +15,7 @@ a task within a range.
 
 import heapq
 import struct
+from binascii import unhexlify
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeVar
@@ -52,7 +53,7 @@ class NoSegment(ValueError):
 
 def key_of(task_id: str) -> bytes:
     """How a task (or SYSTEM) stands in the index."""
-    return _SYSTEM_KEY if task_id == SYSTEM else bytes.fromhex(task_id.replace("-", ""))
+    return _SYSTEM_KEY if task_id == SYSTEM else unhexlify(task_id.replace("-", ""))
 
 
 def segment_ranges(size: int) -> list[Range]:
@@ -96,13 +97,12 @@ def index_root(summaries: Iterable[Summary]) -> bytes:
 def pack_record(row: Row, start: int) -> bytes:
     """A record, as it is hashed."""
     key, leaves = row
-    packed: list[int] = []
-    _add_number(packed, len(leaves))
+    packed = [key, packed_number(len(leaves))]
     before = start
     for each in leaves:
-        _add_number(packed, each - before)
+        packed.append(packed_number(each - before))
         before = each
-    return key + bytes(packed)
+    return b"".join(packed)
 
 
 def unpack_record(record: bytes, start: int) -> Row:
@@ -216,16 +216,21 @@ def pack_segment(covered: Range, rows: Iterable[Row], compress: Compress) -> tup
 
 def packed_number(number: int) -> bytes:
     """A number as LEB128."""
-    packed: list[int] = []
-    _add_number(packed, number)
-    return bytes(packed)
-
-
-def _add_number(packed: list[int], number: int) -> None:
+    # Nearly all have one byte, or two.
+    if number < 0x80:
+        return _ONE_BYTE[number]
+    if number < 0x4000:
+        return _TWO_BYTES(number & 0x7F | 0x80, number >> 7)
+    packed = bytearray()
     while number > 0x7F:
         packed.append(number & 0x7F | 0x80)
         number >>= 7
     packed.append(number)
+    return bytes(packed)
+
+
+_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(0x80))
+_TWO_BYTES: Final = struct.Struct("BB").pack
 
 
 def number_at(packed: bytes, at: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ are taken over as they are.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 from ledger.archive.index import (
@@ -21,6 +22,7 @@ from ledger.archive.index import (
 from ledger.archive.merkle import Range
 from ledger.archive.segment import Segment
 
+_key: Final = itemgetter(slice(ID_BYTES))
 _PAST_ALL: Final = b"\xff" * (ID_BYTES + 1)
 """No key is greater."""
 
@@ -134,7 +136,3 @@ def _joined(records: list[bytes], start: int) -> list[bytes]:
 def _one(records: Sequence[bytes], start: int) -> bytes:
     leaves = [leaf for record in records for leaf in unpack_record(record, start)[1]]
     return pack_record((_key(records[0]), leaves), start)
-
-
-def _key(record: bytes) -> bytes:
-    return record[:ID_BYTES]
