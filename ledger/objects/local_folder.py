@@ -157,14 +157,15 @@ class LocalFolder:
     def _place_all(self, moves: Sequence["Move"]) -> list[Outcome]:
         """Files that came at the same time. Called in a thread."""
         faults: dict[Move, OSError] = {}
-        moved = _done(self._move, moves, faults)
-        # In place first: the journal takes the names along with the bytes.
-        synced = _done(lambda move: sync_path(move.path), moved, faults)
-        for folder in {move.path.parent for move in synced}:
+        self._make_folder(self._folder)
+        with syncing(self._folder, len(moves)) as sync:
+            moved = _done(self._move, moves, faults)
             try:
-                sync_path(folder)
+                # In place first: the journal takes the names along with the bytes.
+                sync([move.path for move in moved])
+                sync({move.path.parent for move in moved})
             except OSError as error:
-                faults |= {move: error for move in synced if move.path.parent == folder}
+                faults |= dict.fromkeys(moved, error.with_traceback(None))
         for move in moved:
             if move in faults:
                 with contextlib.suppress(OSError):
