@@ -66,10 +66,11 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
 
 
-_is_plain_meta: Final = re.compile(
-    rb'\{"actor":"[0-9A-Za-z._:@/-]+"(?:,"commit":"[0-9a-f-]+")?\}'
+_plain_meta: Final = re.compile(
+    rb'\{("actor":"[0-9A-Za-z._:@/-]+")(,"request":"[0-9A-Za-z._:@/-]+")?'
+    rb'(,"trace":"[0-9a-f-]+")?(,"commit":"[0-9a-f-]+")?\}'
 ).fullmatch
-"""Most are: their one form is canonical too."""
+"""Most are: nothing in them could be written otherwise, but for the order."""
 
 _decode_meta = msgspec.json.Decoder(Meta).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -186,8 +187,10 @@ def _leaf_of(partition: int, found: _Envelope) -> Leaf:
 
 def _canonical_meta(stored: bytes) -> bytes:
     """As an object where that gives the same bytes back, else as a string of them in base64."""
-    if _is_plain_meta(stored):
-        return stored
+    plain = _plain_meta(stored)
+    if plain is not None:
+        actor, request, trace, commit = plain.groups(b"")
+        return b"{%b%b%b%b}" % (actor, commit, request, trace)
     try:
         meta = _decode_meta(stored)
         if encode(meta) == stored:

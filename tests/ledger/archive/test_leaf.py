@@ -17,10 +17,11 @@ NUMBERS = st.integers(min_value=-EXACT_MAX, max_value=EXACT_MAX)
 NUMBERS_64 = st.integers(min_value=0, max_value=(1 << 64) - 1)
 ENTRIES = st.tuples(NUMBERS_64, NUMBERS_64).map(lambda entry: f"{entry[0]}-{entry[1]}")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+HEXADECIMAL = st.text("0f-", max_size=9)
 PLAIN = st.text("aZ09._:@/-", max_size=9)
 METAS = st.one_of(
     st.builds(Meta, TEXTS, TEXTS, TEXTS, TEXTS).map(encode),
-    st.builds(Meta, PLAIN, st.just(""), st.just(""), st.text("0f-", max_size=9)).map(encode),
+    st.builds(Meta, PLAIN, PLAIN, HEXADECIMAL, HEXADECIMAL).map(encode),
     st.tuples(PLAIN, PLAIN).map(lambda of: f'{{"actor":"{of[0]}","commit":"{of[1]}"}}'.encode()),
     st.binary(max_size=30),
     st.just(b'{"commit": "spaced"}'),
