@@ -10,6 +10,10 @@ FAULTS_NAMED_MAX: Final = 1_000
 """Of one log; more are counted."""
 
 
+NOTICES_MAX: Final = 20
+"""Of one log."""
+
+
 class Kind(StrEnum):
     """What was done to it, as far as its bytes tell."""
 
@@ -70,6 +74,8 @@ class Faults:
         """Found beside, and not named."""
         self.kinds: set[Kind] = set()
         """Of all of them."""
+        self.notices: list[str] = []
+        """What is worth a look, and no fault."""
 
     def __len__(self) -> int:
         return len(self.named) + self.more
@@ -81,6 +87,11 @@ class Faults:
             self.named.append(Fault(kind, str(where), reason))
         else:
             self.more += 1
+
+    def notice(self, text: str) -> None:
+        """Something is worth a look."""
+        if len(self.notices) < NOTICES_MAX:
+            self.notices.append(text)
 
 
 class LogReport(msgspec.Struct, frozen=True):

@@ -10,36 +10,28 @@ import msgspec
 from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.compression import decompress
-from ledger.archive.index import key_of, segment_name, segment_ranges
+from ledger.archive.index import segment_name, segment_ranges
 from ledger.archive.key_list import unpack_keys
-from ledger.archive.leaf import PLAIN_TYPES, Leaf, data_hash, unpack_canonical_leaf
 from ledger.archive.merkle import Range
 from ledger.archive.notes import NOTES_AN_OBJECT, BadNote, Verifier
 from ledger.archive.reader import log_prefix
 from ledger.archive.tiles import TILE_HEIGHT, TILE_WIDTH, Stored
 from ledger.archive.verify import bundles
 from ledger.archive.verify.bundles import Leaves, Raw
-from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind, LogReport, verdict_of
 from ledger.archive.verify.history import History, Point
+from ledger.archive.verify.leaves import Checked, LeafChecks
 from ledger.archive.verify.listing import Listing
 from ledger.archive.verify.partials import Partials
 from ledger.archive.verify.segments import Index, check_segment
+from ledger.archive.verify.siblings import leads_to_root
 from ledger.archive.verify.stream import StreamCheck
-from ledger.archive.verify.tasks import ERASED, Chains, LastEvents
 from ledger.archive.verify.tree import Tree
 from ledger.archive.verify.trust import Trust, renamed
 from ledger.objects import ObjectStore, ObjectStoreError
-from ledger.store import Position, Recorded
 
 AHEAD: Final = 4
 """Bundles that are read before they are looked at."""
-
-CLOCK_SLACK_MS: Final = 1_000
-"""Processes whose clocks differ by less write events in the order in which the ledger has them."""
-
-NOTICES_MAX: Final = 20
-_LATEST: Final = (1 << 64, 0)
 
 FIRST_SIGNATURE_S: Final = 1.0
 """A key stands in the list of keys before it signs; how long after that it is looked for anew."""
@@ -88,9 +80,7 @@ class LogCheck:
         self._trust = Trust(known, options.witnesses)
         self._keys = b""
         self._history = History(self._origin, self._trust, faults)
-        self._last = LastEvents()
-        self._chains = Chains(faults, self._last)
-        self._erasures = Erasures(faults)
+        self._leaves = LeafChecks(partition, faults)
         self._tree: Tree | None = Tree()
         self._index: Index | None = Index()
         self._segments_checked: set[Range] = set()
@@ -99,12 +89,7 @@ class LogCheck:
         self._right_up_to = 0
         self._listed_size = 0
         self._size = 0
-        self._position = Position(partition, "0-0")
-        self._order = self._position.order
-        self._hole_after: tuple[int, int] | None = None
-        self._at = 0
         self._has_waited = False
-        self._notices: list[str] = []
 
     async def run(self) -> LogReport:
         """Read it from one end to the other."""
@@ -113,7 +98,7 @@ class LogCheck:
         except ObjectStoreError as error:
             self._faults.add(Kind.UNREADABLE, self._prefix, str(error))
         finally:
-            self._last.close()
+            self._leaves.close()
         return self._report()
 
     async def _run(self) -> None:
@@ -127,14 +112,14 @@ class LogCheck:
             if await self._check_leaves(size) and await self._check_end(size):
                 if not await self._is_explained_by_newer():
                     break
-        if self._hole_after is not None:
-            self._chains.hole(self._hole_after, _LATEST)
+        self._leaves.end()
         self._tell_wrong()
         self._tell_unused_key()
         self._tell_witnesses()
         if self._stream is not None:
-            await self._stream.finish(self._position, self._chains, self._erasures)
-        self._notices += self._erasures.finish()
+            leaves = self._leaves
+            await self._stream.finish(leaves.position, leaves.chains, leaves.erasures)
+        self._faults.notices += self._leaves.erasures.finish()
 
     # -- what was signed ----------------------------------------------------------------------
 
@@ -217,7 +202,7 @@ class LogCheck:
         if is_unused:
             self._has_waited = True
             await asyncio.sleep(FIRST_SIGNATURE_S)
-        elif not self._erasures.has_unexplained:
+        elif not self._leaves.erasures.has_unexplained:
             return False
         return await self._has_grown()
 
@@ -279,7 +264,7 @@ class LogCheck:
         if data is not None:
             await self._check_apart(raw.number * TILE_WIDTH, data)
         first = raw.number * TILE_WIDTH
-        events: list[tuple[Recorded, bool]] = []
+        checked: list[Checked] = []
         if not leaves.hashes:
             self._lose_tree()
         self._check_told(first, leaves)
@@ -290,17 +275,20 @@ class LogCheck:
             for place in range(at, end):
                 entry = leaves.entries[place] if leaves.entries else None
                 if entry is None:
-                    self._open_hole()
+                    self._index = None
+                    self._leaves.open_hole()
                     continue
                 stored = data[place] if data is not None else None
                 apart = None
                 if stored is not None and stored.apart:
                     apart = await self._apart(first + place)
-                found = self._check_leaf(first + place, entry, leaves.hashes[place], stored, apart)
-                if found is not None:
-                    key, event, is_whole = found
-                    keys.append(key)
-                    events.append((event, is_whole))
+                hashed = leaves.hashes[place]
+                found = self._leaves.check(first + place, entry, hashed, stored, apart)
+                if found is None:
+                    self._index = None
+                    continue
+                keys.append(found.key)
+                checked.append(found)
             if self._index is not None:
                 self._index.add(keys)
             if self._tree is not None:
@@ -308,8 +296,8 @@ class LogCheck:
             at, self._size = end, first + end
             await self._check_points(leaves.entries[at - 1] if leaves.entries else None)
         if self._stream is not None:
-            await self._stream.compare(events, self._chains)
-        self._progress(len(events))
+            await self._stream.compare(checked, self._leaves.chains)
+        self._progress(len(checked))
 
     def _check_told(self, first: int, leaves: Leaves) -> None:
         size, hashed = self._options.told
@@ -317,44 +305,6 @@ class LogCheck:
             if leaves.hashes[size - 1 - first] != hashed:
                 reason = "it is not what the ledger knows was sealed there"
                 self._faults.add(Kind.ALTERED, f"leaf {size - 1}", reason)
-
-    def _check_leaf(
-        self, index: int, entry: bytes, hashed: bytes, stored: Stored | None, apart: bytes | None
-    ) -> tuple[bytes, Recorded, bool] | None:
-        """The key of its task, the event, and whether its data is what it was. None for what is no
-        event."""
-        try:
-            leaf = unpack_canonical_leaf(self._partition, entry)
-            key = key_of(leaf.task_id)
-        except ValueError as error:
-            self._faults.add(Kind.FORGED, bundles.leaf_name(index, None), str(error))
-            self._open_hole()
-            return None
-        data = None if stored is None else self._data(index, leaf, stored, apart)
-        is_whole = data is not None and stored is not None and not stored.erased
-        event = leaf.recorded(data or b"")
-        position, order = leaf.position, leaf.position.order
-        if order <= self._order:
-            reason = f"it comes after the event at {self._position}"
-            self._faults.add(Kind.REORDERED, position, reason)
-        if self._hole_after is not None:
-            self._chains.hole(self._hole_after, order)
-            self._hole_after = None
-        self._chains.add(key, event, hashed, leaf.prev, is_whole=is_whole)
-        if stored is not None and stored.erased:
-            self._erasures.gone(event, stored.data)
-        elif event.type == ERASED and is_whole:
-            self._erasures.erased(event)
-        if event.at < self._at - CLOCK_SLACK_MS:
-            self._notice(f"at {event.position} the clock went back by {self._at - event.at} ms")
-        self._at, self._position, self._order = event.at, position, order
-        return key, event, is_whole
-
-    def _open_hole(self) -> None:
-        """What comes next is not known."""
-        self._index = None
-        if self._hole_after is None:
-            self._hole_after = self._order
 
     async def _apart(self, index: int) -> bytes | None:
         """The data of a leaf, where it lies apart; None where it is not there, or not to be
@@ -380,34 +330,7 @@ class LogCheck:
             name = tiles.apart_name(index)
             if await self._read(name) is not None:
                 is_of = "was erased" if data[index - first].erased else "lies elsewhere"
-                self._notice(f"{name} is still there, and the data of its leaf {is_of}")
-
-    def _data(self, index: int, leaf: Leaf, stored: Stored, apart: bytes | None) -> bytes | None:
-        """The data of a leaf, or what an erasure left of it; None where it is not what was sealed,
-        which was told then."""
-        data, salt, where = stored.data, stored.salt, leaf.position
-        if stored.apart:
-            if data or stored.erased:
-                self._faults.add(Kind.ALTERED, where, "its data lies apart, and here too")
-            if apart is None:
-                return None
-            data = apart
-        if stored.erased:
-            if salt:
-                self._faults.add(Kind.ALTERED, where, "its data was erased, and its salt was not")
-            return data
-        if data_hash(salt, data) != leaf.data_hash:
-            name = tiles.apart_name(index) if stored.apart else tiles.data_name(index // TILE_WIDTH)
-            reason = f"the data of this {leaf.type} is not what was sealed, in {name}"
-            self._faults.add(Kind.ALTERED, where, reason)
-            return None
-        if (not salt) != (leaf.type in PLAIN_TYPES):
-            self._faults.add(Kind.ALTERED, where, "its salt is not as for events of its type")
-        return data
-
-    def _notice(self, text: str) -> None:
-        if len(self._notices) < NOTICES_MAX:
-            self._notices.append(text)
+                self._faults.notice(f"{name} is still there, and the data of its leaf {is_of}")
 
     # -- the tree and the index ---------------------------------------------------------------
 
@@ -455,26 +378,9 @@ class LogCheck:
         return False if await self._leads_to_root(covered, hashes, self._head) else None
 
     async def _leads_to_root(self, covered: Range, hashes: Sequence[bytes], size: int) -> bool:
-        """Whether these hashes are right, as the tiles beside and above them say."""
         points = self._history.points
         root = next((each.root for each in reversed(points) if each.size == size), b"")
-        try:
-            siblings = [
-                merkle.fold([await self._node(node, size) for node in merkle.nodes_of(*each)])
-                for each in bundles.ranges_beside(covered, size)
-            ]
-        except LookupError:
-            return False
-        return bundles.leads_to(root, covered, size, hashes, siblings)
-
-    async def _node(self, node: merkle.Node, size: int) -> bytes:
-        level, number = tiles.tile_of(node)
-        name = tiles.tile_name(level, number, tiles.width_of(number, level, size))
-        packed = await self._read(name)
-        try:
-            return tiles.node_in(tiles.hashes_in(packed or b""), node)
-        except ValueError as error:
-            raise LookupError(name) from error
+        return await leads_to_root(root, covered, hashes, size, self._read)
 
     async def _check_points(self, entry: bytes | None) -> None:
         """What was signed of the leaves so far; `entry`: the last one of them."""
@@ -490,10 +396,9 @@ class LogCheck:
                 await self._check_index(point)
 
     def _check_last(self, point: Point) -> None:
-        if point.last != self._position.entry:
-            reason = (
-                f"it says that the last event stands at {point.last}, not {self._position.entry}"
-            )
+        entry = self._leaves.position.entry
+        if point.last != entry:
+            reason = f"it says that the last event stands at {point.last}, not {entry}"
             self._faults.add(Kind.FORGED, point.where, reason)
 
     async def _check_index(self, point: Point) -> None:
@@ -561,10 +466,10 @@ class LogCheck:
                 reason = f"the witness {each.vkey} has cosigned no checkpoint"
                 self._faults.add(Kind.MISSING, tiles.CHECKPOINT, reason)
             elif size < self._head:
-                self._notice(f"{each.name} has cosigned {size} of {self._head} leaves")
+                self._faults.notice(f"{each.name} has cosigned {size} of {self._head} leaves")
 
     def _report(self) -> LogReport:
-        unknown = self._chains.unknown_types
+        unknown = self._leaves.chains.unknown_types
         for name, count in unknown.items():
             reason = f"{count} events of the type {name!r}: this version does not know it"
             self._faults.add(Kind.UNREADABLE, self._prefix, reason)
@@ -572,7 +477,7 @@ class LogCheck:
         if listing.unexpected:
             more = f" and {listing.more_unexpected} more" if listing.more_unexpected else ""
             names = ", ".join(listing.unexpected)
-            self._notice(f"objects that are none of an archive: {names}{more}")
+            self._faults.notice(f"objects that are none of an archive: {names}{more}")
         stream = self._stream
         return LogReport(
             verdict_of(self._faults.kinds),
@@ -580,16 +485,16 @@ class LogCheck:
             self._origin,
             self._size,
             len(self._history.points),
-            self._chains.tasks,
+            self._leaves.chains.tasks,
             tuple(each.vkey for each in self._trust.signed),
-            self._erasures.events,
-            len(self._erasures.tasks),
+            self._leaves.erasures.events,
+            len(self._leaves.erasures.tasks),
             stream.same if stream else 0,
             stream.beyond if stream else 0,
             {each.vkey: size for each, size in self._history.witnessed.items()},
             tuple(self._faults.named),
             self._faults.more,
-            tuple(self._notices),
+            tuple(self._faults.notices),
         )
 
     async def _read(self, name: str) -> bytes | None:

@@ -6,6 +6,7 @@ from typing import Final
 from ledger.archive.index import key_of
 from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind
+from ledger.archive.verify.leaves import Checked
 from ledger.archive.verify.tasks import ERASED, Chains
 from ledger.script_format import read_events
 from ledger.store import Entry, Extent, Position, Recorded
@@ -52,10 +53,10 @@ class StreamCheck:
         none of our business."""
         self._end = (await self._extent()).last.order
 
-    async def compare(self, events: Sequence[tuple[Recorded, bool]], chains: Chains) -> None:
-        """The next sealed events; False: its data was removed, and cannot be compared. `chains`
-        knows where events are missing that were sealed."""
-        for event, is_whole in events:
+    async def compare(self, leaves: Sequence[Checked], chains: Chains) -> None:
+        """The next sealed events. `chains` knows where events are missing that were sealed."""
+        for leaf in leaves:
+            event = leaf.event
             order = event.position.order
             while (there := await self._next()) is not None and there.position.order < order:
                 self._take()
@@ -65,7 +66,7 @@ class StreamCheck:
                     self._missing.append((event.position, event.task_id, event.type))
                 continue
             self._take()
-            self._check_same(event, there, is_whole=is_whole)
+            self._check_same(event, there, is_whole=leaf.is_whole)
         if len(self._missing) >= MISSING_KEPT:
             await self._leave_out_trimmed()
 
