@@ -297,13 +297,17 @@ class SealedPartition:
                 write_s=self._options.lease_ms / 1_000 * WRITE_OF_LEASE,
             )
             await writer.open()
-            self._reached = await find_start(self._subscriptions, self.partition, writer, hold)
+            self._reached = await find_start(
+                self._store, self._subscriptions, self.partition, writer, hold
+            )
             self._writer, self._bytes = writer, 0
             await self._same.check(writer, self._reached, self._lease.accepted)
             if writer.size != hold.sealed.size:
                 reached, digest = self._reached, writer.last_hash.hex()
                 told = Sealed(writer.size, reached.entry, digest, reached.passed)
-                await self._lease.tell_sealed(told)
+                # An archiver may have been killed before it told what it had sealed behind that.
+                end = BEGINNING if writer.last is None else writer.last.position.entry
+                await self._lease.tell_sealed(told, went_on=end != hold.accepted)
         return self._writer
 
     # -- is it the same ledger? ---------------------------------------------------------------

@@ -1,17 +1,22 @@
 """From where a partition is sealed on, when an archiver opens its log."""
 
+import contextlib
+
 import structlog
 
 from consumers.same_ledger import LedgerWentBack, Reached
 from ledger.archive.writer import LogWriter
 from ledger.redis_archive import Hold, Sealed
-from ledger.subscriptions import BEGINNING, Checkpoint, Subscriptions, order_of
+from ledger.script_format import read_events
+from ledger.store import Events, Position
+from ledger.subscriptions import BEGINNING, Checkpoint, Ends, Subscriptions, order_of
+from projections.catch_up import LedgerCutShort, read_ahead
 
 log = structlog.get_logger("archiver")
 
 
 async def find_start(
-    subscriptions: Subscriptions, partition: int, writer: LogWriter, hold: Hold
+    events: Events, subscriptions: Subscriptions, partition: int, writer: LogWriter, hold: Hold
 ) -> Reached:
     """Where the log ends, and how many entries that are. Raises LedgerWentBack where events behind
     that are gone, and Rejection."""
@@ -19,29 +24,45 @@ async def find_start(
     last = BEGINNING if writer.last is None else writer.last.position.entry
     if told.size == writer.size and order_of(told.entry) >= order_of(last):
         return Reached(told.entry, told.passed)
-    if 0 < told.size < writer.size:
-        # An archiver was killed after it had signed, and before it had told so.
-        after_told = await subscriptions.count_after(partition, told.entry)
-        passed = told.passed + after_told - await subscriptions.count_after(partition, last)
-    elif last == BEGINNING:
-        passed = 0
+    ends = await subscriptions.ends(partition)
+    behind = await subscriptions.count_after(partition, last, ends.last)
+    # What was taken away counts as passed, wherever it stood.
+    reached = Reached(last, ends.added - behind)
+    if told.size > writer.size:
+        is_lost = await is_some_lost(events, ends, Position(partition, last), writer.size, told)
     else:
-        ends = await subscriptions.ends(partition)
-        passed = ends.added - await subscriptions.count_after(partition, last)
-    return await _over_a_gap(subscriptions, partition, Reached(last, passed), told, hold.accepted)
-
-
-async def _over_a_gap(
-    subscriptions: Subscriptions, partition: int, reached: Reached, told: Sealed, accepted: str
-) -> Reached:
-    ends, entry = await subscriptions.ends(partition), reached.entry
-    if not ends.lost_after(Checkpoint(entry, "", reached.passed)):
+        passed = reached.passed if last != BEGINNING else 0
+        if told.size:
+            # An archiver was killed after it had signed, and before it had told so.
+            since = await subscriptions.count_after(partition, told.entry, last)
+            passed = told.passed + since
+        is_lost = ends.lost_after(Checkpoint(last, "", passed))
+    if not is_lost:
         return reached
-    if told.size and accepted != entry:
+    if told.size and hold.accepted != last:
         raise LedgerWentBack(
-            f"events after {partition}:{entry}, where the archive ends, were taken away; they were"
+            f"events after {partition}:{last}, where the archive ends, were taken away; they were"
             f" sealed once, up to {told.entry}: put the archive back that has them"
         )
     # Somebody trimmed a ledger that had no archive, or decided that it goes on.
     log.warning("archive_has_a_gap", partition=partition, first=ends.first)
-    return Reached(entry, ends.removed)
+    return reached
+
+
+async def is_some_lost(events: Events, ends: Ends, last: Position, size: int, told: Sealed) -> bool:
+    """Whether the ledger, which was told of more leaves, lacks events behind the end of a log of
+    `size` of them, at `last`. How many were taken away does not say where they stood: so those are
+    counted that are there. Raises Rejection."""
+    if ends.lost_after(Checkpoint(told.entry, "", told.passed)):
+        return True
+    return await _events_between(events, last, told.entry) < told.size - size
+
+
+async def _events_between(events: Events, start: Position, end: str) -> int:
+    """Behind `start`, up to and with `end`; not what others wrote, which has no leaves."""
+    count = 0
+    with contextlib.suppress(LedgerCutShort):
+        async with contextlib.aclosing(read_ahead(events, start, end)) as reading:
+            async for entries in reading:
+                count += len(read_events(start.partition, entries)[0])
+    return count

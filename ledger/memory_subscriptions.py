@@ -136,8 +136,9 @@ class MemorySubscriptions:
     async def first_after(self, partition: int, entry: str) -> str | None:
         return next(iter(self._after(partition, entry)), None)
 
-    async def count_after(self, partition: int, entry: str) -> int:
-        return len(self._after(partition, entry))
+    async def count_after(self, partition: int, entry: str, up_to: str | None = None) -> int:
+        after = self._after(partition, entry)
+        return len([e for e in after if up_to is None or order_of(e) <= order_of(up_to)])
 
     def _entries(self, partition: int) -> list[str]:
         return [event.position.entry for event in self._store.contents[partition].events]

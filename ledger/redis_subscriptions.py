@@ -179,10 +179,10 @@ class RedisSubscriptions:
         found = await self._command("XRANGE", key, f"({entry}", "+", "COUNT", 1)
         return found[0][0].decode() if found else None
 
-    async def count_after(self, partition: int, entry: str) -> int:
-        total = 0
+    async def count_after(self, partition: int, entry: str, up_to: str | None = None) -> int:
+        total, key = 0, self._keys[partition].events
         while True:
-            count, last = await self._run(COUNT, self._keys[partition].events, entry, COUNT_CHUNK)
+            count, last = await self._run(COUNT, key, entry, COUNT_CHUNK, up_to or "+")
             total, entry = total + count, last.decode()
             if count < COUNT_CHUNK:
                 return total

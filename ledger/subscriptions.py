@@ -296,8 +296,9 @@ class Subscriptions(Protocol):
         """The entry that stands next behind `entry`."""
         ...
 
-    async def count_after(self, partition: int, entry: str) -> int:
-        """How many entries stand behind `entry`: takes time where those are many."""
+    async def count_after(self, partition: int, entry: str, up_to: str | None = None) -> int:
+        """How many entries stand behind `entry`, up to and with `up_to` or the end: takes time
+        where those are many."""
         ...
 
 

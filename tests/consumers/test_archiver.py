@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -30,7 +31,7 @@ from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Durability, Settings
 from ledger.store import Position, Recorded
-from ledger.subscriptions import Taken
+from ledger.subscriptions import BEGINNING, Taken
 from ledger.system.events import ArchiveHalted
 from tests.consumers.role_process import role_process
 from tests.consumers.working import PATIENCE_S, Logged
@@ -443,6 +444,57 @@ async def test_an_archive_that_lost_what_was_trimmed_is_not_gone_on_with(
         await archiver(store, folder).seal_once()
 
 
+@pytest.mark.parametrize("foreign", [0, 2], ids=["ours alone", "with others' entries"])
+async def test_an_older_copy_of_an_archive_is_not_gone_on_with(
+    store: RedisStore, folder: Path, foreign: int
+):
+    # given an archive of which a copy was made, before more was sealed
+    await submit(store)
+    await archiver(store, folder).seal_once()
+    shutil.copytree(folder, folder.with_name("copy"))
+    for _ in range(4):
+        await submit(store)
+    for _ in range(foreign):
+        await send(store.client, ("XADD", EVENTS, "*", "note", "not ours"))
+    await archiver(store, folder).seal_once()
+    before = (await status_of(store)).sealed
+    # and given that some of that, and what stands before it, was trimmed
+    *_, kept, _ = await events_of(store)
+    await send(store.client, ("XTRIM", EVENTS, "MINID", kept.position.entry))
+    # when the copy is put back, then that is noticed
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("copy"), folder)
+    with pytest.raises(LedgerWentBack, match=f"up to {before.entry}: put the archive back"):
+        await archiver(store, folder).seal_once()
+    # and what the ledger was told stands
+    assert (await status_of(store)).sealed == before
+
+
+async def test_an_older_copy_is_gone_on_with_where_the_ledger_has_the_rest(
+    store: RedisStore, folder: Path
+):
+    # given an archive of which a copy was made, before more was sealed
+    for _ in range(3):
+        await submit(store)
+    await archiver(store, folder).seal_once()
+    shutil.copytree(folder, folder.with_name("copy"))
+    await submit(store)
+    await send(store.client, ("XADD", EVENTS, "*", "note", "not ours"))
+    await submit(store)
+    await archiver(store, folder).seal_once()
+    # and given that no more was trimmed than the copy has
+    *_, kept, _ = await events_of(store)
+    await send(store.client, ("XTRIM", EVENTS, "MINID", kept.position.entry))
+    # when the copy is put back, then the rest is sealed once more
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("copy"), folder)
+    await submit(store)
+    assert await archiver(store, folder).seal_once() == 6
+    # and all entries are accounted for
+    status = await status_of(store)
+    assert (status.sealed.passed, status.lag_events) == (7, 0)
+
+
 async def test_one_that_was_killed_before_it_said_what_it_sealed_did_seal_it(
     store: RedisStore, folder: Path
 ):
@@ -461,6 +513,31 @@ async def test_one_that_was_killed_before_it_said_what_it_sealed_did_seal_it(
     # then it knows how many entries that are
     status = await status_of(store)
     assert (status.sealed.passed, status.lag_events) == (7, 0)
+
+
+async def test_a_decision_does_not_outlive_what_was_sealed_behind_it(
+    store: RedisStore, folder: Path
+):
+    # given an archive that was lost with what was trimmed, and somebody who lets it go on
+    await submit(store)
+    await archiver(store, folder).seal_once()
+    await send(store.client, ("XTRIM", EVENTS, "MAXLEN", 0))
+    shutil.rmtree(folder)
+    with pytest.raises(LedgerWentBack):
+        await archiver(store, folder).seal_once()
+    await RedisArchive(store.client, 1, 5_000).go_on(0, BEGINNING)
+    decided = await send(store.client, ("HGETALL", PartitionKeys(0).archive))
+    # and given an archiver that sealed more, and was killed before it had told so
+    await submit(store)
+    await archiver(store, folder).seal_once()
+    await send(store.client, ("HSET", PartitionKeys(0).archive, *decided))
+    await send(store.client, ("HSET", PartitionKeys(0).archive, "size", 0, "entry", BEGINNING))
+    # when the next one has told it, and all is lost once more, then somebody has to decide again
+    await archiver(store, folder).seal_once()
+    await send(store.client, ("XTRIM", EVENTS, "MAXLEN", 0))
+    shutil.rmtree(folder)
+    with pytest.raises(LedgerWentBack, match="put the archive back that has them"):
+        await archiver(store, folder).seal_once()
 
 
 async def test_how_far_is_sealed_is_told_again_where_that_was_not_heard(

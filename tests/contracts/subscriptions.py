@@ -215,6 +215,8 @@ class SubscriptionsContract:
 
         assert (ends.first, ends.last, ends.added) == (entries[0], entries[-1], 5)
         assert await subscriptions.count_after(1, entries[1]) == 3
+        assert await subscriptions.count_after(1, entries[1], entries[3]) == 2
+        assert await subscriptions.count_after(1, entries[3], entries[1]) == 0
         assert await subscriptions.first_after(1, entries[1]) == entries[2]
         assert await subscriptions.first_after(1, ends.last) is None
         assert ends.lag(Checkpoint(entries[1], "", 2)) == 3
