@@ -23,7 +23,6 @@ import structlog
 
 from api.errors import ApiError
 from ledger.objects.hands import Hands, Outcome
-from ledger.objects.syncing import begin_sync
 from ledger.rejections import RejectionCode
 
 log = structlog.get_logger("uploads")
@@ -34,9 +33,6 @@ processors fight over the interpreter."""
 
 WRITE_BYTES: Final = 256 * 1024
 """Gathered before they are written: a thread's turn for each small piece would cost more."""
-
-UNSYNCED_BYTES: Final = 8 * 1024 * 1024
-"""Of a large file, so much is left to be written out when it is synced: others may wait for it."""
 
 PIECES_MAX: Final = 512
 """Gathered at most, however small they are: each takes more memory than its bytes. A system call
@@ -160,8 +156,6 @@ class StagedFile:
         self._descriptor: int | None = None
         self._pieces: list[bytes] = []
         self._gathered = 0
-        self._synced = self._unsynced = 0
-        """Bytes that are being written out, and those that only were handed to the system."""
 
     @property
     def path(self) -> Path:
@@ -215,10 +209,7 @@ class StagedFile:
             self._path, self._descriptor = self._staging.new_file()
         for piece in pieces:
             self._digest.update(piece)
-        self._unsynced += _write(self._descriptor, pieces)
-        if self._unsynced >= UNSYNCED_BYTES:
-            begin_sync(self._descriptor, self._synced, self._unsynced)
-            self._synced, self._unsynced = self._synced + self._unsynced, 0
+        _write(self._descriptor, pieces)
         if last:
             self._close()
 
@@ -239,14 +230,13 @@ def _create(path: Path) -> tuple[Path, int]:
     return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
-def _write(descriptor: int, pieces: Sequence[bytes]) -> int:
-    """All of them, in one system call where the disk has room; how many bytes. Raises OSError."""
-    written, whole = os.writev(descriptor, pieces) if pieces else 0, sum(map(len, pieces))
-    if written < whole:
+def _write(descriptor: int, pieces: Sequence[bytes]) -> None:
+    """All of them, in one system call where the disk has room. Raises OSError."""
+    written = os.writev(descriptor, pieces) if pieces else 0
+    if written < sum(map(len, pieces)):
         left = memoryview(b"".join(pieces))[written:]
         while left:
             left = left[os.write(descriptor, left) :]
-    return whole
 
 
 def _make_locked(parent: Path) -> tuple[Path, int]:

@@ -5,6 +5,7 @@ import contextlib
 import structlog
 
 from ledger.archive.writer import LostFence
+from ledger.codec import Undecodable
 from ledger.redis_archive import Hold, RedisArchive, Sealed
 from ledger.redis_calls import ForeignKey
 from ledger.rejections import Rejection
@@ -101,7 +102,7 @@ class PartitionLease:
         """Let others have it at once. Raises nothing."""
         hold, self._hold = self._hold, None
         if hold is not None:
-            with contextlib.suppress(Rejection, ForeignKey):
+            with contextlib.suppress(Rejection, ForeignKey, Undecodable):
                 await self._fence.keep(self._partition, hold.generation, 0)
 
     def forget(self) -> None:

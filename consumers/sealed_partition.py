@@ -316,13 +316,14 @@ class SealedPartition:
         await self._same.check_if_need_be(writer, self._reached, self._lease.accepted)
 
     async def _halt(self, reason: str) -> None:
-        await self._drop()
         try:
             if await self._lease.halt(reason):
                 command = RecordArchiveHalted(self.partition, reason[:HALT_CHARACTERS_MAX])
                 await transact_system(self._store, command, META)
         except (Rejection, ForeignKey, Undecodable) as error:
             log.warning("archive_halt_unrecorded", partition=self.partition, reason=str(error))
+        finally:
+            await self._drop()
 
     # -- sealing ------------------------------------------------------------------------------
 

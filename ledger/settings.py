@@ -43,6 +43,9 @@ BUILT_IN_TASK_TYPES = (
 
 GRPC_PORT = 9084
 
+ARCHIVE_SEAL_EVENTS_MAX = 65_536
+"""Events of one checkpoint."""
+
 _MIB = 1024 * 1024
 _HOUR_MS = 3_600_000
 _DAY_S = 86_400
@@ -327,7 +330,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=256,
-            le=65_536,
+            le=ARCHIVE_SEAL_EVENTS_MAX,
             description="a checkpoint of the archive is made when there are so many events",
         ),
     ] = 16_384

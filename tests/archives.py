@@ -13,7 +13,6 @@ from ledger.archive.index import (
     index_root,
     key_of,
     pack_segment,
-    rows_of,
     segment_name,
     segment_ranges,
 )
@@ -25,6 +24,7 @@ from ledger.archive.tiles import TILE_WIDTH, Stored
 from ledger.objects import ObjectStore
 from ledger.objects.local_folder import LocalFolder
 from ledger.store import Position, Recorded, Store
+from tests.ledger.archive.rows import rows_of
 
 Item = TypeVar("Item")
 

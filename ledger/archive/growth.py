@@ -37,8 +37,7 @@ class Made(NamedTuple):
     compressed: bool = False
     """It lies in the store as `compress` gives it."""
 
-    @property
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """As it lies in the store. Takes its time, where it is compressed."""
         return compress(self.content) if self.compressed else self.content
 
@@ -117,9 +116,9 @@ class Growth:
             raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
         if len(data) > APART_BYTES:
             self._made.append(Made(tiles.apart_name(self.size), data, compressed=True))
-            self._records.append(tiles.pack_record(salt, b"", apart=True))
+            self._records.append(tiles.pack_datum(salt, b"", apart=True))
         else:
-            self._records.append(tiles.pack_record(salt, data))
+            self._records.append(tiles.pack_datum(salt, data))
         hashed = leaf_hash(entry)
         self._levels[0].append(hashed)
         self._entries.append(entry)

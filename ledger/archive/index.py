@@ -13,12 +13,10 @@ a task within a range.
              tree; then the blocks, compressed: each record after its length as LEB128
 """
 
-import heapq
 import struct
 from binascii import unhexlify
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -43,8 +41,6 @@ _COMMITTED: Final = struct.Struct(f">QQQ{HASH_BYTES}s")
 Compress = Callable[[bytes], bytes]
 Row = tuple[bytes, Sequence[int]]
 """A task's key, and its leaves, in order."""
-
-Named = TypeVar("Named")
 
 
 class NoSegment(ValueError):
@@ -120,36 +116,17 @@ def unpack_record(record: bytes, start: int) -> Row:
     return found
 
 
-def rows_of(keys: Iterable[tuple[bytes, int]]) -> list[Row]:
-    """Rows of leaves that are given as (task's key, number), in the order of the numbers."""
-    return sorted(_grouped(keys).items())
-
-
 def records_of(leaves: Iterable[tuple[str, int]], start: int) -> list[bytes]:
     """The records of leaves that are given as (task's id, number), in the order of the numbers."""
-    rows = [(key_of(task_id), numbers) for task_id, numbers in _grouped(leaves).items()]
-    return [pack_record(row, start) for row in sorted(rows)]
-
-
-def _grouped(leaves: Iterable[tuple[Named, int]]) -> dict[Named, list[int]]:
-    found: dict[Named, list[int]] = {}
-    for name, number in leaves:
-        known = found.get(name)
+    found: dict[str, list[int]] = {}
+    for task_id, number in leaves:
+        known = found.get(task_id)
         if known is None:
-            found[name] = [number]
+            found[task_id] = [number]
         else:
             known.append(number)
-    return found
-
-
-def merged(parts: Sequence[Iterable[Row]]) -> Iterator[Row]:
-    """The rows of ranges that follow upon one another, as those of one range."""
-    in_order = heapq.merge(*parts, key=lambda row: row[0])  # stable: earlier ranges come first
-    for key, rows in groupby(in_order, key=lambda row: row[0]):
-        leaves: list[int] = []
-        for _, some in rows:
-            leaves += some
-        yield key, leaves
+    rows = sorted((key_of(task_id), numbers) for task_id, numbers in found.items())
+    return [pack_record(row, start) for row in rows]
 
 
 class SegmentPacker:
@@ -163,11 +140,6 @@ class SegmentPacker:
         self._roots: list[bytes] = []
         self._pending: list[bytes] = []
         self._count = self._offset = 0
-
-    @property
-    def between_blocks(self) -> bool:
-        """Whether a whole block may come next."""
-        return not self._pending
 
     def add(self, records: Iterable[bytes]) -> None:
         """The next records, as `pack_record` gives them."""

@@ -10,10 +10,7 @@ from ledger.archive.growth import superseded
 from ledger.archive.index import segment_name, segment_ranges
 from ledger.archive.log_objects import LogObjects
 from ledger.objects.together import all_done
-
-SEAL_EVENTS_MAX: Final = 65_536
-"""Events of one checkpoint: what was written for one that was never signed lies within so many
-leaves of the last one that was."""
+from ledger.settings import ARCHIVE_SEAL_EVENTS_MAX
 
 REMOVED_AT_ONCE_MAX: Final = 16
 
@@ -35,9 +32,10 @@ class Leftovers:
         never signed, and those that older ones needed."""
         needed = {segment_name(covered) for covered in segment_ranges(size)}
         self._names += [name for name in await self._objects.names("index") if name not in needed]
+        # What was written for a checkpoint that was never signed lies within so many leaves.
         for kind, level in (("tile/entries", 0), ("data", 0), *_LEVELS):
             sealed = size >> (tiles.TILE_HEIGHT * (level + 1))
-            reach = size + SEAL_EVENTS_MAX >> (tiles.TILE_HEIGHT * (level + 1))
+            reach = size + ARCHIVE_SEAL_EVENTS_MAX >> (tiles.TILE_HEIGHT * (level + 1))
             for folder in {f"{kind}/{tiles.number_path(n)[:-4]}" for n in (sealed, reach)}:
                 await self._find_partials(kind, folder.removesuffix("/"), sealed)
 

@@ -23,7 +23,7 @@ class LogObjects:
     async def store(self, made: Sequence[Made]) -> None:
         """Write objects, and see that they are there."""
         keys = [self._prefix + each.name for each in made]
-        packed = await asyncio.to_thread(lambda: [each.packed for each in made])
+        packed = await asyncio.to_thread(lambda: [each.pack() for each in made])
         await self._objects.write_all(list(zip(keys, packed, strict=True)))
         try:
             found = await self._objects.read_all(keys)
@@ -58,7 +58,8 @@ class LogObjects:
 
 
 class Gathered:
-    """Objects of the next checkpoint: they are written together, much at a time."""
+    """Objects of the next checkpoint: they are written together, much at a time. However much that
+    is, it is in memory until `take`: whoever adds has to make checkpoints."""
 
     def __init__(self, objects: LogObjects) -> None:
         self._objects = objects

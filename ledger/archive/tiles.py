@@ -141,7 +141,7 @@ _HEAD: Final = struct.Struct(">BI")
 _SALTED, _APART, _ERASED = 1, 2, 4
 
 
-def pack_record(salt: bytes, data: bytes, *, apart: bool = False, erased: bool = False) -> bytes:
+def pack_datum(salt: bytes, data: bytes, *, apart: bool = False, erased: bool = False) -> bytes:
     """A record of a bundle of data: flags, length, salt if there is one, and the bytes."""
     flags = (_SALTED if salt else 0) | (_APART if apart else 0) | (_ERASED if erased else 0)
     return _HEAD.pack(flags, len(data)) + salt + data
@@ -149,7 +149,7 @@ def pack_record(salt: bytes, data: bytes, *, apart: bool = False, erased: bool =
 
 def pack_stored(each: Stored) -> bytes:
     """The record of what was read from one."""
-    return pack_record(each.salt, each.data, apart=each.apart, erased=each.erased)
+    return pack_datum(each.salt, each.data, apart=each.apart, erased=each.erased)
 
 
 def pack_data(records: Iterable[Stored]) -> bytes:

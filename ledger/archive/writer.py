@@ -69,7 +69,6 @@ class _Cut(msgspec.Struct, frozen=True):
     root: bytes
     last: str
     plans: Sequence[SegmentPlan]
-    writing: Sequence[Awaitable[None]]
     names: Sequence[str]
 
 
@@ -112,6 +111,8 @@ class LogWriter:
         self._cosigners = cosigners
         self._write_s = write_s
         self._sealing: asyncio.Task[None] | None = None
+        self._writing: Sequence[asyncio.Task[None]] = ()
+        """Objects of the checkpoint that is being made."""
 
     @property
     def log(self) -> SealedLog | None:
@@ -232,9 +233,9 @@ class LogWriter:
         await self.finish()
         growth = self._growth
         self._gathered.add(growth.take())
-        writing, names = self._gathered.take()
+        self._writing, names = self._gathered.take()
         last = entry_of(self._last_entry) if self._last_entry else ""
-        cut = _Cut(growth.size, growth.root, last, growth.plan(), writing, names)
+        cut = _Cut(growth.size, growth.root, last, growth.plan(), names)
         self._sealing = asyncio.create_task(self._seal(cut, may_sign))
 
     async def finish(self) -> None:
@@ -244,7 +245,7 @@ class LogWriter:
             await sealing
 
     async def _seal(self, cut: _Cut, may_sign: Callable[[], Awaitable[None]]) -> None:
-        await all_done(cut.writing)
+        await all_done(self._writing)
         self._growth.planned(await self._index(cut.plans))
         await may_sign()
         signers = self._key_file.keys().signers(self._origin)
@@ -309,7 +310,7 @@ class LogWriter:
 
     async def close(self) -> None:
         """Let what is being written come to an end."""
-        working = self._gathered.drop()
+        working = [*self._gathered.drop(), *self._writing]
         if self._sealing is not None:
             working.append(self._sealing)
         for task in working:

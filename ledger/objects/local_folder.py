@@ -37,7 +37,7 @@ PLACED_AT_ONCE_MAX: Final = 16
 class LocalFolder:
     """The store in a folder, which is made with the first object.
 
-    obstore reads and lists it. It would copy a file that is on this disk already, and syncs
+    obstore streams and lists it. It would copy a file that is on this disk already, and syncs
     nothing; so objects are moved into place and synced here.
     """
 
@@ -157,15 +157,14 @@ class LocalFolder:
     def _place_all(self, moves: Sequence["Move"]) -> list[Outcome]:
         """Files that came at the same time. Called in a thread."""
         faults: dict[Move, OSError] = {}
-        self._make_folder(self._folder)
-        with syncing(self._folder, len(moves)) as sync:
-            moved = _done(self._move, moves, faults)
+        moved = _done(self._move, moves, faults)
+        # In place first: the journal takes the names along with the bytes.
+        synced = _done(lambda move: sync_path(move.path), moved, faults)
+        for folder in {move.path.parent for move in synced}:
             try:
-                # In place first: the journal takes the names along with the bytes.
-                sync([move.path for move in moved])
-                sync({move.path.parent for move in moved})
+                sync_path(folder)
             except OSError as error:
-                faults |= dict.fromkeys(moved, error.with_traceback(None))
+                faults |= {move: error for move in synced if move.path.parent == folder}
         for move in moved:
             if move in faults:
                 with contextlib.suppress(OSError):

@@ -15,7 +15,6 @@ from ledger.archive.index import (
     key_of,
     pack_record,
     pack_segment,
-    rows_of,
     segment_ranges,
     unpack_record,
 )
@@ -23,6 +22,7 @@ from ledger.archive.merkle import leaf_hash
 from ledger.archive.segment import Place, Segment
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.identity import SYSTEM
+from tests.ledger.archive.rows import rows_of
 
 KEYS = st.integers(min_value=0, max_value=40).map(lambda n: (n * 7).to_bytes(16, "big"))
 

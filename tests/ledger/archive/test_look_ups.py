@@ -19,7 +19,6 @@ from ledger.archive.index import (
     index_root,
     key_of,
     pack_segment,
-    rows_of,
     segment_name,
     segment_ranges,
 )
@@ -28,6 +27,7 @@ from ledger.archive.notes import Note
 from ledger.archive.reader import FIRST_BYTES, Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.segment import Directory, Segment
 from tests.ledger.archive.kept import PREFIX, Kept, sealed
+from tests.ledger.archive.rows import rows_of
 from tests.ledger.archive.sealed import EPOCH, key_file, lives, opened, task_id_of
 
 Read = tuple[str, int, int]

@@ -10,13 +10,12 @@ from ledger.archive.compression import compress, decompress
 from ledger.archive.index import (
     NoSegment,
     Row,
-    merged,
     pack_record,
     pack_segment,
-    rows_of,
 )
 from ledger.archive.merging import merge
 from ledger.archive.segment import Segment
+from tests.ledger.archive.rows import merged, rows_of
 
 
 def key(number: int, *, in_order: bool) -> bytes:

@@ -101,7 +101,7 @@ def grown(cuts: list[int]) -> tuple[Growth, dict[str, bytes]]:
     events = lives(max(cuts), at_once=9)
 
     def keep(made: Made) -> None:
-        objects[made.name] = made.packed
+        objects[made.name] = made.pack()
 
     for start, end in zip([0, *cuts], cuts, strict=False):
         for event in events[start:end]:

@@ -353,6 +353,18 @@ async def test_what_takes_too_long_to_write_is_given_up(tmp_path: Path, keys: Ke
     await slow.close()
 
 
+async def test_a_writer_that_is_closed_writes_nothing_more(folder: LocalFolder, keys: KeyFile):
+    # given a writer that is about to make a checkpoint
+    writer = await opened(folder, keys)
+    await writer.add(lives(300))
+    await writer.begin(may_sign)
+    # when it is closed
+    await writer.close()
+    # then nothing is at work any more
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await names(folder) == []
+
+
 async def test_an_old_checkpoint_that_came_late_is_replaced(folder: LocalFolder, keys: KeyFile):
     # given a log whose published checkpoint is not its last one
     writer = await opened(folder, keys)
