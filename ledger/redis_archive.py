@@ -13,7 +13,6 @@ from ledger.codec import Undecodable
 from ledger.keys import PartitionKeys
 from ledger.redis_calls import of_ours
 from ledger.redis_connection import Caller, Script
-from ledger.retention import FORGOTTEN
 from ledger.script_format import Argument
 from ledger.subscriptions import BEGINNING, HALT_CHARACTERS_MAX, Halted, Taken, order_of
 
@@ -104,13 +103,13 @@ class RedisArchive:
         text = reason[:HALT_CHARACTERS_MAX]
         return bool(await self._run(KEEP, partition, generation, 0, text))
 
-    async def go_on(self, partition: int, accepted: str, *, forget: bool = False) -> None:
+    async def go_on(self, partition: int, accepted: str, evicted: str = "") -> None:
         """Let a halted partition be sealed on, behind the entry where its archive ends, whatever
-        the ledger has there. `forget`: of finished tasks that were let go of, the archive need not
-        have those that ended behind it."""
+        the ledger has there. `evicted`: so far must the archive go, from now on, before it is asked
+        for finished tasks that were let go of; as before where it is empty."""
         key, told = self._keys[partition], ["accepted", accepted]
-        if forget:
-            told += ["evicted", max(accepted, FORGOTTEN, key=order_of)]
+        if evicted:
+            told += ["evicted", evicted]
         await of_ours((key,), self._caller.command("HSET", key, *told))
         await of_ours((key,), self._caller.command("HDEL", key, "halted"))
 

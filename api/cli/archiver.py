@@ -15,15 +15,18 @@ from consumers.archiver import CANNOT_SEAL, Archiver, archiver_options
 from consumers.meters import Meter
 from consumers.never_sealed import NeverSealed, never_sealed
 from consumers.roles import make_archiver, run_role
+from consumers.sealing_start import is_some_lost
 from ledger.archive import keys as key_files
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.notes import Verifier
-from ledger.archive.reader import Archive
+from ledger.archive.reader import Archive, SealedLog
 from ledger.objects import open_objects
 from ledger.redis_archive import RedisArchive
 from ledger.redis_store import RedisStore
 from ledger.redis_subscriptions import RedisSubscriptions
+from ledger.retention import FORGOTTEN
 from ledger.settings import Settings
+from ledger.store import Position
 from ledger.subscriptions import BEGINNING, Checkpoint, order_of
 
 app = App(
@@ -169,26 +172,42 @@ async def _go_on(settings: Settings, partition: int, *, drop: bool, forget: bool
                 " would never be sealed, and be trimmed: keep them elsewhere (read the stream, or"
                 " a copy of the server's data), then say --drop"
             )
-        is_lost = await _is_some_task_lost(settings, store, partition, entry)
-        if is_lost and not forget:
+        evicted = await _evicted_once_lost(settings, store, log, Position(partition, entry))
+        if evicted and not forget:
             raise CliError(
                 "finished tasks left the server that were sealed behind the archive's end at"
                 f" {partition}:{entry}: what no read model has of them would be gone, and their"
                 " Idempotency-Keys make new tasks. Put the archive back that has them, or say"
                 " --forget"
             )
-        await fence.go_on(partition, entry, forget=is_lost)
+        await fence.go_on(partition, entry, evicted)
     return f"partition {partition} goes on after {partition}:{entry}"
 
 
-async def _is_some_task_lost(
-    settings: Settings, store: RedisStore, partition: int, end: str
-) -> bool:
-    """Of those that were let go of; `end`: where the archive at hand ends."""
+async def _evicted_once_lost(
+    settings: Settings, store: RedisStore, log: SealedLog | None, end: Position
+) -> str:
+    """Up to where tasks were let go of, as it is to be known once those are given up of which
+    neither the stream nor the archive at hand, which ends at `end`, has all; empty where there are
+    none."""
+    partition = end.partition
     evicted = (await store.archive_state(partition)).evicted
+    fence = RedisArchive(store.client, store.partitions, settings.redis_timeout_ms)
     subscriptions = RedisSubscriptions(store.client, store.partitions, settings.redis_timeout_ms)
-    ends = await subscriptions.ends(partition)
-    return order_of(evicted) > order_of(end) and ends.lost_after(Checkpoint(end, "", 0))
+    told, ends = (await fence.view(partition)).sealed, await subscriptions.ends(partition)
+    size = 0 if log is None else log.size
+    if order_of(evicted) <= end.order:
+        return ""
+    if not ends.lost_after(Checkpoint(end.entry, "", 0)) and not (
+        told.size > size and await is_some_lost(store, ends, end, size, told)
+    ):
+        return ""
+    last = await store.last_position(partition)
+    if last.order > end.order:
+        # Of others that were let go of, the stream has the events: no key of theirs is free before
+        # those are sealed again.
+        return min(evicted, last.entry, key=order_of)
+    return max(end.entry, FORGOTTEN, key=order_of)
 
 
 def _print_keys(settings: Settings, *, as_json: bool) -> None:

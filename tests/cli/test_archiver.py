@@ -161,17 +161,58 @@ async def test_keys_of_lost_tasks_are_not_free_unasked(
     assert "their Idempotency-Keys make new tasks" in refused.stderr
     with pytest.raises(Rejection, match="the archive cannot be read"):
         await submit(store, task_id=keyed)
-    # when that is decided, then keys are taken at once, and there is an archive again
+    # when that is decided, of a stream without events, then keys are taken at once, and there is an
+    # archive again
+    await store.client.xtrim(EVENTS, maxlen=0, approximate=False)
     went = await asyncio.to_thread(run, *go_on, "--forget", cwd=tmp_path)
     assert went.returncode == 0, went.stderr
     assert (await submit(store, task_id=keyed)).version == 1
-    assert await seal_all(store, tmp_path) == 2
+    assert await seal_all(store, tmp_path) == 1
     # and it was decided this once
     await store.client.xtrim(EVENTS, maxlen=0, approximate=False)
     await asyncio.to_thread(shutil.rmtree, tmp_path / "objects")
     with pytest.raises(LedgerWentBack, match="put the archive back that has them"):
         await seal_all(store, tmp_path)
     await objects.close()
+
+
+async def test_keys_of_tasks_that_the_stream_still_has_are_not_free(
+    store: RedisStore, ledger_url: str, tmp_path: Path
+):
+    # given two tasks that were begun with keys, sealed, and let go of, one with its events
+    where = ("--redis", ledger_url, "--data-dir", str(tmp_path))
+    objects = LocalFolder(tmp_path / "objects")
+    store.past = EvictedTasks(Archive(objects, "", 1), store.epoch)
+    lost, kept = derived_id("kb", "order 17"), derived_id("kb", "order 18")
+    ended: list[Ended] = []
+    for task_id in (lost, kept):
+        await submit(store, task_id=task_id)
+        task = (await transact(store, task_id, CancelTask())).task
+        ended.append(Ended(task_id, task.version, (await store.last_position(0)).entry))
+    await seal_all(store, tmp_path)
+    state = await store.archive_state(0)
+    assert await store.evict(0, state.generation, state.sealed, state.size, ended) == 2
+    first, *_ = await store.history(kept)
+    await store.client.xtrim(EVENTS, minid=first.position.entry, approximate=False)
+    # and given that the archive is lost, which somebody accepts
+    await asyncio.to_thread(shutil.rmtree, tmp_path / "objects")
+    with pytest.raises(LedgerWentBack):
+        await seal_all(store, tmp_path)
+    went = await asyncio.to_thread(run, "archiver", "go-on", "0", "--forget", *where, cwd=tmp_path)
+    assert went.returncode == 0, went.stderr
+    # when the keys are met before those events are sealed again, then none is taken
+    for task_id in (lost, kept):
+        with pytest.raises(Rejection, match="the archive cannot be read"):
+            await submit(store, task_id=task_id)
+    # when they are, then one is that of the task that was there, and the other is free
+    assert await seal_all(store, tmp_path) == 3
+    assert (await submit(store, task_id=kept)).version == 2
+    assert (await submit(store, task_id=lost)).version == 1
+    # and the archive is sound
+    assert await seal_all(store, tmp_path) == 4
+    await objects.close()
+    verified = await asyncio.to_thread(run, "verify", *where, cwd=tmp_path)
+    assert verified.returncode == 0, verified.stdout
 
 
 async def seal_all(store: RedisStore, folder: Path) -> int:
