@@ -5,7 +5,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from enum import StrEnum
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from ledger.events import ErrorKind
 from ledger.rejections import Rejection, RejectionCode
 from ledger.retry_policy import RetryPolicy
 from ledger.store import Store
-from ledger.task import Task
+from ledger.task import Status, Task
 from ledger.transact import transact
 
 log = structlog.get_logger("worker")
@@ -58,6 +58,10 @@ class StopReason(StrEnum):
     TIMEOUT = "its time was up"
 
 
+class NotStarted(Exception):
+    """Its type was paused before its start could be written."""
+
+
 class Attempt:
     """Its whole life is `run`; `stop` cuts it short."""
 
@@ -75,7 +79,9 @@ class Attempt:
         lease_ms: int,
         retry: RetryPolicy,
         result_bytes_max: int,
+        paused: Container[str] = (),
     ) -> None:
+        """`paused`: the types that are, at any time."""
         self._store = store
         self._task = task
         self._handler = handler
@@ -87,6 +93,7 @@ class Attempt:
         self._retry = retry
         self._result_bytes_max = result_bytes_max
         self._meta = meta
+        self._paused = paused
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stop_reason: StopReason | None = None
@@ -139,7 +146,7 @@ class Attempt:
     async def run(self) -> None:
         """Work on the task until its outcome is written, or is somebody else's. Writes the start
         first, unless that was done. Raises Rejection: before `started`, since the task is not to be
-        had; after, when no outcome could be written.
+        had; after, when no outcome could be written. Raises NotStarted.
         """
         if not self.started:
             await self._write_patiently(self.start[1])
@@ -326,10 +333,13 @@ class Attempt:
 
     async def _write_patiently(self, command: Command) -> None:
         """Write through any outage that is shorter than our patience; a start, only until the
-        worker is stopped. Sending it again is safe: a wish that holds makes nothing happen."""
+        worker is stopped, or the type is paused. Sending it again is safe: a wish that holds makes
+        nothing happen."""
         deadline, pause_s = 0.0, 0.1
         while True:
             try:
+                if deadline and not self.started and self.task_type in self._paused:
+                    return await self._see_started()
                 return await self._write(command)
             except Rejection as rejection:
                 now, is_first = self._loop.time(), not deadline
@@ -346,6 +356,15 @@ class Attempt:
                     )
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - spreads
             pause_s = min(pause_s * 2, WRITE_PAUSE_CAP_S)
+
+    async def _see_started(self) -> None:
+        """Whether the start was written after all. Raises NotStarted, Rejection."""
+        task = await self._store.load(self.task_id)
+        if task is None or task.status is not Status.PROCESSING:
+            raise NotStarted
+        if (task.state.attempt, task.state.worker_id) != (self.number, self._worker_id):
+            raise NotStarted
+        self._task = task
 
 
 async def _clear_cancellation() -> None:

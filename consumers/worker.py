@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from consumers.attempt import Attempt, StopReason
+from consumers.attempt import Attempt, NotStarted, StopReason
 from consumers.claiming import Claims, fault_of
 from consumers.deadlines import Deadlines
 from consumers.executors import Executors
@@ -120,7 +120,7 @@ class Worker:
             on_stood=outage.stood_still,
             orphan_s=self._options.lease_ms / 1000,
         )
-        pauses = Pauses(store, handlers)
+        self._pauses = pauses = Pauses(store, handlers)
         self._claims = Claims(
             store,
             handlers,
@@ -243,6 +243,8 @@ class Worker:
             await attempt.run()
             if not attempt.left_behind:
                 self._count(attempt)
+        except NotStarted:
+            await self._claims.hand_back(delivery.partition, [delivery])
         except Rejection as rejection:
             await self._rejected(delivery, attempt, rejection)
         finally:
@@ -306,6 +308,7 @@ class Worker:
             lease_ms=self._options.lease_ms,
             retry=handler.retry or self._options.retry,
             result_bytes_max=self._options.result_bytes_max,
+            paused=self._pauses,
         )
 
     def _on_abandoned_threads(self, count: int) -> None:

@@ -1,7 +1,8 @@
 """Workers and paused queues: nothing of a paused type is taken, what runs goes on."""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NoReturn
 
 import pytest
 
@@ -10,6 +11,8 @@ from ledger.codec import Meta
 from ledger.identity import SYSTEM
 from ledger.keys import PartitionKeys
 from ledger.redis_store import RedisStore
+from ledger.rejections import Rejection, RejectionCode
+from ledger.store import Append
 from ledger.system.commands import PauseQueue, ResumeQueue
 from ledger.system.transact import transact_system
 from ledger.task import Status
@@ -96,6 +99,76 @@ async def test_a_worker_all_of_whose_types_are_paused_stops_at_once(
     await pause(store)
     async with working(store, handles("work", nothing)):
         await logged.comes("pauses_changed")
+
+
+@pytest.fixture
+async def cut(ledger_url: str, store: RedisStore) -> AsyncIterator["Cut"]:
+    """The connection of a worker, whose writes fail for now."""
+    cut = Cut(await RedisStore.open(ledger_url))
+    yield cut
+    await cut.store.close()
+
+
+class Cut:
+    """A store that says of no write that it was made; `writes`: it is made all the same."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.writes = False
+        self.released = Counted(store.release)
+        self._append_all = store.append_all
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(store, "append_all", self._fail)
+        self._patch.setattr(store, "append", self._fail_one)
+        self._patch.setattr(store, "release", self.released)
+
+    def mend(self) -> None:
+        self._patch.undo()
+
+    async def _fail(self, steps: Sequence[Append]) -> NoReturn:
+        if self.writes:
+            await self._append_all(steps)
+        raise Rejection(RejectionCode.SERVICE_UNAVAILABLE, "the connection was cut")
+
+    async def _fail_one(self, step: Append) -> NoReturn:
+        await self._fail([step])
+
+
+async def test_a_start_that_could_not_be_written_is_given_up_when_its_type_is_paused(
+    store: RedisStore, cut: Cut, logged: Logged
+) -> None:
+    # given a worker that cannot write a start
+    async with working(cut.store, handles("work", nothing)):
+        task_id = await submit(store)
+        await logged.comes("write_delayed")
+        # when the type is paused
+        await pause(store)
+        await cut.released.more(1)
+        cut.mend()
+        # then the task is left to others, who begin it once the type is resumed
+        waited = await kinds(store, task_id)
+        await resume(store)
+        await until(store, task_id, Status.COMPLETED)
+
+    assert waited == ["TaskSubmitted"]
+
+
+async def test_a_start_that_was_written_unheard_goes_on_though_its_type_is_paused(
+    store: RedisStore, cut: Cut, logged: Logged
+) -> None:
+    # given a worker that writes a start, and does not hear of it
+    cut.writes = True
+    async with working(cut.store, handles("work", nothing)):
+        task_id = await submit(store)
+        await logged.comes("write_delayed")
+        # when the type is paused
+        await pause(store)
+        await logged.comes("pauses_changed")
+        cut.mend()
+        # then the attempt that began goes on
+        await until(store, task_id, Status.COMPLETED)
+
+    assert await kinds(store, task_id) == ["TaskSubmitted", "TaskStarted", "TaskCompleted"]
 
 
 async def test_what_runs_goes_on(store: RedisStore) -> None:
