@@ -14,7 +14,7 @@ from typing import Final, TypeVar, cast
 from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import Checkpoint, NoCheckpoint, origin_of
 from ledger.archive.compression import decompress
-from ledger.archive.index import NoSegment, key_of, segment_name, segment_ranges
+from ledger.archive.index import ID_BYTES, NoSegment, key_of, segment_name, segment_ranges
 from ledger.archive.key_list import Introduced, unpack_keys
 from ledger.archive.leaf import Leaf, NoLeaf, data_hash, unpack_leaf
 from ledger.archive.merkle import Node, Range
@@ -22,6 +22,7 @@ from ledger.archive.notes import BadNote, Note
 from ledger.archive.segment import Directory, Place, Segment
 from ledger.archive.tiles import TILE_WIDTH, Stored
 from ledger.objects import ObjectStore
+from ledger.objects.together import all_done
 from ledger.store import Position, Recorded
 
 Parsed = TypeVar("Parsed")
@@ -193,8 +194,8 @@ class SealedLog:
         found: dict[int, tuple[bytes, Stored]] = {}
         for first in range(0, len(numbers), AT_ONCE):
             some = numbers[first : first + AT_ONCE]
-            entries = await asyncio.gather(*map(self.entries, some))
-            stored = await asyncio.gather(*map(self.stored, some))
+            entries = await all_done(map(self.entries, some))
+            stored = await all_done(map(self.stored, some))
             bundles = dict(zip(some, zip(entries, stored, strict=True), strict=True))
             for index in indices:
                 number, at = divmod(index, TILE_WIDTH)
@@ -252,13 +253,11 @@ class SealedLog:
         """Which leaves a task has."""
         key = key_of(task_id)
 
-        async def look(covered: Range) -> Sequence[int]:
-            segment = await self.directory(covered)
-            number = segment.number_of(key)
-            if number < 0:
+        async def look(segment: Directory) -> Sequence[int]:
+            if not segment.count:
                 return ()
-            with self._naming(covered):
-                return segment.leaves_in(await self._block(segment, number), key)
+            _, records = await self._block_of(segment, key)
+            return segment.leaves_in(records, key)
 
         return [leaf for leaves in await self._in_segments(look) for leaf in leaves]
 
@@ -266,26 +265,45 @@ class SealedLog:
         """What proves which leaves a task has, of each segment of the index."""
         key = key_of(task_id)
 
-        async def look(covered: Range) -> tuple[Directory, list[Place]]:
-            segment = await self.directory(covered)
+        async def look(segment: Directory) -> tuple[Directory, list[Place]]:
             if not segment.count:
                 return segment, []
-            number = max(segment.number_of(key), 0)
-            with self._naming(covered):
-                proving = segment.proving(number, await self._block(segment, number), key)
-                return segment, [
-                    segment.place(each, await self._block(segment, each // TILE_WIDTH))
-                    for each in proving
-                ]
+            return segment, [
+                segment.place(each, await self._block(segment, each // TILE_WIDTH))
+                for each in segment.proving(*await self._block_of(segment, key), key)
+            ]
 
         return await self._in_segments(look)
 
-    async def _in_segments(self, look: Callable[[Range], Awaitable[Found]]) -> list[Found]:
+    async def _in_segments(self, look: Callable[[Directory], Awaitable[Found]]) -> list[Found]:
         ranges = segment_ranges(self.size)
         found: list[Found] = []
         for first in range(0, len(ranges), AT_ONCE):
-            found += await asyncio.gather(*map(look, ranges[first : first + AT_ONCE]))
+            some = ranges[first : first + AT_ONCE]
+            found += await all_done([self._in_segment(covered, look) for covered in some])
         return found
+
+    async def _in_segment(
+        self, covered: Range, look: Callable[[Directory], Awaitable[Found]]
+    ) -> Found:
+        name = self._prefix + segment_name(covered)
+        if self._cache.get(name) is not None:
+            # It may be that of an archive which was begun anew since, and has other blocks.
+            with contextlib.suppress(ValueError):
+                return await look(await self.directory(covered))
+            self._cache.drop(name)
+        directory = await self.directory(covered)
+        with self._naming(covered):
+            return await look(directory)
+
+    async def _block_of(self, segment: Directory, key: bytes) -> tuple[int, list[bytes]]:
+        """The block that has a task's record, if there is one. Raises as `_block`."""
+        number = segment.number_of(key)
+        records = await self._block(segment, number)
+        following = segment.next_to(number, records, key)
+        if following is not None and (await self._block(segment, following))[0][:ID_BYTES] <= key:
+            raise NoSegment(f"block {following} of the index of {segment.covered} begins elsewhere")
+        return number, records
 
     @contextlib.contextmanager
     def _naming(self, covered: Range) -> Generator[None]:
@@ -356,7 +374,8 @@ class SealedLog:
     async def _block(self, segment: Directory, number: int) -> list[bytes]:
         """The records of a block. Raises NoSegment, or what ValueError else damage leads to."""
         segment_at = self._prefix + segment_name(segment.covered)
-        name = f"{segment_at}#{number}"
+        # Of another directory, a block of the same number is another one.
+        name = f"{segment_at}#{segment.entry(number).hex()}"
         known = self._cache.get(name)
         if known is None:
             if isinstance(segment, Segment):
@@ -414,6 +433,11 @@ class _Cache:
         """Let go of all."""
         self._kept.clear()
         self._bytes = 0
+
+    def drop(self, name: str) -> None:
+        """Let go of one."""
+        _, size = self._kept.pop(name, (None, 0))
+        self._bytes -= size
 
     def put(self, name: str, found: object, size: int) -> None:
         """Keep something that takes so many bytes, and let go of what was not asked for longest."""

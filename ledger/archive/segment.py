@@ -97,7 +97,11 @@ class Directory:
         return [Block(*found) for found in BLOCK.iter_unpack(self.entries)]
 
     def block(self, number: int) -> Block:
-        return Block(*BLOCK.unpack_from(self.entries, number * BLOCK.size))
+        return Block(*BLOCK.unpack(self.entry(number)))
+
+    def entry(self, number: int) -> bytes:
+        """What it says of a block, as it is stored."""
+        return self.entries[number * BLOCK.size : (number + 1) * BLOCK.size]
 
     def span(self, number: int) -> Range:
         """Where in the object a block lies. Raises NoSegment."""
@@ -121,16 +125,29 @@ class Directory:
             length, first = number_at(unpacked, at)
             at = first + length
             records.append(unpacked[first:at])
-        found = merkle.root([merkle.leaf_hash(record) for record in records])
-        if at != len(unpacked) or found != self.block(number).root:
+        found, block = (
+            merkle.root([merkle.leaf_hash(record) for record in records]),
+            self.block(number),
+        )
+        if at != len(unpacked) or found != block.root or not records:
             raise NoSegment(f"block {number} of the index of {self.covered} was altered")
+        if records[0][:ID_BYTES] != block.first:
+            raise NoSegment(f"block {number} of the index of {self.covered} begins elsewhere")
         return records
 
     # -- one task -----------------------------------------------------------------------------
 
     def number_of(self, key: bytes) -> int:
-        """The block that has a task's record, if there is one; -1 where there is none."""
-        return bisect_right(range(self.count), key, key=self._first) - 1
+        """The block that has a task's record, if there is one; the first, where its key comes
+        before all."""
+        return max(bisect_right(range(self.count), key, key=self._first) - 1, 0)
+
+    def next_to(self, number: int, records: Sequence[bytes], key: bytes) -> int | None:
+        """The block that must begin behind a task's key, if that is to be in none: where it comes
+        behind all records of the block of that number. The proofs have no firsts, so one that is
+        damaged would lead past a task."""
+        is_behind = records[-1][:ID_BYTES] < key
+        return number + 1 if is_behind and number + 1 < self.count else None
 
     def leaves_in(self, records: Sequence[bytes], key: bytes) -> Sequence[int]:
         """A task's leaves within the range, from the records of the block of that number."""
@@ -141,8 +158,7 @@ class Directory:
 
     def proving(self, number: int, records: Sequence[bytes], key: bytes) -> list[int]:
         """Which records prove what leaves a task has within the range: its own, or else those
-        between which it would stand. `records` are those of the block `number`, which is the
-        task's, or the first one."""
+        between which it would stand. `records` are those of the task's block, `number`."""
         inner = bisect_left(records, key)
         at = number * TILE_WIDTH + inner
         if inner < len(records) and records[inner][:ID_BYTES] == key:

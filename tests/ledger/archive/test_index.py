@@ -82,14 +82,13 @@ def test_a_segment_tells_each_tasks_leaves_and_proves_them(leaves: list[bytes], 
 
 
 def leaves_of(segment: Segment, key: bytes) -> Sequence[int]:
-    number = segment.number_of(key)
-    if number < 0:
+    if not segment.count:
         return ()
-    return segment.leaves_in(segment.block_records(number, decompress), key)
+    return segment.leaves_in(segment.block_records(segment.number_of(key), decompress), key)
 
 
 def places_of(segment: Segment, key: bytes) -> list[Place]:
-    number = max(segment.number_of(key), 0)
+    number = segment.number_of(key)
     proving = segment.proving(number, segment.block_records(number, decompress), key)
     return [
         segment.place(each, segment.block_records(each // TILE_WIDTH, decompress))

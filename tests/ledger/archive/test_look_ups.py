@@ -202,34 +202,50 @@ async def outcome(kept: Kept, size: int, root_of: SealedLog) -> object:
     """What a look-up finds, or what is said to be damaged."""
     log = Archive(kept, EPOCH, 1).log_at(0, root_of.note, root_of.checkpoint)
     try:
-        return await log.leaves_of(task(1)), await log.leaves_of(task(size - 2))
+        return [await log.leaves_of(task(number)) for number in (1, size // 2, size - 2, size)]
     except (Damaged, Incomplete) as error:
         return type(error), error.name
 
 
-async def test_damage_is_named_as_where_all_was_read(small_reads: int):
+async def test_damage_is_named_and_hides_no_task(small_reads: int):
     # given a segment of several blocks
     size = 512
     kept = index_of([task(number) for number in range(size)])
     sound, name, packed = log_of(kept, size), "index/0-512", kept["index/0-512"]
     cut = [packed[:length] for length in range(0, len(packed), 37)]
     flipped = [
-        packed[:at] + bytes([packed[at] ^ 0x11]) + packed[at + 1 :]
+        packed[:at] + bytes([packed[at] ^ bits]) + packed[at + 1 :]
         for at in (*range(HEAD.size + 2 * BLOCK.size), *range(HEAD.size, len(packed), 41))
+        for bits in (0x11, 0x01)
     ]
     right, damaged = await outcome(kept, size, sound), (Damaged, PREFIX + name)
-    named = 0
-    for other in (*cut, *flipped, b"", packed + b"!"):
-        # when any byte is another one, or it ends sooner
-        changed = kept.but(**{name: other})
-        found = await outcome(changed, size, sound)
-        # then no less is said of it than where the whole segment is read at once
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ledger.archive.reader.FIRST_BYTES", FIRST_BYTES)
-            assert found in (await outcome(changed, size, sound), damaged)
-        named += found == damaged
-        assert found == damaged or other in flipped or found == right
-    assert named > len(flipped) // 2
+    for first_bytes in (small_reads, FIRST_BYTES):
+        named = 0
+        for other in (*cut, *flipped, b"", packed + b"!"):
+            # when any byte is another one, or it ends sooner
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("ledger.archive.reader.FIRST_BYTES", first_bytes)
+                found = await outcome(kept.but(**{name: other}), size, sound)
+            # then each look-up finds what is there, or that is said
+            assert found in (right, damaged)
+            named += found == damaged
+        assert named > len(flipped) // 2
+
+
+async def test_an_index_that_was_begun_anew_takes_the_place_of_the_one_before(small_reads: int):
+    # given a log of which the directory was read, and a block
+    size = 1_024
+    kept = index_of([task(number) for number in range(size)])
+    log = log_of(kept, size)
+    assert await log.leaves_of(task(10)) == [10]
+    # when the archive is lost, and has other events afterwards
+    kept.objects = index_of([task(2 * number) for number in range(size)]).objects
+    # then look-ups are of those as soon as they meet a block that is not in the directory
+    assert await log.leaves_of(task(1_000)) == [500]
+    # and nothing is left of the one before
+    assert await log.leaves_of(task(10)) == [5]
+    [(_, [place])] = await log.places_of(task(2_000))
+    assert place.number == 1_000
 
 
 async def test_a_segment_that_is_taken_away_meanwhile_is_missing(small_reads: int):
