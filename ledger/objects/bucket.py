@@ -22,7 +22,7 @@ PUTS_MAX: Final = 32
 """At once; more wait in line."""
 
 READS_MAX: Final = 32
-"""At once, of those that are asked for together."""
+"""At once, of those that are asked for together, or in parts."""
 
 TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.2
@@ -97,7 +97,8 @@ class Bucket:
         return await self._wrapped.read(key)
 
     async def read_range(self, key: str, start: int, length: int) -> bytes:
-        return await self._wrapped.read_range(key, start, length)
+        async with self._reads:
+            return await self._wrapped.read_range(key, start, length)
 
     async def read_all(self, keys: Sequence[str]) -> list[bytes]:
         return await all_done([self._read_in_turn(key) for key in keys])

@@ -17,6 +17,14 @@ PIECE_BYTES: Final = 256 * 1024
 
 PAGE_OBJECTS: Final = 500
 
+RANGE_REFUSED: Final = (
+    "Server returned non-2xx status code: 416 ",
+    "Received non-partial response when range requested",
+)
+"""As obstore words it, which has no exceptions of its own for that. Servers refuse to begin behind
+the end, and may answer with the whole object (RFC 9110, 14.2). Whatever else goes wrong, the whole
+object is not to be asked for in its place."""
+
 
 class Wrapped:
     """An obstore store."""
@@ -41,9 +49,9 @@ class Wrapped:
             try:
                 found = await obstore.get_range_async(self.store, key, start=start, length=length)
                 return bytes(found)
-            except BaseError:
-                # Servers refuse to begin behind the end, and may answer with the whole object
-                # (RFC 9110, 14.2), which obstore does not take.
+            except BaseError as error:
+                if not any(words in str(error) for words in RANGE_REFUSED):
+                    raise
                 return (await self.read(key))[start : start + length]
 
     async def delete(self, key: str) -> None:

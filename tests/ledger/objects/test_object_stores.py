@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from aiohttp import web
 
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects, syncing, upload_key
 from ledger.objects.keys import day_prefix
@@ -119,6 +120,35 @@ async def test_a_part_cannot_be_read_from_a_server_that_is_gone(s3: S3):
     with pytest.raises(ObjectStoreError, match="archive/a/segment"):
         await store.read_range("archive/a/segment", 0, 10)
     await store.close()
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_where_a_part_is_refused_the_whole_is_not_asked_for(
+    status: int, monkeypatch: pytest.MonkeyPatch
+):
+    # given a store that refuses what it is asked for
+    asked: list[str | None] = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("range"))
+        return web.Response(status=status)
+
+    runner = web.AppRunner(web.Application())
+    runner.app.router.add_get("/{key:.*}", refuse)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    [(host, port)] = runner.addresses
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    store = open_objects(Settings(object_store_url="s3://bucket/prefix"))
+    # when a part of an object is read, then that is told
+    with pytest.raises(ObjectStoreError, match="archive/a/segment"):
+        await store.read_range("archive/a/segment", 0, 10)
+    # and the store is not asked for more than that
+    assert set(asked) == {"bytes=0-9"}
+    await store.close()
+    await runner.cleanup()
 
 
 async def test_many_objects_are_written_and_read_at_once(settings: Settings):
