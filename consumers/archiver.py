@@ -152,7 +152,7 @@ class Archiver:
                 beating = group.create_task(beats.run())
                 sizes = [await each.seal_all() for each in self._partitions]
                 beating.cancel()
-        except* CANNOT_SEAL as errors:
+        except* (*CANNOT_SEAL, Rejection) as errors:
             raise errors.exceptions[0] from None
         finally:
             await self._release()
