@@ -57,7 +57,8 @@ _JSON_CONTENT = re.compile(
     rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE
 )
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    rb"(?!ff)(?P<version>[0-9a-f]{2})(?P<ids>-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-)"
+    rb"(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
 
 _request_prefix = os.urandom(6).hex()
@@ -362,10 +363,19 @@ def meta_of(headers: Mapping[bytes, bytes], request_id: str) -> Meta:
     """Who writes, as a call's headers say. Raises ApiError (400)."""
     actor = "api" if b"x-actor" not in headers else text_header(headers, "X-Actor") or "api"
     trace = headers.get(b"traceparent")
-    if trace is None or not _TRACEPARENT.fullmatch(trace):
-        # W3C Trace Context: a malformed header is ignored, not refused.
-        return Meta(actor, request_id)
-    return Meta(actor, request_id, trace.decode())
+    return Meta(actor, request_id, "" if trace is None else _read_trace(trace))
+
+
+def _read_trace(sent: bytes) -> str:
+    """A traceparent; empty for one that is malformed: W3C Trace Context has it ignored, not
+    refused. Of a later version, what this one knows of it."""
+    found = _TRACEPARENT.fullmatch(sent)
+    if found is None:
+        return ""
+    if found["version"] == b"00":
+        return "" if found["more"] else sent.decode()
+    # Of the flags, that is whether it is sampled.
+    return f"00{found['ids'].decode()}{int(found['flags'], 16) & 1:02x}"
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:

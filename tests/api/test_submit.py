@@ -130,6 +130,8 @@ async def test_the_event_says_who_wrote_it(api: httpx2.AsyncClient, store: Redis
         "00-xyz",
         TRACE.upper(),
         TRACE + "-",
+        TRACE + "-later",
+        "01" + TRACE[2:] + ".later",
         TRACE.replace("00-", "ff-", 1),
         f"00-{'0' * 32}-b7ad6b7169203331-01",
         f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
@@ -141,6 +143,17 @@ async def test_a_malformed_traceparent_is_ignored(api: httpx2.AsyncClient, malfo
     [event] = (await api.get(f"{answer.headers['location']}/events")).json()["events"]
     assert event["meta"]["actor"] == "api"
     assert "trace" not in event["meta"]
+
+
+@pytest.mark.parametrize("more", ["", "-", "-what-a-later-version-has"])
+async def test_of_a_later_version_of_traceparent_what_is_known_is_read(
+    api: httpx2.AsyncClient, more: str
+):
+    later = f"cc{TRACE[2:-2]}ff{more}"
+    answer = await api.post(TASKS, json=body(), headers={"traceparent": later})
+
+    [event] = (await api.get(f"{answer.headers['location']}/events")).json()["events"]
+    assert event["meta"]["trace"] == f"{TRACE[:-2]}01"
 
 
 async def test_one_trace_leads_from_a_request_to_all_that_follows(
