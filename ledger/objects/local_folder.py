@@ -45,13 +45,13 @@ class LocalFolder:
         self._folder = folder.absolute()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "objects")
         self._placers = Hands(self._threads, PLACERS_MAX, self._place_all, PLACED_AT_ONCE_MAX)
-        self._known: set[Path] = set()
+        self._known: set[str] = set()
         """Folders that are there for good."""
         self._has_cleared = False
 
     async def put(self, key: str, source: Path, content_type: str) -> None:
         try:
-            await self._placers.do(Move(source, self.path(key)))
+            await self._placers.do(Move(str(source), self._place(key)))
         except OSError as error:
             raise self._error(error) from error
 
@@ -66,13 +66,13 @@ class LocalFolder:
         return found
 
     async def read_range(self, key: str, start: int, length: int) -> bytes:
-        found = await self._in_thread(lambda: _range_of(self.path(key), start, length))
+        found = await self._in_thread(lambda: _range_of(self._place(key), start, length))
         if found is None:
             raise FileNotFoundError(f"there is no object {key}")
         return found
 
     async def read_all(self, keys: Sequence[str]) -> list[bytes]:
-        found = await self._in_thread(lambda: [_bytes_of(self.path(key)) for key in keys])
+        found = await self._in_thread(lambda: [_bytes_of(self._place(key)) for key in keys])
         there = [each for each in found if each is not None]
         if len(there) < len(found):
             raise FileNotFoundError(f"there is no object {keys[found.index(None)]}")
@@ -95,6 +95,10 @@ class LocalFolder:
 
     def path(self, key: str) -> Path:
         return self._folder / key
+
+    def _place(self, key: str) -> str:
+        """As `path`, for what is done for every object: a Path would cost more than a write."""
+        return f"{self._folder}/{key}"
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
@@ -124,21 +128,21 @@ class LocalFolder:
 
     def _write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         moves: list[Move] = []
-        folder = self._writing_folder()
+        folder, name = self._writing_folder(), os.urandom(8).hex()
         try:
             with syncing(folder, len(objects)) as sync:
-                for key, data in objects:
-                    moves.append(Move(folder / os.urandom(8).hex(), self.path(key)))
+                for number, (key, data) in enumerate(objects):
+                    moves.append(Move(f"{folder}/{name}-{number}", self._place(key)))
                     _make_file(moves[-1].source, data)
                 # Before they take others' places: those must not be lost to empty files.
                 sync([move.source for move in moves])
                 for move in moves:
                     self._move(move)
-                sync({move.path.parent for move in moves})
+                sync({move.folder for move in moves})
         except BaseException:
             for move in moves:
                 with contextlib.suppress(OSError):
-                    move.source.unlink(missing_ok=True)
+                    os.unlink(move.source)
             raise
 
     def _writing_folder(self) -> Path:
@@ -160,42 +164,47 @@ class LocalFolder:
         moved = _done(self._move, moves, faults)
         # In place first: the journal takes the names along with the bytes.
         synced = _done(lambda move: sync_path(move.path), moved, faults)
-        for folder in {move.path.parent for move in synced}:
+        for folder in {move.folder for move in synced}:
             try:
                 sync_path(folder)
             except OSError as error:
-                faults |= {move: error for move in synced if move.path.parent == folder}
+                faults |= {move: error for move in synced if move.folder == folder}
         for move in moved:
             if move in faults:
                 with contextlib.suppress(OSError):
-                    move.path.unlink()
+                    os.unlink(move.path)
         return [faults.get(move) for move in moves]
 
     def _move(self, move: "Move") -> None:
-        self._make_folder(move.path.parent)
+        self._make_folder(move.folder)
         try:
-            move.source.rename(move.path)
+            os.rename(move.source, move.path)
         except FileNotFoundError:
             self._known.clear()  # somebody took the folder away
-            self._make_folder(move.path.parent)
-            move.source.rename(move.path)
+            self._make_folder(move.folder)
+            os.rename(move.source, move.path)
 
-    def _make_folder(self, folder: Path) -> None:
-        if folder in self._known:
+    def _make_folder(self, name: str) -> None:
+        if name in self._known:
             return
+        folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         for each in (folder, *folder.parents):
             sync_path(each.parent)
             if each == self._folder:
                 break
-        self._known.add(folder)
+        self._known.add(name)
 
 
 class Move(msgspec.Struct, frozen=True):
     """A file, and where it is to lie."""
 
-    source: Path
-    path: Path
+    source: str
+    path: str
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path)
 
 
 def _done(
@@ -213,23 +222,24 @@ def _done(
     return done
 
 
-def _make_file(path: Path, data: bytes) -> None:
-    with path.open("xb", buffering=0) as file:
+def _make_file(path: str, data: bytes) -> None:
+    with open(path, "xb", buffering=0) as file:
         left = memoryview(data)
         while left:
             left = left[file.write(left) :]
 
 
-def _bytes_of(path: Path) -> bytes | None:
+def _bytes_of(path: str) -> bytes | None:
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
-def _range_of(path: Path, start: int, length: int) -> bytes | None:
+def _range_of(path: str, start: int, length: int) -> bytes | None:
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             left = os.fstat(file.fileno()).st_size - start
             return os.pread(file.fileno(), max(min(length, left), 0), start)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

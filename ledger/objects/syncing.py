@@ -31,7 +31,7 @@ RELIABLE_SINCE: Final = (5, 17)
 _REFUSED: Final = frozenset({errno.ENOSYS, errno.EPERM})
 """As sandboxes do."""
 
-Sync = Callable[[Collection[Path]], None]
+Sync = Callable[[Collection[str]], None]
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def syncing(folder: Path, count: int) -> Generator[Sync]:
         os.close(descriptor)
 
 
-def sync_path(path: Path) -> None:
+def sync_path(path: str | Path) -> None:
     """A file's bytes, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -75,17 +75,17 @@ def file_system(path: Path) -> str:
     return ""
 
 
-def _sync_each(paths: Collection[Path]) -> None:
+def _sync_each(paths: Collection[str]) -> None:
     for path in paths:
         sync_path(path)
 
 
-def _sync_side_by_side(paths: Collection[Path]) -> None:
+def _sync_side_by_side(paths: Collection[str]) -> None:
     with ThreadPoolExecutor(SIDE_BY_SIDE, "sync") as threads:
         list(threads.map(sync_path, paths))
 
 
-def _sync_together(syncfs: Callable[[int], int], descriptor: int, paths: Collection[Path]) -> None:
+def _sync_together(syncfs: Callable[[int], int], descriptor: int, paths: Collection[str]) -> None:
     if syncfs(descriptor) == 0:
         return
     code = ctypes.get_errno()

@@ -57,7 +57,7 @@ def on_overlay(_: Path) -> str:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    disk, fsync, mkdir, rename = Disk(), os.fsync, Path.mkdir, Path.rename
+    disk, fsync, mkdir, rename = Disk(), os.fsync, Path.mkdir, os.rename
 
     def seen_fsync(descriptor: int) -> None:
         fsync(descriptor)
@@ -71,14 +71,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
         mkdir(path, *options, **more)  # type: ignore[arg-type]
         disk.made(path)
 
-    def seen_rename(source: Path, path: Path) -> Path:
-        disk.moved(source, path)
-        return rename(source, path)
+    def seen_rename(source: str, path: str) -> None:
+        disk.moved(Path(source), Path(path))
+        rename(source, path)
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
     monkeypatch.setattr(syncing, "_syncfs", seen_syncfs)
     monkeypatch.setattr(Path, "mkdir", seen_mkdir)
-    monkeypatch.setattr(Path, "rename", seen_rename)
+    monkeypatch.setattr(os, "rename", seen_rename)
     return disk
 
 
