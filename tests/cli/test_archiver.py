@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,13 @@ from ledger.keys import PartitionKeys
 from ledger.objects.local_folder import LocalFolder
 from ledger.redis_archive import Hold, RedisArchive
 from ledger.redis_connection import send
-from ledger.redis_store import RedisStore, StoreOptions
+from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection
 from ledger.retention import Ended
 from ledger.task import Task
 from ledger.transact import transact
 from tests.cli.running import Call, run
 from tests.contracts.store import submit
-from tests.servers import make_server, valkey_binary
 
 EVENTS = PartitionKeys(0).events
 
@@ -77,36 +75,6 @@ def test_what_cannot_be_sealed_is_one_clear_line(
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("ledgerq: ")
     assert "archive.key: line 1 begins with neither `salts` nor `key`" in refused.stderr
-
-
-def test_a_ledger_that_goes_away_meanwhile_is_one_clear_line(
-    ledgerq: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    with make_server(valkey_binary()) as server:
-
-        async def begin() -> None:
-            store = await RedisStore.open(server.url, StoreOptions())
-            await submit(store)
-            await store.close()
-
-        asyncio.run(begin())
-
-        # given a server that is killed as soon as the first object is to be written
-        write_all = LocalFolder.write_all
-
-        async def write_all_alone(self: LocalFolder, objects: Sequence[tuple[str, bytes]]) -> None:
-            server.kill()
-            await write_all(self, objects)
-
-        monkeypatch.setattr(LocalFolder, "write_all", write_all_alone)
-        monkeypatch.setenv("LEDGERQ_REDIS_TIMEOUT_MS", "200")
-        # when all is to be sealed
-        where = ("--redis", server.url, "--data-dir", str(tmp_path))
-        ran = ledgerq("archiver", "--once", *where)
-    # then it says what is out of reach
-    assert ran.code == 1
-    assert ran.err.splitlines()[-1].startswith("ledgerq: ")
-    assert "Traceback" not in ran.err
 
 
 def test_a_partition_that_is_not_halted_need_not_go_on(

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,7 @@ from tests.consumers.working import PATIENCE_S, Logged
 from tests.contracts.store import submit
 from tests.ledger.archive.sealed import key_file
 from tests.object_stores import run_s3
+from tests.servers import make_server, valkey_binary
 
 AT_ONCE: Final = SealingOptions(seal_events=256, seal_interval_ms=1, lease_ms=2_000)
 EVENTS: Final = PartitionKeys(0).events
@@ -63,11 +64,13 @@ def archiver(
     *,
     objects: LocalFolder | None = None,
     meter: Meter | None = None,
+    timeout_ms: int = 5_000,
 ) -> Archiver:
     """One whose key lies beside the folder."""
     objects = objects or LocalFolder(folder)
     key_file = folder.parent / "archive.key"
-    return Archiver(store, objects, ArchiverOptions(key_file, options), meter=meter)
+    named = ArchiverOptions(key_file, options, timeout_ms=timeout_ms)
+    return Archiver(store, objects, named, meter=meter)
 
 
 @contextlib.asynccontextmanager
@@ -323,6 +326,27 @@ async def test_an_object_store_that_is_away_is_waited_for(
         assert log is not None
         assert [await log.event(0)] == await events_of(store)
         await reading.close()
+
+
+async def test_that_the_ledger_went_away_meanwhile_is_one_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given a server that is killed as soon as the first object is to be written
+    write_all = LocalFolder.write_all
+    with make_server(valkey_binary()) as server:
+        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=200))
+        await submit(store)
+
+        async def write_all_alone(self: LocalFolder, objects: Sequence[tuple[str, bytes]]) -> None:
+            server.kill()
+            await write_all(self, objects)
+
+        monkeypatch.setattr(LocalFolder, "write_all", write_all_alone)
+        # when all is to be sealed, then whoever asked for that is told so, by no group of errors
+        with pytest.raises(Rejection) as refused:
+            await archiver(store, folder, timeout_ms=200).seal_once()
+        assert refused.value.code is RejectionCode.SERVICE_UNAVAILABLE
+        await store.close()
 
 
 async def test_one_that_cannot_sign_lets_another_have_the_partition(
