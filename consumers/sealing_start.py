@@ -22,8 +22,14 @@ async def find_start(
     that are gone, and Rejection."""
     told = hold.sealed
     last = BEGINNING if writer.last is None else writer.last.position.entry
-    if told.size == writer.size and order_of(told.entry) >= order_of(last):
-        return Reached(told.entry, told.passed)
+    if told.size == writer.size and hold.accepted != last:
+        if told.digest != writer.last_hash.hex():
+            raise LedgerWentBack(
+                f"the archive has {writer.size} events of partition {partition}, as many as were"
+                f" sealed up to {told.entry}, but others: put the archive back that has those"
+            )
+        if order_of(told.entry) >= order_of(last):
+            return Reached(told.entry, told.passed)
     ends = await subscriptions.ends(partition)
     behind = await subscriptions.count_after(partition, last, ends.last)
     # What was taken away counts as passed, wherever it stood.

@@ -494,6 +494,27 @@ async def test_an_older_copy_of_an_archive_is_not_gone_on_with(
     assert (await status_of(store)).sealed == before
 
 
+async def test_another_archive_of_the_same_size_is_not_gone_on_with(
+    store: RedisStore, folder: Path
+):
+    # given an archive of two events
+    for _ in range(2):
+        await submit(store)
+    await archiver(store, folder).seal_once()
+    shutil.move(folder, folder.with_name("first"))
+    # and given another one, of the second and a third event
+    await send(store.client, ("DEL", PartitionKeys(0).archive))
+    _, second = await events_of(store)
+    await send(store.client, ("XTRIM", EVENTS, "MINID", second.position.entry))
+    await submit(store)
+    assert await archiver(store, folder).seal_once() == 2
+    # when the first is put in its place, then that is noticed
+    shutil.rmtree(folder)
+    shutil.move(folder.with_name("first"), folder)
+    with pytest.raises(LedgerWentBack, match="but others: put the archive back"):
+        await archiver(store, folder).seal_once()
+
+
 async def test_an_older_copy_is_gone_on_with_where_the_ledger_has_the_rest(
     store: RedisStore, folder: Path
 ):
