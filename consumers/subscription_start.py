@@ -107,7 +107,8 @@ async def _checkpoint(
         raise ValueError(
             f"start: {Position(partition, entry)} is yet to come, the partition ends at {ends.last}"
         )
-    behind = 0 if entry == ends.last else await subscriptions.count_after(partition, entry)
+    # Up to there: more may have come since, which `ends` does not count.
+    behind = await subscriptions.count_after(partition, entry, ends.last)
     event = await store.event_at(Position(partition, entry))
     told = "" if event is None else digest(event).hex()
     if not ends.removed or order_of(entry) >= order_of(ends.first):
