@@ -1,8 +1,8 @@
 """Between the Store's structs and what the scripts take and give: arguments and replies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -249,9 +249,16 @@ EVENT_FIELDS = [b"type", b"task", b"version", b"at", b"data", b"meta", b"prev"]
 """As append.lua writes them, always in this order."""
 
 
+_new_position = cast(
+    "Callable[[type[Position], tuple[int, str]], Position]",
+    tuple.__new__,  # pyright: ignore[reportUnknownMemberType]
+)
+"""As Position(…), in half the time: this is done for every event that is read."""
+
+
 def read_recorded(partition: int, entry: Entry) -> Recorded:
     """An event from its stream entry. Raises ForeignEntry for an entry that is none."""
-    position = Position(partition, entry[0].decode())
+    position = _new_position(Position, (partition, entry[0].decode()))
     flat = entry[1]
     try:
         if flat[::2] != EVENT_FIELDS:

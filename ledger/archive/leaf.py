@@ -66,11 +66,16 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
 
 
+_is_canonical_meta: Final = re.compile(
+    rb'\{"actor":"[0-9A-Za-z._:@/-]+"(?:,"commit":"[0-9a-f-]+")?\}'
+).fullmatch
+"""Most are."""
+
 _plain_meta: Final = re.compile(
     rb'\{("actor":"[0-9A-Za-z._:@/-]+")(,"request":"[0-9A-Za-z._:@/-]+")?'
     rb'(,"trace":"[0-9a-f-]+")?(,"commit":"[0-9a-f-]+")?\}'
 ).fullmatch
-"""Most are: nothing in them could be written otherwise, but for the order."""
+"""Nothing in them could be written otherwise, but for the order."""
 
 _decode_meta = msgspec.json.Decoder(Meta).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -115,10 +120,11 @@ def data_hash(salt: bytes, data: bytes) -> bytes:
 
 def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
     """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly."""
-    if not (abs(event.at) <= EXACT_MAX and abs(event.version) <= EXACT_MAX):
+    at, version = event.at, event.version
+    if not (-EXACT_MAX <= at <= EXACT_MAX and -EXACT_MAX <= version <= EXACT_MAX):
         raise NoLeaf(f"{event.position}: its time or version is out of range")
     return _LEAF % (
-        event.at,
+        at,
         hexlify(hashed),
         event.position.entry.encode(),
         _canonical_meta(event.meta),
@@ -126,7 +132,7 @@ def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
         encode(event.prev),
         event.task_id.encode(),
         encode(event.type),
-        event.version,
+        version,
     )
 
 
@@ -187,6 +193,8 @@ def _leaf_of(partition: int, found: _Envelope) -> Leaf:
 
 def _canonical_meta(stored: bytes) -> bytes:
     """As an object where that gives the same bytes back, else as a string of them in base64."""
+    if _is_canonical_meta(stored):
+        return stored
     plain = _plain_meta(stored)
     if plain is not None:
         actor, request, trace, commit = plain.groups(b"")
