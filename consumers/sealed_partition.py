@@ -204,7 +204,7 @@ class SealedPartition:
         while True:
             try:
                 if await self._take():
-                    await self._opened()
+                    await self._erase_all()
                     await self._seal_on()
                     await self._erase_all()
                     return (await self._opened()).size
@@ -226,10 +226,10 @@ class SealedPartition:
     async def _step(self) -> float:
         if not await self._take():
             return STAND_BY_S
-        await self._opened()
+        # First: of what is sealed from now on, it is known whether there is anything to erase.
+        await self._erase()
         if await self._due():
             await self._seal_on()
-        await self._erase()
         self._trouble.over(self.partition)
         return 0.0
 
