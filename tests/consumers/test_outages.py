@@ -58,11 +58,19 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def opened(url: str, options: StoreOptions | None = None) -> AsyncGenerator[RedisStore]:
-    store = await RedisStore.open(url, options)
+    store = await _opened(url, options)
     try:
         yield store
     finally:
         await store.close()
+
+
+async def _opened(url: str, options: StoreOptions | None) -> RedisStore:
+    """A busy machine may take longer to begin than an impatient store waits."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(Rejection):
+                return await RedisStore.open(url, options)
 
 
 async def drop_connections(url: str) -> None:
