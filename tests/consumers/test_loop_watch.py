@@ -94,9 +94,9 @@ async def test_a_loop_that_moves_is_not_told(store: RedisStore, logged: Logged) 
 
 async def test_a_process_that_was_stopped_is_not_blamed_on_a_handler(logged: Logged) -> None:
     """SIGSTOP stops this process too, so another one says SIGCONT."""
-    watching = asyncio.create_task(LoopWatch(0.5, lambda _: None, lambda _, __: None).run())
+    watching = asyncio.create_task(LoopWatch(1.0, lambda _: None, lambda _, __: None).run())
     await asyncio.sleep(0)
-    waker = await asyncio.create_subprocess_shell(f"sleep 1.5; kill -CONT {os.getpid()}")
+    waker = await asyncio.create_subprocess_shell(f"sleep 2.5; kill -CONT {os.getpid()}")
     os.kill(os.getpid(), signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE_S):
         await waker.wait()
