@@ -73,10 +73,11 @@ async def process(screen: Screen, services: Services, documents: Sequence[Path])
     lived_through = await survivors(services.client, tasks, killed)
     recovery_s = max(each.seconds_after(killed.at) for each in lived_through)
     new = await services.another_worker(killed.workers)
+    held = len(lived_through)
     screen.say(
-        f"All done. Worker {killed.pid} had {len(lived_through)} documents in its hands: once "
-        f"their leases of {LEASE_MS / 1000:g} s had run out they were taken again. Process {new} "
-        "is in its place."
+        f"All done. Worker {killed.pid} had {held} document{'s' * (held != 1)} in its hands: once "
+        f"the lease of {LEASE_MS / 1000:g} s had run out, all was taken again. Process {new} is in "
+        "its place."
     )
     screen.say(
         f"{len(documents)} signed callbacks came and were checked: the service's own table says "
