@@ -20,6 +20,7 @@ from typing import Final, Self
 import msgspec
 
 from ledger.archive.notes import NoteSigner, Verifier
+from ledger.objects.syncing import sync_path
 from ledger.settings import SettingsError
 
 KEY_FILE: Final = "archive.key"
@@ -167,20 +168,12 @@ class KeyFile:
                 file.flush()
                 os.fsync(file.fileno())
             yield written
-            _sync_folder(folder)
+            sync_path(folder)
         except OSError as error:
             raise BadKeyFile(f"{self.path}: {error.strerror}") from error
         finally:
             with contextlib.suppress(OSError):
                 written.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _text(secret: bytes) -> str:

@@ -6,7 +6,7 @@ it; a `Segment` has all of them.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Final, Self
 
@@ -20,7 +20,6 @@ from ledger.archive.index import (
     MAGIC,
     Compress,
     NoSegment,
-    Row,
     Summary,
     number_at,
     unpack_record,
@@ -125,10 +124,8 @@ class Directory:
             length, first = number_at(unpacked, at)
             at = first + length
             records.append(unpacked[first:at])
-        found, block = (
-            merkle.root([merkle.leaf_hash(record) for record in records]),
-            self.block(number),
-        )
+        found = merkle.root([merkle.leaf_hash(record) for record in records])
+        block = self.block(number)
         if at != len(unpacked) or found != block.root or not records:
             raise NoSegment(f"block {number} of the index of {self.covered} was altered")
         if records[0][:ID_BYTES] != block.first:
@@ -213,12 +210,6 @@ class Segment(Directory):
         """A block as it is kept."""
         block = self.block(number)
         return self._body[block.offset : block.offset + block.length]
-
-    def rows(self, decompress: Compress) -> Iterator[Row]:
-        """All of them. Raises NoSegment where a block is not what the directory says."""
-        for number in range(self.count):
-            for record in self.block_records(number, decompress):
-                yield unpack_record(record, self.covered[0])
 
     def block_records(self, number: int, decompress: Compress) -> list[bytes]:
         """The records of a block. Raises NoSegment where they are not what the directory says."""

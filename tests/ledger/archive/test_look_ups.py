@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ledger.archive import merkle
 from ledger.archive.checkpoint import Checkpoint, origin_of
-from ledger.archive.compression import compress, decompress
+from ledger.archive.compression import compress
 from ledger.archive.index import (
     BLOCK,
     HEAD,
@@ -27,7 +27,7 @@ from ledger.archive.notes import Note
 from ledger.archive.reader import FIRST_BYTES, Archive, Damaged, Incomplete, SealedLog
 from ledger.archive.segment import Directory, Segment
 from tests.ledger.archive.kept import PREFIX, Kept, sealed
-from tests.ledger.archive.rows import rows_of
+from tests.ledger.archive.rows import rows_in, rows_of
 from tests.ledger.archive.sealed import EPOCH, key_file, lives, opened, task_id_of
 
 Read = tuple[str, int, int]
@@ -162,7 +162,7 @@ def test_what_is_looked_up_is_what_the_whole_index_has(
     kept = Watched()
     summaries = {c: packed_into(kept, ids, c) for c in segment_ranges(len(ids))}
     segments = [Segment.parse(kept[segment_name(covered)]) for covered in summaries]
-    whole = [dict[bytes, Sequence[int]](each.rows(decompress)) for each in segments]
+    whole = [dict[bytes, Sequence[int]](rows_in(each)) for each in segments]
 
     async def look_up() -> None:
         log = log_of(kept, len(ids))
