@@ -4,15 +4,15 @@ So it is once a server has lost what was sealed and has gone on in its own way: 
 behind the archive's end, and what the ledger has before that would be trimmed some day, unsealed.
 """
 
-from typing import Final, Self
+import contextlib
+from typing import Self
 
 import msgspec
 
+from consumers.stream_span import events_up_to
 from ledger.archive.reader import SealedLog
-from ledger.store import Position, Recorded, Store
+from ledger.store import Events, Position, Recorded
 from ledger.subscriptions import BEGINNING
-
-READ_COUNT: Final = 500
 
 
 class NeverSealed(msgspec.Struct, frozen=True):
@@ -27,25 +27,24 @@ class NeverSealed(msgspec.Struct, frozen=True):
         return type(self)(self.count + 1, self.first or position, position)
 
 
-async def never_sealed(store: Store, log: SealedLog) -> NeverSealed:
+async def never_sealed(events: Events, log: SealedLog) -> NeverSealed:
     """The events of a partition's stream that stand before the end of its log, and not in it.
     Raises Rejection, and as SealedLog's methods."""
     found = NeverSealed()
     if log.size == 0:
         return found
     end, index = (await log.leaf(log.size - 1)).position, -1
-    position = Position(log.partition, BEGINNING)
-    while events := await store.events_after(position, READ_COUNT, 0):
-        for event in events:
-            position = event.position
-            if position.order > end.order:
-                return found
-            if index < 0:
-                index = max(await log.index_after(position) - 1, 0)
-            while (await log.leaf(index)).position.order < position.order:
-                index += 1
-            if not await _is_sealed_at(log, index, event):
-                found = found.and_at(position)
+    start = Position(log.partition, BEGINNING)
+    async with contextlib.aclosing(events_up_to(events, start, end.entry)) as reading:
+        async for some in reading:
+            for event in some:
+                position = event.position
+                if index < 0:
+                    index = max(await log.index_after(position) - 1, 0)
+                while (await log.leaf(index)).position.order < position.order:
+                    index += 1
+                if not await _is_sealed_at(log, index, event):
+                    found = found.and_at(position)
     return found
 
 

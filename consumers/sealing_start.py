@@ -5,12 +5,11 @@ import contextlib
 import structlog
 
 from consumers.same_ledger import LedgerWentBack, Reached
+from consumers.stream_span import events_up_to
 from ledger.archive.writer import LogWriter
 from ledger.redis_archive import Hold, Sealed
-from ledger.script_format import read_events
 from ledger.store import Events, Position
 from ledger.subscriptions import BEGINNING, Checkpoint, Ends, Subscriptions, order_of
-from projections.catch_up import LedgerCutShort, read_ahead
 
 log = structlog.get_logger("archiver")
 
@@ -66,9 +65,5 @@ async def is_some_lost(events: Events, ends: Ends, last: Position, size: int, to
 
 async def _events_between(events: Events, start: Position, end: str) -> int:
     """Behind `start`, up to and with `end`; not what others wrote, which has no leaves."""
-    count = 0
-    with contextlib.suppress(LedgerCutShort):
-        async with contextlib.aclosing(read_ahead(events, start, end)) as reading:
-            async for entries in reading:
-                count += len(read_events(start.partition, entries)[0])
-    return count
+    async with contextlib.aclosing(events_up_to(events, start, end)) as reading:
+        return sum([len(some) async for some in reading])
