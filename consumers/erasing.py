@@ -38,6 +38,10 @@ PUT_OFF_S: Final = 3_600.0
 CANNOT: Final = (Damaged, Incomplete, CannotErase)
 """What stays so until somebody mends it."""
 
+TELL_S: Final = 60.0
+"""The ledger is told no more often how far there was nothing to erase. An archiver that begins
+looks from there on."""
+
 PUT_OFF_MAX: Final = 1_000
 """Erasures that are remembered as not to be carried out; with more, none is any further."""
 
@@ -64,6 +68,8 @@ class Erasing:
         self._put_off: list[int] = []
         """Leaves at which something could not be carried out, in their order."""
         self._try_again_s = 0.0
+        self._tell_s = 0.0
+        self._told = 0
         self._failing = False
         self._again_s = 0.0
         self.met = False
@@ -75,7 +81,8 @@ class Erasing:
         """The lease was lost, or is new."""
         self._looked = None
         self._put_off.clear()
-        self._again_s = 0.0
+        self._tell_s = self._again_s = 0.0
+        self._told = 0
 
     async def step(self, generation: int, sealed: SealedLog | None) -> bool:
         """Look on in the log as its writer has it, and carry out what is found; whether the log's
@@ -119,6 +126,7 @@ class Erasing:
             self.met = True
         if not self.met:
             self._looked = sealed.size
+            await self._tell(generation, sealed)
             return False
         changed = False
         for _ in range(BUNDLES_AT_ONCE):
@@ -142,6 +150,14 @@ class Erasing:
                 changed, self._looked = True, index + 1
             self._looked = end
         return changed
+
+    async def _tell(self, generation: int, sealed: SealedLog) -> None:
+        """Of what was sealed since, it is known that there is nothing to erase."""
+        now_s = asyncio.get_running_loop().time()
+        if sealed.size == self._told or self._put_off or now_s < self._tell_s:
+            return
+        await self._reached(generation, (await sealed.leaf(sealed.size - 1)).position)
+        self._told, self._tell_s = sealed.size, now_s + TELL_S
 
     def _put_off_until_later(self, index: int, error: Exception) -> None:
         """Go on with the next: it must not keep others from being erased. The ledger is not told of

@@ -18,8 +18,9 @@ from consumers.meters import Meter
 from consumers.same_ledger import LedgerWentBack
 from consumers.sealed_partition import SealingHalted, SealingOptions
 from ledger.archive.checkpoint import Checkpoint
+from ledger.archive.eraser import erasures_in
 from ledger.archive.notes import unpack_notes
-from ledger.archive.reader import Archive, Damaged, log_prefix
+from ledger.archive.reader import Archive, Damaged, SealedLog, log_prefix
 from ledger.identity import SYSTEM
 from ledger.keys import LEDGER, PartitionKeys
 from ledger.objects import open_objects
@@ -452,6 +453,27 @@ async def test_what_is_trimmed_after_it_was_sealed_is_not_lost(store: RedisStore
     assert await archiver(store, folder).seal_once() == 7
     versions = [event.type for event in await archived(store, folder)]
     assert versions == ["TaskSubmitted"] * 7
+
+
+async def test_an_archiver_that_begins_looks_for_erasures_only_in_what_is_new(
+    store: RedisStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given an archive of several bundles, whose archiver has ended
+    for _ in range(600):
+        await submit(store)
+    await archiver(store, folder).seal_once()
+    looked: list[int] = []
+
+    async def seen(sealed: SealedLog, start: int) -> list[int]:
+        looked.append(start)
+        return await erasures_in(sealed, start)
+
+    monkeypatch.setattr("consumers.erasing.erasures_in", seen)
+    # when another one begins
+    await submit(store)
+    assert await archiver(store, folder).seal_once() == 601
+    # then it looks through nothing of what the first one has seen
+    assert [start for start in looked if start < 600] == []
 
 
 async def test_an_archive_that_lost_what_was_trimmed_is_not_gone_on_with(
