@@ -68,7 +68,7 @@ class SameLedger:
             if event is None:
                 is_well = await self._was_removed(reached)
             else:
-                is_well = writer.is_of(last, event)
+                is_well = last.is_of(event)
             if not is_well:
                 raise LedgerWentBack(
                     f"the event at {last.position}, which is in the archive, is gone from the"

@@ -11,7 +11,7 @@ from typing import Final
 
 from backports import zstd
 
-LEVEL: Final = 3
+LEVEL: Final = 1
 
 UNPACKED_BYTES_MAX: Final = 256 * 1024 * 1024
 """More than any bundle has: what is damaged must not fill the memory."""

@@ -4,29 +4,21 @@ Nothing here reads or writes. Whoever does must be ready to begin anew from the 
 what was added cannot be taken back.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from ledger.archive import index, merkle, tiles
 from ledger.archive.compression import compress, decompress
 from ledger.archive.index import Summary, segment_name, segment_ranges
-from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, pack_leaf
+from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, entry_of, pack_leaf
 from ledger.archive.merging import merge
 from ledger.archive.merkle import Range, leaf_hash
+from ledger.archive.salts import Salts, salt_at
 from ledger.archive.segment import Segment
-from ledger.archive.tiles import (
-    APART_BYTES,
-    ENTRY_BYTES_MAX,
-    SALT_BYTES,
-    TILE_WIDTH,
-    Stored,
-)
+from ledger.archive.tiles import APART_BYTES, TILE_WIDTH, Stored
 from ledger.store import Recorded
-
-_sha256 = hashlib.sha256
 
 
 class Made(NamedTuple):
@@ -73,18 +65,24 @@ class SegmentPlan(msgspec.Struct, frozen=True):
         return Made(segment_name(self.covered), packed), summary
 
 
-class Salts:
-    """What is hashed in front of each event's data: the same whenever a log is written anew, and
-    known to nobody who does not have the secret, or the event."""
+class Chains(Protocol):
+    """The hash of each task's last leaf."""
 
-    def __init__(self, secret: bytes, partition: int) -> None:
-        self._before = secret + b"%d:" % partition
+    def of(self, task_id: str) -> bytes:
+        """Empty for a task that has no leaf."""
+        ...
 
-    def of(self, event: Recorded) -> bytes:
-        """Empty where there is nothing to guess."""
-        if event.type in PLAIN_TYPES:
-            return b""
-        return _sha256(self._before + event.position.entry.encode()).digest()[:SALT_BYTES]
+    def put(self, task_id: str, hashed: bytes) -> None:
+        """This is its last one now."""
+        ...
+
+
+class End(NamedTuple):
+    """A log's last leaf."""
+
+    entry: bytes
+    salt: bytes
+    """Of its event's data, if that has one."""
 
 
 class Growth:
@@ -95,11 +93,12 @@ class Growth:
         self._salts = salts
         self._levels = [list(hashes) for hashes in tail.tiles] or [[]]
         self._entries = list(tail.entries)
+        self._bundle_salts = salts.of_bundle(entry_of(tail.entries[0])) if tail.entries else b""
         self._records = [tiles.pack_stored(each) for each in tail.stored]
-        self.last_entry = b""
+        self.end: End | None = None
         """The last leaf that was added here."""
-        self._leaves: list[tuple[str, int]] = []
-        """Those that the index does not have: whose they are, and their numbers."""
+        self._owners: list[str] = []
+        """Whose leaves those are that the index does not have."""
         self._base = tail.size
         """The size that the last checkpoint has, or will have."""
         self._summaries = list(tail.summaries)
@@ -107,29 +106,52 @@ class Growth:
         """How many of these the size has that was planned for last."""
         self._made: list[Made] = []
 
-    def add(self, event: Recorded, prev: bytes) -> bytes:
-        """An event becomes the next leaf, whose hash is returned; `prev` is that of the last leaf
-        of the same task, if there is one. Raises NoLeaf for what cannot be one, and leaves it."""
-        salt, data = self._salts.of(event), event.data
-        entry = pack_leaf(event, prev, data_hash(salt, data))
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
-        if len(data) > APART_BYTES:
-            self._made.append(Made(tiles.apart_name(self.size), data, compressed=True))
-            self._records.append(tiles.pack_datum(salt, b"", apart=True))
-        else:
-            self._records.append(tiles.pack_datum(salt, data))
-        hashed = leaf_hash(entry)
-        self._levels[0].append(hashed)
-        self._entries.append(entry)
-        self._leaves.append((event.task_id, self.size))
-        self.last_entry = entry
-        self.size += 1
-        if len(self._entries) == TILE_WIDTH:
-            self._made += self._bundles()
-            self._entries, self._records = [], []
-            self._end_tile()
-        return hashed
+    def add(self, events: Sequence[Recorded], chains: Chains) -> list[NoLeaf]:
+        """Events become the next leaves, each with the hash of its task's last one, which it takes
+        the place of in `chains`. Returns what speaks against those that cannot be leaves; they are
+        left out."""
+        left_out: list[NoLeaf] = []
+        at = 0
+        while at < len(events):
+            some = events[at : at + TILE_WIDTH - len(self._entries)]
+            left_out += self._add(some, chains)
+            at += len(some)
+        return left_out
+
+    def _add(self, events: Sequence[Recorded], chains: Chains) -> list[NoLeaf]:
+        """No more of them than the bundle has room for."""
+        entries, hashes, records = self._entries, self._levels[0], self._records
+        left_out: list[NoLeaf] = []
+        for event in events:
+            number, data, task_id = len(entries), event.data, event.task_id
+            if not number:
+                self._bundle_salts = self._salts.of_bundle(event.position.entry)
+            salt = b"" if event.type in PLAIN_TYPES else salt_at(self._bundle_salts, number)
+            try:
+                entry = pack_leaf(event, chains.of(task_id), data_hash(salt, data))
+            except NoLeaf as error:
+                left_out.append(error)
+                continue
+            apart = len(data) > APART_BYTES
+            if apart:
+                self._made.append(Made(tiles.apart_name(self.size), data, compressed=True))
+            records.append(tiles.pack_datum(salt, b"" if apart else data, apart=apart))
+            hashed = leaf_hash(entry)
+            chains.put(task_id, hashed)
+            hashes.append(hashed)
+            entries.append(entry)
+            self._owners.append(task_id)
+            self.size += 1
+        if entries:
+            self.end = End(entries[-1], salt_at(self._bundle_salts, len(entries) - 1))
+        if len(entries) == TILE_WIDTH:
+            self._end_bundle()
+        return left_out
+
+    def _end_bundle(self) -> None:
+        self._made += self._bundles()
+        self._entries, self._records = [], []
+        self._end_tile()
 
     @property
     def base(self) -> int:
@@ -179,10 +201,11 @@ class Growth:
         parts, at = tuple(self._summaries[self._kept :]), 0
         for covered in segment_ranges(self.size)[self._kept :]:
             count = covered[1] - max(covered[0], self._base)
-            records = index.records_of(self._leaves[at : at + count], covered[0])
+            owners, first = self._owners[at : at + count], covered[1] - count
+            records = index.records_of(owners, first, covered[0])
             plans.append(SegmentPlan(covered, parts, records))
             parts, at = (), at + count
-        self._base, self._leaves = self.size, []
+        self._base, self._owners = self.size, []
         return plans
 
     def planned(self, summaries: Iterable[Summary]) -> None:

@@ -15,6 +15,7 @@ a task within a range.
 
 import struct
 from binascii import unhexlify
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -116,15 +117,12 @@ def unpack_record(record: bytes, start: int) -> Row:
     return found
 
 
-def records_of(leaves: Iterable[tuple[str, int]], start: int) -> list[bytes]:
-    """The records of leaves that are given as (task's id, number), in the order of the numbers."""
-    found: dict[str, list[int]] = {}
-    for task_id, number in leaves:
-        known = found.get(task_id)
-        if known is None:
-            found[task_id] = [number]
-        else:
-            known.append(number)
+def records_of(task_ids: Iterable[str], first: int, start: int) -> list[bytes]:
+    """The records of the leaves from the one of number `first` on, given whose they are; packed
+    from `start` on."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for number, task_id in enumerate(task_ids, first):
+        found[task_id].append(number)
     rows = sorted((key_of(task_id), numbers) for task_id, numbers in found.items())
     return [pack_record(row, start) for row in rows]
 

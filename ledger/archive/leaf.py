@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.archive.tiles import ENTRY_BYTES_MAX
 from ledger.codec import Meta, encode
 from ledger.store import Position, Recorded
 
@@ -119,11 +120,12 @@ def data_hash(salt: bytes, data: bytes) -> bytes:
 
 
 def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
-    """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly."""
+    """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly, and where it
+    would be longer than ENTRY_BYTES_MAX."""
     at, version = event.at, event.version
     if not (-EXACT_MAX <= at <= EXACT_MAX and -EXACT_MAX <= version <= EXACT_MAX):
         raise NoLeaf(f"{event.position}: its time or version is out of range")
-    return _LEAF % (
+    entry = _LEAF % (
         at,
         hexlify(hashed),
         event.position.entry.encode(),
@@ -134,6 +136,9 @@ def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
         encode(event.type),
         version,
     )
+    if len(entry) > ENTRY_BYTES_MAX:
+        raise NoLeaf(f"{event.position}: its leaf would have {len(entry)} bytes")
+    return entry
 
 
 def entry_of(entry: bytes) -> str:

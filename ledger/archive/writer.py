@@ -9,19 +9,27 @@ what was written for another is the same bytes once more, or is cleared away.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
 from ledger.archive import tiles
 from ledger.archive.checkpoint import Checkpoint, origin_of
-from ledger.archive.growth import Growth, Made, Salts, SegmentPlan, Tail
+from ledger.archive.growth import End, Growth, Made, SegmentPlan, Tail
 from ledger.archive.head import Head, find_head
 from ledger.archive.index import NoSegment, Summary, segment_name, segment_ranges
 from ledger.archive.introductions import Introductions
 from ledger.archive.keys import KeyFile
 from ledger.archive.last_leaves import LastLeaves
-from ledger.archive.leaf import Leaf, NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
+from ledger.archive.leaf import (
+    PLAIN_TYPES,
+    Leaf,
+    NoLeaf,
+    data_hash,
+    entry_of,
+    pack_leaf,
+    unpack_leaf,
+)
 from ledger.archive.leftovers import Leftovers
 from ledger.archive.log_objects import Gathered, LogObjects
 from ledger.archive.merkle import leaf_hash
@@ -35,10 +43,11 @@ from ledger.archive.notes import (
     signers_of,
 )
 from ledger.archive.reader import Archive, Damaged, SealedLog, log_prefix
+from ledger.archive.salts import Salts, salt_at
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.objects import ObjectStoreError
 from ledger.objects.together import all_done
-from ledger.store import Recorded
+from ledger.store import Position, Recorded
 
 
 class NotSigned(Exception):
@@ -60,6 +69,32 @@ class Cosigners(Protocol):
     async def cosign(self, note: Note, sealed: SealedLog) -> Sequence[Signature]:
         """Cosignatures of a checkpoint, as far as they can be had soon. Raises nothing."""
         ...
+
+
+class LastLeaf(msgspec.Struct, frozen=True):
+    """What a log ends with."""
+
+    leaf: Leaf
+    hash: bytes
+    salt: bytes
+
+    @classmethod
+    def of(cls, partition: int, end: End) -> Self:
+        return cls(unpack_leaf(partition, end.entry), leaf_hash(end.entry), end.salt)
+
+    @property
+    def position(self) -> Position:
+        """Of its event."""
+        return self.leaf.position
+
+    def is_of(self, event: Recorded) -> bool:
+        """Whether it is that of an event."""
+        salt = b"" if event.type in PLAIN_TYPES else self.salt
+        try:
+            made = pack_leaf(event, self.leaf.prev, data_hash(salt, event.data))
+        except NoLeaf:
+            return False
+        return leaf_hash(made) == self.hash
 
 
 class _Cut(msgspec.Struct, frozen=True):
@@ -107,7 +142,7 @@ class LogWriter:
         self._salts = Salts(key_file.keys().salts, partition)
         self._growth = Growth(Tail(), self._salts)
         self._last = LastLeaves(partition, leaves_kept)
-        self._last_entry = b""
+        self._end: End | None = None
         self._cosigners = cosigners
         self._write_s = write_s
         self._sealing: asyncio.Task[None] | None = None
@@ -135,28 +170,14 @@ class LogWriter:
         return self._growth.base
 
     @property
-    def last(self) -> Leaf | None:
+    def last(self) -> LastLeaf | None:
         """The last leaf, sealed or not."""
-        return unpack_leaf(self._partition, self._last_entry) if self._last_entry else None
+        return None if self._end is None else LastLeaf.of(self._partition, self._end)
 
     @property
     def last_hash(self) -> bytes:
         """Its hash; empty where there is none."""
-        return leaf_hash(self._last_entry) if self._last_entry else b""
-
-    def is_last(self, event: Recorded) -> bool:
-        """Whether an event is the one that the last leaf is of."""
-        last = self.last
-        return last is not None and self.is_of(last, event)
-
-    def is_of(self, leaf: Leaf, event: Recorded) -> bool:
-        """Whether a leaf of this log is that of an event."""
-        try:
-            hashed = data_hash(self._salts.of(event), event.data)
-            made = pack_leaf(event, leaf.prev, hashed)
-        except NoLeaf:
-            return False
-        return made == pack_leaf(leaf.recorded(b""), leaf.prev, leaf.data_hash)
+        return b"" if self._end is None else leaf_hash(self._end.entry)
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -174,7 +195,11 @@ class LogWriter:
         if growth.index_root != head.checkpoint.index_root:
             raise Damaged(self._prefix, f"its index is not what its checkpoint of {log.size} says")
         if log.size:
-            self._last_entry = (await log.entries((log.size - 1) // TILE_WIDTH))[-1]
+            entries = await log.entries((log.size - 1) // TILE_WIDTH)
+            [*_, beside] = await log.stored((log.size - 1) // TILE_WIDTH)
+            # What is erased has lost its own.
+            salts = self._salts.of_bundle(entry_of(entries[0]))
+            self._end = End(entries[-1], beside.salt or salt_at(salts, len(entries) - 1))
         if await self._published_size() < log.size:
             await self._publish(head)
         await self._leftovers.find(log.size)
@@ -207,17 +232,11 @@ class LogWriter:
         """The partition's next events; what of them cannot be sealed, and is left out."""
         if self._log is not None:
             await self._last.find(events, self._log)
-        left_out: list[NoLeaf] = []
-        growth, last = self._growth, self._last
-        for event in events:
-            try:
-                last.put(event.task_id, growth.add(event, last.of(event.task_id)))
-            except NoLeaf as error:
-                left_out.append(error)
-        self._last_entry = growth.last_entry or self._last_entry
-        last.forget()
+        left_out = self._growth.add(events, self._last)
+        self._end = self._growth.end or self._end
+        self._last.forget()
         # Meanwhile more may be added.
-        self._gathered.add(growth.take_whole())
+        self._gathered.add(self._growth.take_whole())
         return left_out
 
     # -- sealing ------------------------------------------------------------------------------
@@ -234,7 +253,7 @@ class LogWriter:
         growth = self._growth
         self._gathered.add(growth.take())
         self._writing, names = self._gathered.take()
-        last = entry_of(self._last_entry) if self._last_entry else ""
+        last = "" if self._end is None else entry_of(self._end.entry)
         cut = _Cut(growth.size, growth.root, last, growth.plan(), names)
         self._sealing = asyncio.create_task(self._seal(cut, may_sign))
 

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.archive import merkle, tiles
-from ledger.archive.growth import Growth, Made, Salts, Tail, superseded
+from ledger.archive.growth import Growth, Made, Tail, superseded
 from ledger.archive.index import Summary, segment_name, segment_ranges
+from ledger.archive.last_leaves import LastLeaves
 from ledger.archive.merkle import leaf_hash, nodes_of
+from ledger.archive.salts import Salts
 from ledger.archive.tiles import Stored
 from tests.ledger.archive.sealed import lives
 
@@ -97,15 +99,14 @@ def grown(cuts: list[int]) -> tuple[Growth, dict[str, bytes]]:
     """A log after checkpoints at these sizes, and every object that was made on the way."""
     growth = Growth(Tail(), Salts(b"s" * 32, 0))
     objects: dict[str, bytes] = {}
-    last: dict[str, bytes] = {}
+    chains = LastLeaves(0, max(cuts))
     events = lives(max(cuts), at_once=9)
 
     def keep(made: Made) -> None:
         objects[made.name] = made.pack()
 
     for start, end in zip([0, *cuts], cuts, strict=False):
-        for event in events[start:end]:
-            last[event.task_id] = growth.add(event, last.get(event.task_id, b""))
+        assert growth.add(events[start:end], chains) == []
         for made in growth.take():
             keep(made)
         summaries: list[Summary] = []

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from ledger.archive import tiles
-from ledger.archive.growth import Growth, Salts, Tail
+from ledger.archive.growth import Growth, Tail
 from ledger.archive.index import segment_name, segment_ranges
 from ledger.archive.key_list import unpack_keys
 from ledger.archive.keys import KeyFile
+from ledger.archive.last_leaves import LastLeaves
 from ledger.archive.leaf import unpack_leaf
 from ledger.archive.notes import signers_of, unpack_notes
 from ledger.archive.reader import Archive, log_prefix
+from ledger.archive.salts import Salts
 from ledger.archive.writer import LogWriter, LostFence, NotSigned
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects
 from ledger.objects.local_folder import LocalFolder
@@ -86,9 +88,7 @@ def unneeded(found: Sequence[str], size: int, old: int) -> list[str]:
 def root_of(events: Sequence[Recorded], keys: KeyFile) -> bytes:
     """The root of the tree over their leaves, grown in one go."""
     growth = Growth(Tail(), Salts(keys.keys().salts, 0))
-    last: dict[str, bytes] = {}
-    for event in events:
-        last[event.task_id] = growth.add(event, last.get(event.task_id, b""))
+    assert growth.add(events, LastLeaves(0, len(events))) == []
     return growth.root
 
 
@@ -115,8 +115,9 @@ async def test_another_writer_goes_on_where_one_ended(objects: ObjectStore, keys
     writer = await opened(objects, keys)
     # then it knows the last event
     assert writer.size == 700
-    assert writer.is_last(events[699])
-    assert not writer.is_last(events[698])
+    assert writer.last is not None
+    assert writer.last.is_of(events[699])
+    assert not writer.last.is_of(events[698])
     # and goes on from there, whatever it has to look up of tasks that it never saw
     await seal(writer, events[700:], cut=300)
     assert await read_back(objects) == events
