@@ -15,7 +15,7 @@ from ledger.archive.index import Summary, segment_name, segment_ranges
 from ledger.archive.leaf import PLAIN_TYPES, NoLeaf, data_hash, entry_of, pack_leaf
 from ledger.archive.merging import merge
 from ledger.archive.merkle import Range, leaf_hash
-from ledger.archive.salts import Salts, salt_at
+from ledger.archive.salts import Salts
 from ledger.archive.segment import Segment
 from ledger.archive.tiles import APART_BYTES, TILE_WIDTH, Stored
 from ledger.store import Recorded
@@ -93,7 +93,7 @@ class Growth:
         self._salts = salts
         self._levels = [list(hashes) for hashes in tail.tiles] or [[]]
         self._entries = list(tail.entries)
-        self._bundle_salts = salts.of_bundle(entry_of(tail.entries[0])) if tail.entries else b""
+        self._bundle_salts = salts.of_bundle(entry_of(tail.entries[0])) if tail.entries else []
         self._records = [tiles.pack_stored(each) for each in tail.stored]
         self.end: End | None = None
         """The last leaf that was added here."""
@@ -126,7 +126,7 @@ class Growth:
             number, data, task_id = len(entries), event.data, event.task_id
             if not number:
                 self._bundle_salts = self._salts.of_bundle(event.position.entry)
-            salt = b"" if event.type in PLAIN_TYPES else salt_at(self._bundle_salts, number)
+            salt = b"" if event.type in PLAIN_TYPES else self._bundle_salts[number]
             try:
                 entry = pack_leaf(event, chains.of(task_id), data_hash(salt, data))
             except NoLeaf as error:
@@ -143,7 +143,7 @@ class Growth:
             self._owners.append(task_id)
             self.size += 1
         if entries:
-            self.end = End(entries[-1], salt_at(self._bundle_salts, len(entries) - 1))
+            self.end = End(entries[-1], self._bundle_salts[len(entries) - 1])
         if len(entries) == TILE_WIDTH:
             self._end_bundle()
         return left_out

@@ -94,6 +94,8 @@ def index_root(summaries: Iterable[Summary]) -> bytes:
 def pack_record(row: Row, start: int) -> bytes:
     """A record, as it is hashed."""
     key, leaves = row
+    if len(leaves) == 1:  # as they are where most leaves begin a task
+        return key + _ONE_BYTE[1] + packed_number(leaves[0] - start)
     packed = [key, packed_number(len(leaves))]
     before = start
     for each in leaves:
@@ -123,8 +125,8 @@ def records_of(task_ids: Iterable[str], first: int, start: int) -> list[bytes]:
     found: defaultdict[str, list[int]] = defaultdict(list)
     for number, task_id in enumerate(task_ids, first):
         found[task_id].append(number)
-    rows = sorted((key_of(task_id), numbers) for task_id, numbers in found.items())
-    return [pack_record(row, start) for row in rows]
+    # The keys are in front, and no two are the same.
+    return sorted([pack_record((key_of(task_id), each), start) for task_id, each in found.items()])
 
 
 class SegmentPacker:

@@ -49,9 +49,8 @@ def merge(
         parts.insert(0, _Part(_rebased(first, start, decompress, whole)))
     while any(part.records for part in parts):
         bound = min(part.last_key for part in parts)
-        some = [record for part in parts for record in part.take(bound)]
-        some.sort(key=_key)  # stable: earlier ranges come first
-        packer.add(_joined(some, start))
+        some = [taken for part in parts if (taken := part.take(bound))]
+        packer.add(some[0] if len(some) == 1 else _joined(some, start))
     return packer.whole()
 
 
@@ -117,8 +116,11 @@ def _shifted(record: bytes, shift: int) -> bytes:
     return record[:first_at] + packed_number(gap + shift) + record[rest_at:]
 
 
-def _joined(records: list[bytes], start: int) -> list[bytes]:
-    """One record of each task, from records in the order of the keys, and then of the leaves."""
+def _joined(parts: Iterable[list[bytes]], start: int) -> list[bytes]:
+    """One record of each task, in the order of the keys, from records of ranges that follow upon
+    one another."""
+    records = [record for part in parts for record in part]
+    records.sort(key=_key)  # stable: earlier ranges come first
     keys = [_key(record) for record in records]
     if len(set(keys)) == len(keys):
         return records

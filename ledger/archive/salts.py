@@ -13,16 +13,12 @@ class Salts:
     def __init__(self, secret: bytes, partition: int) -> None:
         self._before = secret + b"%d:" % partition
 
-    def of_bundle(self, first: str) -> bytes:
-        """The salts of a bundle's leaves, one after the other. `first`: the entry id of the first
-        leaf's event, so that another log that the secret is used for has other ones.
+    def of_bundle(self, first: str) -> list[bytes]:
+        """The salts of a bundle's leaves. `first`: the entry id of the first leaf's event, so that
+        another log that the secret is used for has other ones.
 
         SHAKE-256 (FIPS 202) with the secret in front gives all of them in the time that SHA-256
         takes for twenty.
         """
-        return hashlib.shake_256(self._before + first.encode()).digest(TILE_WIDTH * SALT_BYTES)
-
-
-def salt_at(salts: bytes, number: int) -> bytes:
-    """The salt of a bundle's leaf of that number."""
-    return salts[number * SALT_BYTES : (number + 1) * SALT_BYTES]
+        made = hashlib.shake_256(self._before + first.encode()).digest(TILE_WIDTH * SALT_BYTES)
+        return [made[at : at + SALT_BYTES] for at in range(0, len(made), SALT_BYTES)]

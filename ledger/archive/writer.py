@@ -43,7 +43,7 @@ from ledger.archive.notes import (
     signers_of,
 )
 from ledger.archive.reader import Archive, Damaged, SealedLog, log_prefix
-from ledger.archive.salts import Salts, salt_at
+from ledger.archive.salts import Salts
 from ledger.archive.tiles import TILE_WIDTH
 from ledger.objects import ObjectStoreError
 from ledger.objects.together import all_done
@@ -199,7 +199,7 @@ class LogWriter:
             [*_, beside] = await log.stored((log.size - 1) // TILE_WIDTH)
             # What is erased has lost its own.
             salts = self._salts.of_bundle(entry_of(entries[0]))
-            self._end = End(entries[-1], beside.salt or salt_at(salts, len(entries) - 1))
+            self._end = End(entries[-1], beside.salt or salts[len(entries) - 1])
         if await self._published_size() < log.size:
             await self._publish(head)
         await self._leftovers.find(log.size)
