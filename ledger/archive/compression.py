@@ -12,6 +12,8 @@ from typing import Final
 from backports import zstd
 
 LEVEL: Final = 1
+"""Of Zstandard. Level 3 takes a third longer, for texts that are a twentieth smaller, and for
+leaves that are larger."""
 
 UNPACKED_BYTES_MAX: Final = 256 * 1024 * 1024
 """More than any bundle has: what is damaged must not fill the memory."""
