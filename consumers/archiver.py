@@ -126,7 +126,7 @@ class Archiver:
 
     async def _run(self) -> None:
         """On one ledger."""
-        archive = await self._open()
+        archive = self._open(await self._epoch())
         beats, trimming = self._service("lease", self._beat), self._trimming(archive)
         steps = [self._service(f"partition {p.partition}", p.step) for p in self._partitions]
         self._services = [*steps, trimming, beats]
@@ -145,7 +145,17 @@ class Archiver:
         """Seal everything that there is now, or wait until those have who do so already; how many
         events the archive has. Raises CANNOT_SEAL, Rejection."""
         self._make_key()
-        await self._open()
+        try:
+            epoch = await self._store.epoch()
+            if not epoch:
+                raise AnotherLedger("the server holds no ledger any more")
+            self._open(epoch)
+            return sum(await self._seal_all())
+        finally:
+            await self._release()
+            await self._close()
+
+    async def _seal_all(self) -> list[int]:
         beats = self._service("lease", self._beat)
         try:
             async with asyncio.TaskGroup() as group:
@@ -154,10 +164,7 @@ class Archiver:
                 beating.cancel()
         except* (*CANNOT_SEAL, Rejection) as errors:
             raise errors.exceptions[0] from None
-        finally:
-            await self._release()
-            await self._close()
-        return sum(sizes)
+        return sizes
 
     async def _release(self) -> None:
         await asyncio.gather(*(each.release() for each in self._partitions))
@@ -174,11 +181,11 @@ class Archiver:
         for service in self._services:
             service.stop()
 
-    async def _open(self) -> Archive:
-        """Be ready for all partitions, none of which is taken yet."""
+    def _open(self, epoch: str) -> Archive:
+        """Be ready for all partitions of a ledger, none of which is taken yet."""
         store, options = self._store, self._options
         fence = RedisArchive(store.client, store.partitions, options.timeout_ms)
-        archive = Archive(self._objects, await self._epoch(), store.partitions)
+        archive = Archive(self._objects, epoch, store.partitions)
         turn, trouble = asyncio.Semaphore(SEALED_AT_ONCE), SealingTrouble()
         self._partitions = [
             SealedPartition(

@@ -15,7 +15,7 @@ import pytest
 from consumers.archive_status import PartitionSealed, archive_status
 from consumers.archiver import Archiver, ArchiverOptions, archiver_options
 from consumers.meters import Meter
-from consumers.same_ledger import LedgerWentBack
+from consumers.same_ledger import AnotherLedger, LedgerWentBack
 from consumers.sealed_partition import SealingHalted, SealingOptions
 from ledger.archive.checkpoint import Checkpoint
 from ledger.archive.eraser import erasures_in
@@ -348,6 +348,30 @@ async def test_that_the_ledger_went_away_meanwhile_is_one_error(
             await archiver(store, folder, timeout_ms=200).seal_once()
         assert refused.value.code is RejectionCode.SERVICE_UNAVAILABLE
         await store.close()
+
+
+async def test_a_ledger_that_is_away_before_all_is_sealed_is_not_waited_for(folder: Path):
+    # given a server that is killed when the connection was made, and nothing else
+    with make_server(valkey_binary()) as server:
+        store = await RedisStore.open(server.url, StoreOptions(timeout_ms=200))
+        server.kill()
+        # when all is to be sealed, then whoever asked for that is told so
+        with pytest.raises(Rejection) as refused:
+            async with asyncio.timeout(10):
+                await archiver(store, folder, timeout_ms=200).seal_once()
+        assert refused.value.code is RejectionCode.SERVICE_UNAVAILABLE
+        await store.close()
+
+
+async def test_a_server_that_lost_its_ledger_is_not_waited_for_to_have_one(
+    store: RedisStore, folder: Path
+):
+    # given a server whose ledger was taken away
+    await send(store.client, ("FLUSHALL",))
+    # when all is to be sealed, then there is nothing to wait for
+    with pytest.raises(AnotherLedger, match="no ledger any more"):
+        async with asyncio.timeout(10):
+            await archiver(store, folder).seal_once()
 
 
 async def test_one_that_cannot_sign_lets_another_have_the_partition(
