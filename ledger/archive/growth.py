@@ -121,7 +121,7 @@ class Growth:
     def _add(self, events: Sequence[Recorded], chains: Chains) -> list[NoLeaf]:
         """No more of them than the bundle has room for."""
         entries, hashes, records = self._entries, self._levels[0], self._records
-        left_out: list[NoLeaf] = []
+        left_out, before = list[NoLeaf](), len(entries)
         for event in events:
             number, data, task_id = len(entries), event.data, event.task_id
             if not number:
@@ -142,7 +142,7 @@ class Growth:
             entries.append(entry)
             self._owners.append(task_id)
             self.size += 1
-        if entries:
+        if len(entries) > before:
             self.end = End(entries[-1], self._bundle_salts[len(entries) - 1])
         if len(entries) == TILE_WIDTH:
             self._end_bundle()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ledger.archive import tiles
 from ledger.archive.growth import Growth, Tail
@@ -174,6 +175,31 @@ async def test_what_cannot_be_a_leaf_is_left_out(folder: LocalFolder, keys: KeyF
     # then they are told, and the others are sealed
     assert len(left_out) == 2
     assert await read_back(folder) == [good]
+
+
+async def test_a_log_whose_salts_were_made_otherwise_goes_on(
+    folder: LocalFolder, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+):
+    # given a log, in the middle of a bundle, of a version that made other salts
+    events = lives(301)
+    made = Salts(b"o" * 32, 0).of_bundle("")
+
+    def made_otherwise(salts: Salts, first: str) -> list[bytes]:
+        return made
+
+    with monkeypatch.context() as older:
+        older.setattr(Salts, "of_bundle", made_otherwise)
+        await seal(await opened(folder, keys), events[:300], cut=300)
+    writer = await opened(folder, keys)
+    # when what comes next cannot be a leaf
+    late = replace(events[300], at=1 << 60)
+    assert len(await writer.add([late])) == 1
+    # then the last leaf is still known for what it is of
+    assert writer.last is not None
+    assert writer.last.is_of(events[299])
+    # and more is sealed behind it
+    await seal(writer, events[300:], cut=1)
+    assert await read_back(folder) == events
 
 
 async def test_events_of_the_service_are_a_chain_too(folder: LocalFolder, keys: KeyFile):
