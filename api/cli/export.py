@@ -98,11 +98,13 @@ async def _export(
     async with reading(settings, archive, epoch) as events:
         span = await chosen_span(events, since, until)
         writer, count = writer_of(format, file, await events.epoch()), 0
-        with counting("exporting") as progress:
-            async for piece in Chosen(events, span, filters).pieces():
-                writer.write(piece)
-                count += len(piece)
-                progress(len(piece))
+        pieces = Chosen(events, span, filters).pieces()
+        async with contextlib.aclosing(pieces):
+            with counting("exporting") as progress:
+                async for piece in pieces:
+                    writer.write(piece)
+                    count += len(piece)
+                    progress(len(piece))
         writer.close()
     return count
 

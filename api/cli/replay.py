@@ -1,6 +1,7 @@
 """`ledgerq replay`"""
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -222,10 +223,12 @@ async def _count(settings: Settings, wishes: _Wishes) -> int:
     counts: Counter[str] = Counter()
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, wishes.since, wishes.until)
-        with counting("counting") as progress:
-            async for piece in Chosen(events, span, wishes.filters).pieces():
-                counts.update([event.type for event in piece])
-                progress(len(piece))
+        pieces = Chosen(events, span, wishes.filters).pieces()
+        async with contextlib.aclosing(pieces):
+            with counting("counting") as progress:
+                async for piece in pieces:
+                    counts.update([event.type for event in piece])
+                    progress(len(piece))
     found = Counted(counts.total(), dict(sorted(counts.items())))
     if wishes.as_json:
         print_json(found)
@@ -268,10 +271,12 @@ async def _diff(settings: Settings, wishes: _Wishes, name: str) -> int:
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, wishes.since, wishes.until)
         versions = TwoVersions(other, events.history)
-        with counting("comparing") as progress:
-            async for piece in Chosen(events, span, filters).pieces():
-                await versions.take(piece)
-                progress(len(piece))
+        pieces = Chosen(events, span, filters).pieces()
+        async with contextlib.aclosing(pieces):
+            with counting("comparing") as progress:
+                async for piece in pieces:
+                    await versions.take(piece)
+                    progress(len(piece))
     found = versions.found
     if wishes.as_json:
         print_json(found)

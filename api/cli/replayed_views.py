@@ -1,5 +1,6 @@
 """The views of `ledgerq replay`: what the events up to a moment come to."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -55,12 +56,13 @@ async def print_view(
 async def _fold(
     events: Joined, span: Span, filters: Filters, lives: Lives, progress: Progress
 ) -> None:
-    async for piece in in_order(events, span):
-        some = span.cut(piece)
-        if filters.tasks is not None:
-            some = [event for event in some if event.task_id in filters.tasks]
-        await lives.take(some)
-        progress(len(piece))
+    async with contextlib.aclosing(in_order(events, span)) as pieces:
+        async for piece in pieces:
+            some = span.cut(piece)
+            if filters.tasks is not None:
+                some = [event for event in some if event.task_id in filters.tasks]
+            await lives.take(some)
+            progress(len(piece))
 
 
 async def _stats(events: Joined, span: Span, filters: Filters, progress: Progress) -> Shown:

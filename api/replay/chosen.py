@@ -1,5 +1,6 @@
 """The events of a span that are wanted, in the order in which they were written."""
 
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -52,11 +53,12 @@ class Chosen:
         self._facts: OrderedDict[str, Facts | None] = OrderedDict()
 
     async def pieces(self) -> AsyncGenerator[list[Recorded]]:
-        """In order. Raises as Joined."""
-        async for events in in_order(self._events, self._span):
-            wanted = await self._wanted(self._span.cut(events))
-            if wanted:
-                yield wanted
+        """In order. Raises as Joined. To be closed: it reads ahead."""
+        async with contextlib.aclosing(in_order(self._events, self._span)) as reading:
+            async for events in reading:
+                wanted = await self._wanted(self._span.cut(events))
+                if wanted:
+                    yield wanted
 
     async def _wanted(self, events: list[Recorded]) -> list[Recorded]:
         filters = self._filters
@@ -111,8 +113,9 @@ async def in_order(events: Joined, span: Span) -> AsyncGenerator[list[Recorded]]
         for partition, start in span.starts.items()
     }
     if len(readers) == 1:
-        async for some in next(iter(readers.values())):
-            yield some
+        async with contextlib.aclosing(next(iter(readers.values()))) as reading:
+            async for some in reading:
+                yield some
         return
     waiting: dict[int, deque[Recorded]] = {}
     try:

@@ -1,6 +1,7 @@
 """Events one after the other, as far apart as they are to be."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
 from api.replay.pace import Pace
 from ledger.codec import Undecodable, decode_meta
@@ -10,14 +11,15 @@ from ledger.store import Recorded
 Take = Callable[[Sequence[Recorded]], Awaitable[None]]
 
 
-async def emit(pieces: AsyncIterator[list[Recorded]], take: Take, pace: Pace) -> int:
+async def emit(pieces: AsyncGenerator[list[Recorded]], take: Take, pace: Pace) -> int:
     """Hand events to `take`: those together that were written at once, when they are due; how many
     that were. Raises as both do."""
     count = 0
     held: list[Recorded] = []
-    async for piece in pieces:
-        *whole, held = written_at_once([*held, *piece])
-        count += await _emit_all(whole, take, pace)
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            *whole, held = written_at_once([*held, *piece])
+            count += await _emit_all(whole, take, pace)
     return count + await _emit_all([held] if held else [], take, pace)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ async def events_of(store: Store) -> list[Recorded]:
     return await store.events_after(Position(0, "0-0"), 10_000, 0)
 
 
-async def in_pieces(events: Sequence[Recorded], size: int) -> AsyncIterator[list[Recorded]]:
+async def in_pieces(events: Sequence[Recorded], size: int) -> AsyncGenerator[list[Recorded]]:
     for first in range(0, len(events), size):
         yield list(events[first : first + size])
 
@@ -41,6 +41,28 @@ class Taken:
 
     async def take(self, events: Sequence[Recorded]) -> None:
         self.groups.append(list(events))
+
+
+async def test_what_is_read_ahead_is_let_go_of_when_nobody_takes_more(tmp_path: Path):
+    # given events that are read ahead of whom they are sent to
+    store = make_store(1, Clock())
+    await submit(store)
+    ended: list[str] = []
+
+    async def reading() -> AsyncGenerator[list[Recorded]]:
+        try:
+            while True:
+                yield await events_of(store)
+        finally:
+            ended.append("reading")
+
+    async def gone(events: Sequence[Recorded]) -> None:
+        raise BrokenPipeError
+
+    # when that one goes away, then nothing is left reading
+    with pytest.raises(BrokenPipeError):
+        await emit(reading(), gone, Pace(speed_of("max")))
+    assert ended == ["reading"]
 
 
 async def test_what_was_written_at_once_is_sent_at_once(tmp_path: Path):
