@@ -56,7 +56,8 @@ def verify(
         str | None,
         Parameter(
             help="folder or s3://bucket/prefix that holds an archive, to be verified without its"
-            " ledger; else the ledger's own is, beside what the ledger still has"
+            " ledger, unless --redis or --data-dir names that too; else the ledger's own is, beside"
+            " what the ledger still has"
         ),
     ] = None,
     key: Annotated[
@@ -90,7 +91,7 @@ def verify(
         settings = load_settings(redis_url=redis_url, data_dir=data_dir).settings
         if archive is not None:
             settings = archive_settings(settings, archive)
-        offline = archive is not None and redis_url is None
+        offline = archive is not None and redis_url is None and data_dir is None
         options = Options(trusted_keys(key), trusted_keys(witness))
         if witness_url and not options.witnesses:
             raise CliError("--witness-url needs --witness too: the key of who answers there")

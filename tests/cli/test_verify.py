@@ -95,6 +95,20 @@ def test_a_running_service_is_held_against_its_archive(service: Up, ledgerq: Cal
     assert log["size"] >= log["in_stream"] >= 3
 
 
+def test_a_copy_is_held_against_the_ledger_that_is_named(
+    service: Up, ledgerq: Call, tmp_path: Path
+) -> None:
+    # given a copy of an archive that has nothing of what was sealed
+    data_dir = ("--data-dir", str(service.folder / ".ledgerq"))
+    submit(ledgerq, service, "--wait")
+    assert run("archiver", "--once", *data_dir, cwd=service.folder).returncode == 0
+    (tmp_path / "copy" / "archive").mkdir(parents=True)
+    # when it is verified beside the ledger, then it is not taken for whole
+    ran = ledgerq("verify", "--archive", str(tmp_path / "copy"), *data_dir, "--json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["with_ledger"] is True
+
+
 def test_a_witness_runs_and_ends_in_peace(folder: Path, ledgerq: Call) -> None:
     arguments = ("witness", "--log", vkey(folder), "--name", "somebody/w", "--port", "0")
     settings = Settings(data_dir=str(folder.parent / "theirs"))

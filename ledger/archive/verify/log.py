@@ -88,7 +88,7 @@ class LogCheck:
         self._wrong: list[Point] = []
         self._right_up_to = 0
         self._listed_size = 0
-        self._size = 0
+        self._size = self._tasks = 0
         self._has_waited = False
 
     async def run(self) -> LogReport:
@@ -113,6 +113,7 @@ class LogCheck:
                 if not await self._is_explained_by_newer():
                     break
         self._leaves.end()
+        self._tasks = self._leaves.chains.tasks  # the ledger may have more
         self._tell_wrong()
         self._tell_unused_key()
         self._tell_witnesses()
@@ -485,7 +486,7 @@ class LogCheck:
             self._origin,
             self._size,
             len(self._history.points),
-            self._leaves.chains.tasks,
+            self._tasks,
             tuple(each.vkey for each in self._trust.signed),
             self._leaves.erasures.events,
             len(self._leaves.erasures.tasks),

@@ -107,6 +107,8 @@ async def test_what_was_not_sealed_yet_follows_on(archive: Kept, keys: KeyFile) 
     report = await verified(kept, stream=EVENTS[50:])
 
     assert (report.faults, report.in_stream, report.not_sealed) == ((), 150, 100)
+    # and tasks are those of the events that were sealed
+    assert report.tasks == len({event.task_id for event in EVENTS[:200]})
 
 
 async def test_a_clock_that_went_back_is_told(keys: KeyFile) -> None:
