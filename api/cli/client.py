@@ -12,8 +12,17 @@ import msgspec
 
 from api.cli.answers import Answer, Explanation, Limits, Task, Worker, Workers
 from api.cli.failures import CliError
-from api.client import Client, LedgerqError, Refused, Retries, UnexpectedAnswer, Unreachable
+from api.client import (
+    Client,
+    InvalidRequest,
+    LedgerqError,
+    Refused,
+    Retries,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from api.client.calls import Call, Reply
+from api.client.keys import key_of
 from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
@@ -272,7 +281,10 @@ def own_name() -> str:
 
 
 def _keyed(idempotency_key: str | None) -> dict[str, str]:
-    return {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+    try:
+        return {} if idempotency_key is None else {"idempotency-key": key_of(idempotency_key)}
+    except InvalidRequest as error:
+        raise CliError(error.message.replace("idempotency_key", "--idempotency-key", 1)) from error
 
 
 def _status(number: int) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypedDict, TypeVar
-from uuid import uuid4
 
 import msgspec
 
@@ -26,6 +25,7 @@ from api.client.answers import (
 )
 from api.client.calls import Call, NoAnswer, Pause, Reply, Told, decoded, error_of
 from api.client.errors import LedgerqError, TaskNotFinished, TaskNotFound, TaskNotRetryable
+from api.client.keys import key_of
 from api.client.positions import Writes
 from api.client.retries import Retries
 from api.client.submission import Submission
@@ -142,12 +142,12 @@ class Core:
 
     def submit(self, submission: Submission, idempotency_key: str | None) -> Flow[Task]:
         """One task; the key makes it safe to send it again when the answer is lost."""
-        call = _submission(TASKS, submission.encoded(), idempotency_key or new_key())
+        call = _submission(TASKS, submission.encoded(), key_of(idempotency_key))
         return decoded((yield from self.answered(call)), Task)
 
     def submit_many(self, given: Iterable[Submission], idempotency_key: str | None) -> Flow[Tasks]:
         """As many as there are, in as many requests as they need."""
-        key, tasks = idempotency_key or new_key(), Tasks()
+        key, tasks = key_of(idempotency_key, of_many=True), Tasks()
         items = (each.encoded() for each in given)
         parts = submissions.chunks(
             items, submissions.BATCH_ITEMS_MAX, submissions.BATCH_BYTES_MAX, bytes
@@ -169,7 +169,7 @@ class Core:
             method="POST",
             path=UPLOAD,
             form=form,
-            headers={"idempotency-key": idempotency_key or new_key()},
+            headers={"idempotency-key": key_of(idempotency_key)},
             wait_s=STORING_S,
         )
         return decoded((yield from self.answered(call)), Uploaded)
@@ -263,11 +263,6 @@ class Core:
         path = f"{_path(task_id)}/progress"
         call = Call(method="PUT", path=path, body=body, headers=_at(version))
         return decoded((yield from self.answered(call)), Task)
-
-
-def new_key() -> str:
-    """An idempotency key that nobody had before."""
-    return str(uuid4())
 
 
 def query_of(fields: Mapping[str, Any]) -> dict[str, str]:

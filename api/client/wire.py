@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 
 from api.client.calls import Call, NoAnswer, Reply
-from api.client.errors import Unreachable
+from api.client.errors import InvalidRequest, Unreachable
 from ledger import __version__
 
 DEFAULT_URL: Final = "http://127.0.0.1:8084"
@@ -59,13 +59,14 @@ class Where(msgspec.Struct, frozen=True):
     def request(
         self, call: Call, headers: Mapping[str, str], read_timeout_s: float
     ) -> dict[str, Any]:
-        """The arguments of `client.build_request`, but for files."""
+        """The arguments of `client.build_request`, but for files. Raises InvalidRequest for headers
+        that cannot be sent."""
         kind = {} if call.body is None else {"content-type": "application/json"}
         return {
             "method": call.method,
             "url": call.path,
             "params": dict(call.query) or None,
-            "headers": {**headers, **kind, **call.headers},
+            "headers": _encoded({**headers, **kind, **call.headers}),
             "content": call.body,
             "timeout": httpx2.Timeout(read_timeout_s, connect=self.connect_timeout_s),
         }
@@ -115,6 +116,20 @@ def reply_of(response: httpx2.Response, body: bytes) -> Reply:
     """The answer as a value."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status_code, headers, body)
+
+
+def _encoded(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """As the service reads them: in UTF-8. httpx2 takes bytes as they are, and texts in ASCII."""
+    for name, value in headers.items():
+        if not value.replace("\t", " ").isprintable() or value != value.strip():
+            expected = "printable characters, without spaces at either end"
+            raise InvalidRequest(
+                f"the header {name}: expected {expected}, got {value[:80]!r}",
+                code="INVALID_REQUEST",
+                status=400,
+                details={"field": name, "expected": expected},
+            )
+    return {name: value.encode() for name, value in headers.items()}
 
 
 def _is_local(host: str) -> bool:

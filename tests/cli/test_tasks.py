@@ -73,7 +73,8 @@ def test_submit_waits_for_the_result(client: Call):
 
 
 def test_the_same_key_gives_the_same_task(client: Call, tmp_path: Path):
-    words = (*SUBMIT, "--payload", "{}", *LATER, "--json", "--idempotency-key", str(tmp_path))
+    key = f"clé {tmp_path}"
+    words = (*SUBMIT, "--payload", "{}", *LATER, "--json", "--idempotency-key", key)
 
     assert client(*words).json()["id"] == client(*words).json()["id"]
 
@@ -86,6 +87,7 @@ def test_the_same_key_gives_the_same_task(client: Call, tmp_path: Path):
         ((*SUBMIT, "--payload", "{"), "--payload: expected a JSON object"),
         ((*SUBMIT, "--payload", "@missing.json"), "missing.json: No such file"),
         (("submit", "odd", "--kb", "k", "--payload", "{}"), "task_type: expected one of"),
+        ((*SUBMIT, "--payload", "{}", "--idempotency-key", "a\nb"), "--idempotency-key: expected"),
         ((*SUBMIT, "--payload", "{}", "--timeout", "0"), "timeout: expected a whole number"),
         ((*SUBMIT, "--batch", "missing.jsonl"), "missing.jsonl: No such file"),
         ((*SUBMIT, "--batch", "-"), "it holds no submission"),

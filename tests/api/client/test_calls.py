@@ -297,3 +297,26 @@ async def test_headers_may_be_asked_for_at_each_request(form: str, service: Serv
 
     metas = [history.events[0].meta for history in histories]
     assert [meta["trace"] for meta in metas if meta is not None] == [TRACE, OTHER_TRACE]
+
+
+async def test_keys_and_headers_may_be_in_any_language(form: str, service: Service) -> None:
+    url = f"http://127.0.0.1:{service.port}"
+    client = client_of(form, url, headers={"X-Actor": "Jörg"})
+
+    task = await client.submit("health_check", "kb-1", idempotency_key="clé-日本")
+    again = await client.submit("health_check", "kb-1", idempotency_key="clé-日本")
+    history = await client.history(task.id)
+    await client.close()
+
+    assert again.id == task.id
+    assert (history.events[0].meta or {})["actor"] == "Jörg"
+
+
+async def test_a_header_that_cannot_be_sent_is_not_tried_again(form: str, service: Service) -> None:
+    client = client_of(form, f"http://127.0.0.1:{service.port}", headers={"X-Actor": "a\r\nb: c"})
+
+    with pytest.raises(InvalidRequest, match="X-Actor") as refused:
+        await client.submit("health_check", "kb-1")
+    await client.close()
+
+    assert refused.value.details["field"] == "X-Actor"

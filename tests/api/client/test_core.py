@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from api.client import LedgerqError, QueueFull, Retries, Submission, Task, Unreachable
+from api.client import (
+    InvalidRequest,
+    LedgerqError,
+    QueueFull,
+    Retries,
+    Submission,
+    Task,
+    Unreachable,
+)
 from api.client.calls import Call, NoAnswer, Pause, Reply
 from api.client.core import Core, Flow
 from api.client.positions import REMEMBERED_S
@@ -81,6 +89,23 @@ def test_the_caller_may_give_the_key() -> None:
     driven = Driven(Core().submit(SUBMISSION, "nightly"), task_reply())
 
     assert driven.calls[0].headers["idempotency-key"] == "nightly"
+
+
+@pytest.mark.parametrize("key", ["", " a", "a\n", "a\tb", "\ud800", "x" * 256])
+def test_a_key_that_the_service_would_not_take_is_told_at_once(key: str) -> None:
+    driven = Driven(Core().submit(SUBMISSION, key))
+
+    assert isinstance(driven.error, InvalidRequest)
+    assert driven.error.details["field"] == "idempotency_key"
+
+
+def test_a_key_of_many_has_room_for_the_numbers_of_its_requests() -> None:
+    longest = "x" * 245
+    taken = Driven(Core().submit_many([SUBMISSION], longest), Reply(201, {}, b'{"tasks": []}'))
+    refused = Driven(Core().submit_many([SUBMISSION], longest + "x"))
+
+    assert taken.calls[0].headers["idempotency-key"] == f"{longest}/1"
+    assert isinstance(refused.error, InvalidRequest)
 
 
 def test_only_what_is_said_is_sent() -> None:
