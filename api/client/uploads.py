@@ -78,7 +78,7 @@ def form_of(
     payload: Mapping[str, Any] | None,
     options: Options,
 ) -> Form:
-    """The form of an upload. Raises ValueError when there is no file."""
+    """The form of an upload. Raises ValueError for no file at all, TypeError for what is none."""
     sources = _sources(files)
     if not sources:
         raise ValueError("expected at least one file")
@@ -88,19 +88,28 @@ def form_of(
 
 
 def _sources(given: Source | Sequence[Source]) -> Sequence[Source]:
-    if isinstance(given, Sequence) and not isinstance(given, str):
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         return given
     return [given]
 
 
 def _file(source: Source) -> File:
     if isinstance(source, File):
+        _check(source.content, "bytes, a binary stream or a Path as the content of a File")
         return source
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
         return File(path.name, path)
+    _check(source, "a path, a binary stream or a File(name, content)", is_bytes_enough=False)
     name = getattr(source, "name", None)
     return File(Path(name).name if isinstance(name, str) else "upload", source)
+
+
+def _check(content: object, expected: str, *, is_bytes_enough: bool = True) -> None:
+    """Raises TypeError for what cannot be sent: a text may be a path, or what is meant itself."""
+    is_kind = hasattr(content, "read") or hasattr(content, "__fspath__")
+    if not is_kind and not (is_bytes_enough and isinstance(content, bytes)):
+        raise TypeError(f"expected {expected}, got {type(content).__name__}")
 
 
 def _text(value: Any) -> str:

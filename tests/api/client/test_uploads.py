@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import pytest
 
@@ -94,3 +94,24 @@ async def test_what_the_service_refuses_names_the_field(
         await client.upload(document, "kb-1", task_type="no_such_type")
 
     assert raised.value.details["field"] == "task_type"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (b"text", "a path, a binary stream or a File(name, content), got bytes"),
+        ([b"text"], "a path, a binary stream or a File(name, content), got bytes"),
+        (7, "a path, a binary stream or a File(name, content), got int"),
+        (
+            File("a.txt", cast("Any", "text")),
+            "bytes, a binary stream or a Path as the content of a File, got str",
+        ),
+    ],
+)
+async def test_what_is_no_file_is_told_by_what_would_be_one(
+    client: AsyncClient, source: Any, told: str
+) -> None:
+    with pytest.raises(TypeError) as refused:
+        await client.upload(source, "kb-1")
+
+    assert str(refused.value) == f"expected {told}"
