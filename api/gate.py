@@ -3,6 +3,7 @@
 On the good path it costs a `try`, a look-up and a measurement.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,8 @@ REQUESTS_MAX: Final = 10_000
 
 CLIENT_GONE: Final = 499
 """As nginx logs it: nobody was left to answer."""
+
+STOPPED: Final = "the service stops, and this took too long to wait for it: send it again"
 
 EXCHANGE: Final = "ledgerq.exchange"
 """Where an endpoint finds its Exchange in the ASGI scope."""
@@ -61,6 +64,13 @@ class Gate:
             await self._fixed.get(scope["path"], self._app)(scope, receive, send)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if exchange.started or task is None or not task.cancelling():
+                raise
+            # By uvicorn, which waits for what is in work when it stops, and then no longer.
+            refusal = answer(ApiError(RejectionCode.SERVICE_UNAVAILABLE, STOPPED))
+            await exchange.respond(refusal.status, refusal.body, refusal.headers)
         except Exception as error:
             if exchange.started:
                 raise

@@ -204,6 +204,34 @@ async def test_a_caller_in_the_middle_of_a_wait_is_answered_at_a_stop(
     assert answer.json()["status"] == "queued"
 
 
+async def test_a_caller_that_a_stop_does_not_wait_for_is_told_to_come_again(
+    store: RedisStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    service = Service()
+    settings = Settings(port=0, grpc_port=0, data_dir=str(tmp_path), drain_timeout_ms=1)
+    running = asyncio.create_task(
+        serve(settings, store, stop=service.stop, on_started=service.on_started)
+    )
+    async with asyncio.timeout(20):
+        await service.started.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n")
+        writer.write(b"Content-Type: multipart/form-data; boundary=b\r\n")
+        writer.write(b"Content-Length: 1000\r\n\r\n--b\r\n")
+        begun = await reader.readuntil(b"\r\n\r\n")
+        service.stop.set()
+        answer = await reader.read()
+        writer.close()
+        await running
+
+    assert begun.startswith(b"HTTP/1.1 100 ")
+    head, _, text = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in head
+    assert json.loads(text)["code"] == "SERVICE_UNAVAILABLE"
+    assert "Exception in ASGI application" not in caplog.text
+
+
 def has_reader() -> bool:
     return any(task.get_name().startswith("feed-") for task in asyncio.all_tasks())
 
