@@ -162,14 +162,17 @@ class Subscription:
 
         return Following(self, batch)
 
-    async def ack(self, *positions: Position) -> None:
-        """Everything that this member was given is done, up to and with these positions, of which
-        the last one in each partition counts. As `SubscribedEvent.ack` otherwise.
+    async def ack(self, *positions: Position | str) -> None:
+        """Everything that this member was given is done, up to and with these positions (as events
+        have them, or as texts), of which the last one in each partition counts. As
+        `SubscribedEvent.ack` otherwise.
 
-        Raises AckRefused when a partition is another member's by now.
+        Raises AckRefused when a partition is another member's by now, ValueError for what is no
+        position.
         """
         last: dict[int, Position] = {}
-        for position in positions:
+        for given in positions:
+            position = Position.parse(given) if isinstance(given, str) else given
             known = last.setdefault(position.partition, position)
             last[position.partition] = max(known, position, key=lambda p: p.order)
         await asyncio.gather(*map(self._ack_up_to, last.values()))

@@ -138,6 +138,20 @@ async def test_a_position_acknowledges_everything_before_it(store: RedisStore):
     assert again.position == given[3].position
 
 
+async def test_a_position_may_be_acknowledged_as_it_is_written(store: RedisStore):
+    await submitted(store, 3)
+    subscription = following(store)
+    async with events_of(subscription) as events:
+        given = [await anext(events) for _ in range(2)]
+        await subscription.ack(str(given[1].position))
+        with pytest.raises(ValueError, match="expected a position such as"):
+            await subscription.ack("the last one")
+
+    [again] = await first(following(store), 1)
+
+    assert again.position > given[1].position
+
+
 async def test_batches_hold_what_is_there(store: RedisStore):
     await submitted(store, 5)
     subscription = following(store)
