@@ -11,6 +11,7 @@ from api.cli.checkup import machine
 from api.cli.checkup import read_model as read_model_checks
 from api.cli.checkup import server as server_checks
 from api.cli.checkup.finding import Finding, Level, fail, ok, warn
+from api.cli.checkup.objects import object_store
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, DataDir, RedisUrl, Url, load_settings
 from api.cli.open_ledger import LOOK_TIMEOUT_MS, server_of
@@ -52,6 +53,7 @@ def _outside(loaded: Loaded) -> Iterator[Finding]:
     yield from asyncio.run(_server(loaded))
     if settings.redis_url is None:
         yield from machine.data_dir(Path(settings.data_dir))
+    yield from asyncio.run(object_store(settings))
     yield from read_model_checks.read_model(settings)
     yield machine.service(settings.url)
 

@@ -19,6 +19,7 @@ from projections.model_files import ModelFiles
 from projections.read_model import ReadModel
 from projections.sqlite import create, finish
 from tests.cli.running import Call, Up
+from tests.object_stores import run_s3
 from tests.servers import REDIS_BINARY, run_server, valkey_binary
 
 NOWHERE = ("--url", "http://127.0.0.1:9")
@@ -128,6 +129,28 @@ def test_an_api_that_is_not_healthy_fails_with_the_parts_at_fault(ledgerq: Call)
 
     assert ran.code == 1
     assert checks(ran)["api"]["message"] == f"{url} is unhealthy: redis, queue"
+
+
+def test_an_object_store_that_cannot_be_used_fails(
+    ledgerq: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "s3").mkdir()
+    with run_s3(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("LEDGERQ_OBJECT_STORE_URL", server.url)
+        well = checks(ledgerq("doctor", *NOWHERE, "--json"))
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another one")
+        refused = ledgerq("doctor", *NOWHERE, "--json")
+
+    assert well["object store"] == {
+        "check": "object store",
+        "level": "ok",
+        "message": f"{server.url} answers",
+        "advice": "",
+    }
+    assert refused.code == 1
+    assert "403" in checks(refused)["object store"]["message"]
 
 
 def test_settings_that_are_wrong_fail(ledgerq: Call, monkeypatch: pytest.MonkeyPatch):
