@@ -18,6 +18,7 @@ from ledger.settings import Settings
 
 ARCHIVE: Final = "archive/"
 PARTITIONS_MAX: Final = 64
+EPOCHS_TOLD: Final = 10
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -60,7 +61,7 @@ async def find_archive(
     store: RedisStore | None,
 ) -> Found:
     """Whose logs there are: the ledger's at hand, else of the epoch that is named, or that a key
-    says, or else of the first one in the archive. Raises CliError, ObjectStoreError."""
+    says, or else of the only one in the archive. Raises CliError, ObjectStoreError."""
     if store is not None:
         epoch = await store.epoch()
         named = _epoch_in(keys)
@@ -68,7 +69,7 @@ async def find_archive(
             raise CliError(f"the keys are of the ledger {named}, and this is {epoch}")
         partitions: Sequence[int] = range(store.partitions)
     else:
-        epoch = epoch or _epoch_in(keys) or await _first_epoch(objects)
+        epoch = epoch or _epoch_in(keys) or await _only_epoch(objects)
         partitions = [
             each for each in range(PARTITIONS_MAX) if await _is_there(objects, epoch, each)
         ]
@@ -94,17 +95,32 @@ def _epoch_of(origin: str) -> str | None:
             return None
 
 
-async def _first_epoch(objects: ObjectStore) -> str:
+async def _only_epoch(objects: ObjectStore) -> str:
+    """Raises CliError where there are several: what is told of one says nothing of the others."""
+    folders = await objects.folders(ARCHIVE.removesuffix("/"))
+    found = [epoch for each in folders if (epoch := await _epoch_below(objects, ARCHIVE + each))]
+    if not found:
+        raise CliError("there is no checkpoint in the archive that says whose it is: give --epoch")
+    if len(found) > 1:
+        raise CliError(f"several ledgers lie in the archive: give --epoch, one of {_some(found)}")
+    return found[0]
+
+
+async def _epoch_below(objects: ObjectStore, folder: str) -> str | None:
     """The whole of it stands in the checkpoints alone."""
-    async for page in objects.listed(ARCHIVE.removesuffix("/")):
-        for each in page:
-            if each.key.endswith(f"/{CHECKPOINT}"):
-                epoch = _epoch_of(
-                    (await objects.read(each.key)).decode(errors="replace").split("\n")[0]
-                )
-                if epoch is not None:
-                    return epoch
-    raise CliError("there is no checkpoint in the archive that says whose it is: give --epoch")
+    for partition in await objects.folders(folder):
+        try:
+            packed = await objects.read(f"{folder}/{partition}/{CHECKPOINT}")
+        except FileNotFoundError:
+            continue
+        if epoch := _epoch_of(packed.decode(errors="replace").split("\n")[0]):
+            return epoch
+    return None
+
+
+def _some(epochs: Sequence[str]) -> str:
+    more = len(epochs) - EPOCHS_TOLD
+    return ", ".join(epochs[:EPOCHS_TOLD]) + (f" and {more:,} more" if more > 0 else "")
 
 
 async def _is_there(objects: ObjectStore, epoch: str, partition: int) -> bool:

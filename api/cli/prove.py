@@ -5,15 +5,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from api.cli.client import Service, ServiceRefused
 from api.cli.failures import CliError, NotWhole
 from api.cli.flags import DataDir, RedisUrl, TaskId, Url, load_settings, service_url
+from api.cli.reading import ArchiveAt, Epoch
 from ledger.archive.prover import NotSealed
 from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.archive.proof import Proof
 
 POLL_S: Final = 0.5
 """While the archive has not got everything yet."""
@@ -41,10 +45,23 @@ def prove(
     data_dir: Annotated[DataDir, Parameter(help="read the ledger in this folder itself")] = None,
     redis_url: Annotated[RedisUrl, Parameter(help="read the ledger on this server itself")] = None,
     url: Url = None,
+    archive: Annotated[
+        ArchiveAt,
+        Parameter(
+            help="read this archive alone, a folder or s3://bucket/prefix: what was sealed of the"
+            " task up to its last checkpoint"
+        ),
+    ] = None,
+    epoch: Epoch = None,
 ) -> None:
     """Asks the service; with --data-dir or --redis it reads the ledger and its archive itself.
     Exit code 3 while the archive has not got all of the task's events yet."""
-    written = _asked(task_id, wait, data_dir, redis_url, url)
+    if archive is None:
+        written = _asked(task_id, wait, data_dir, redis_url, url)
+    elif data_dir is not None or redis_url is not None or url is not None:
+        raise CliError("--archive: is read alone, without --data-dir, --redis and --url")
+    else:
+        written = asyncio.run(_from_archive_alone(archive, epoch, task_id))
     try:
         if tlog_proofs is not None:
             _write_each(task_id, written, tlog_proofs)
@@ -82,14 +99,11 @@ def _sealed(proof: Callable[[], bytes], wait_s: float) -> bytes:
 
 async def _from_archive(settings: Settings, task_id: str) -> bytes:
     from api.cli.open_ledger import open_ledger
-    from ledger.archive.proof import write_proof
     from ledger.archive.prover import prove_task
     from ledger.archive.reader import Archive
-    from ledger.identity import is_task_id
     from ledger.objects import ObjectStoreError, open_objects
 
-    if not is_task_id(task_id):
-        raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
+    _check_id(task_id)
     async with open_ledger(settings) as store:
         objects = open_objects(settings)
         archive = Archive(objects, await store.epoch(), store.partitions)
@@ -100,8 +114,44 @@ async def _from_archive(settings: Settings, task_id: str) -> bytes:
             raise CliError(f"the object store: {error}") from error
         finally:
             await objects.close()
+    return _written(proof, task_id)
+
+
+async def _from_archive_alone(where: str, epoch: str | None, task_id: str) -> bytes:
+    from api.cli.archives import archive_settings, find_archive
+    from ledger.archive.prover import prove_from
+    from ledger.archive.reader import Archive
+    from ledger.objects import ObjectStoreError, open_objects
+
+    _check_id(task_id)
+    objects = open_objects(archive_settings(load_settings().settings, where))
+    try:
+        found = await find_archive(objects, epoch, (), None)
+        archive = Archive(objects, found.epoch, max(found.partitions) + 1)
+        proof = await prove_from(archive, found.partitions, task_id)
+    except ObjectStoreError as error:
+        raise CliError(f"the object store: {error}") from error
+    finally:
+        await objects.close()
+    return _written(proof, task_id)
+
+
+def _check_id(task_id: str) -> None:
+    from ledger.identity import is_task_id
+
+    if not is_task_id(task_id):
+        raise _no_task(task_id)
+
+
+def _no_task(task_id: str) -> CliError:
+    return CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
+
+
+def _written(proof: "Proof | None", task_id: str) -> bytes:
+    from ledger.archive.proof import write_proof
+
     if proof is None:
-        raise CliError(f"there is no task with the id {task_id} (TASK_NOT_FOUND)")
+        raise _no_task(task_id)
     return write_proof(proof)
 
 

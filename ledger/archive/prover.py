@@ -45,16 +45,25 @@ class NotSealed(Exception):
 async def prove_task(archive: Archive, task_id: str, version: int | None) -> Proof | None:
     """The proof of a task that has so many events (None: the ledger's server has not got it); None
     where there is no such task. Raises NotSealed, and as `prove`."""
-    proof = await _newest(archive, task_id)
+    proof = await _newest(archive, partition_of(task_id, archive.partitions), task_id)
     sealed = 0 if proof is None else unpack_leaf(0, proof.events[-1].leaf.encode()).version
     if version is not None and sealed < version:
         raise NotSealed(task_id, sealed, version)
     return proof
 
 
-async def _newest(archive: Archive, task_id: str) -> Proof | None:
+async def prove_from(archive: Archive, partitions: Sequence[int], task_id: str) -> Proof | None:
+    """The proof by an archive alone, which does not say how many partitions its ledger has: of
+    these it has a log. None where none of them has the task. Raises as `prove`."""
+    for partition in partitions:
+        if proof := await _newest(archive, partition, task_id):
+            return proof
+    return None
+
+
+async def _newest(archive: Archive, partition: int, task_id: str) -> Proof | None:
     for look in range(1, _LOOKS_MAX + 1):
-        log = await archive.log(partition_of(task_id, archive.partitions))
+        log = await archive.log(partition)
         try:
             return None if log is None else await prove(log, task_id)
         except Incomplete:

@@ -117,6 +117,9 @@ class Bucket:
         async for page in self._wrapped.listed(prefix):
             yield page
 
+    async def folders(self, prefix: str) -> list[str]:
+        return await self._wrapped.folders(prefix)
+
     def path(self, key: str) -> None:
         return None
 

@@ -93,6 +93,11 @@ class LocalFolder:
             async for page in self._wrapped().listed(prefix):
                 yield page
 
+    async def folders(self, prefix: str) -> list[str]:
+        if not await self._in_thread((self._folder / prefix).is_dir):
+            return []
+        return await self._wrapped().folders(prefix)
+
     def path(self, key: str) -> Path:
         return self._folder / key
 

@@ -70,6 +70,11 @@ class ObjectStore(Protocol):
         """The objects below a prefix, a page at a time."""
         ...
 
+    async def folders(self, prefix: str) -> list[str]:
+        """The names right below a prefix under which there are objects, whatever lies below
+        these."""
+        ...
+
     def path(self, key: str) -> Path | None:
         """Where the object lies on this machine; None where it does not."""
         ...

@@ -81,6 +81,12 @@ class Wrapped:
             async for page in pages:
                 yield [Listed(o["path"], o["size"], o["last_modified"]) for o in page]
 
+    async def folders(self, prefix: str) -> list[str]:
+        """The names right below a prefix under which there are objects."""
+        with told(prefix):
+            found = await cast("Any", obstore).list_with_delimiter_async(self.store, prefix)
+            return sorted(each.rpartition("/")[2] for each in found["common_prefixes"])
+
 
 @contextlib.contextmanager
 def told(key: str) -> Generator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,22 @@ def test_the_archive_itself_is_asked_where_its_folder_is_named(
 
     assert made.code == 0, made.err
     assert ledgerq("check-proof", "-", "--key", key, stdin=made.out).code == 0
+
+
+def test_a_copy_of_the_archive_is_enough(
+    service: Up, task_id: str, proof: Path, key: str, ledgerq: Call, tmp_path: Path
+) -> None:
+    # given a copy of the archive, and nothing else
+    copy = tmp_path / "copy"
+    shutil.copytree(service.folder / ".ledgerq" / "objects", copy)
+    # when a task is proved from that, then the proof holds
+    made = tmp_path / "copied.proof"
+    assert ledgerq("prove", task_id, "--archive", str(copy), "--output", str(made)).code == 0
+    checked = ledgerq("check-proof", str(made), "--key", key, "--json").json()
+    assert [event["version"] for event in checked["events"]] == [1, 2]
+    # and what it has not got is said so
+    other = "0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11"
+    assert "no task with the id" in ledgerq("prove", other, "--archive", str(copy)).err
 
 
 def test_each_event_is_proved_to_standard_tools_too(

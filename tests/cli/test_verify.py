@@ -1,6 +1,7 @@
 """`ledgerq verify`, beside a ledger and away from it; and `ledgerq witness`."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -93,6 +94,21 @@ def test_a_running_service_is_held_against_its_archive(service: Up, ledgerq: Cal
     (log,) = found["logs"]
     assert (found["verdict"], found["with_ledger"]) == ("fine", True)
     assert log["size"] >= log["in_stream"] >= 3
+
+
+def test_of_several_ledgers_in_an_archive_one_must_be_named(folder: Path, ledgerq: Call) -> None:
+    # given an archive with a log of another ledger
+    ours = folder / log_prefix(EPOCH, 0)
+    theirs = folder / log_prefix("fedcba98" * 4, 0)
+    shutil.copytree(ours, theirs)
+    checkpoint = theirs / "checkpoint"
+    checkpoint.write_bytes(checkpoint.read_bytes().replace(EPOCH.encode(), b"fedcba98" * 4))
+    # when none is named, then neither stands for both
+    unnamed = ledgerq("verify", "--archive", str(folder))
+    assert (unnamed.code, unnamed.out) == (4, "")
+    assert f"several ledgers lie in the archive: give --epoch, one of {EPOCH}, fed" in unnamed.err
+    # and the one that is named is verified
+    assert ledgerq("verify", "--archive", str(folder), "--epoch", EPOCH).code == 0
 
 
 def test_a_copy_is_held_against_the_ledger_that_is_named(

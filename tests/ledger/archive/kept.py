@@ -61,6 +61,10 @@ class Kept:
         names = [key for key in self.objects if key.startswith(prefix)]
         yield [Listed(key, len(self.objects[key]), now) for key in names]
 
+    async def folders(self, prefix: str) -> list[str]:
+        below = [key.removeprefix(f"{prefix}/") for key in self.objects if key.startswith(prefix)]
+        return sorted({name.partition("/")[0] for name in below if "/" in name})
+
     def path(self, key: str) -> Path | None:
         return None
 

@@ -225,6 +225,19 @@ async def test_only_the_days_own_objects_are_listed(settings: Settings, tmp_path
     await store.close()
 
 
+async def test_what_lies_right_below_a_prefix_is_listed_without_what_lies_below_that(
+    settings: Settings,
+):
+    store = open_objects(settings)
+    assert await store.folders("archive") == []
+    for key in ("archive/a/0/x", "archive/a/1/x", "archive/b/0/x", "archive/alone", "other/c/x"):
+        await store.write(key, b"x")
+
+    assert await store.folders("archive") == ["a", "b"]
+    assert await store.folders("archive/a") == ["0", "1"]
+    await store.close()
+
+
 async def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path):
     store = open_objects(Settings(data_dir=str(tmp_path)))
     for _ in range(2):
