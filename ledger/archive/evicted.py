@@ -88,23 +88,33 @@ class EvictedTasks:
         if start is None and self._is_absent(task_id, evicted):
             return []
 
-        async def look(sealed: SealedLog) -> list[Recorded]:
+        async def look(sealed: SealedLog) -> tuple[str, list[Recorded]]:
             end = sealed.size if start is None else await sealed.index_after(start)
             leaves = [leaf for leaf in await sealed.leaves_of(task_id) if leaf < end]
-            return await sealed.events_of(leaves[-count:][::-1])
+            return sealed.checkpoint.last, await sealed.events_of(leaves[-count:][::-1])
 
-        return await self._look(partition_of(task_id, self._archive.partitions), look) or []
+        partition = partition_of(task_id, self._archive.partitions)
+        found = await self._look(partition, look)
+        if found is None and start is None and evicted == FORGOTTEN:
+            return []
+        # What left the server was sealed: an archive without it is not all there.
+        last, events = found or (BEGINNING, [])
+        _check_reaches(partition, last, evicted if start is None else start.entry)
+        return events
 
     async def event_at(self, position: Position) -> Recorded | None:
         """As `Past`."""
 
-        async def look(sealed: SealedLog) -> Recorded | None:
+        async def look(sealed: SealedLog) -> tuple[str, Recorded | None]:
             index = await sealed.index_after(position) - 1
             if index < 0 or (await sealed.leaf(index)).position != position:
-                return None
-            return await sealed.event(index)
+                return sealed.checkpoint.last, None
+            return sealed.checkpoint.last, await sealed.event(index)
 
-        return await self._look(position.partition, look)
+        last, event = await self._look(position.partition, look) or (BEGINNING, None)
+        if event is None:
+            _check_reaches(position.partition, last, position.entry)
+        return event
 
     def _is_absent(self, task_id: str, evicted: str) -> bool:
         """Whether that is known, and takes account of what was evicted since."""
@@ -153,6 +163,12 @@ class EvictedTasks:
 def fold_recorded(task_id: str, history: list[Recorded]) -> Task | None:
     """The task that events make. Raises Undecodable."""
     return fold(task_id, ((recorded.event(), recorded.at) for recorded in history))
+
+
+def _check_reaches(partition: int, last: str, entry: str) -> None:
+    """Raises Rejection for a log that ends before an entry that left the server."""
+    if order_of(last or BEGINNING) < order_of(entry):
+        raise _away(f"the log of partition {partition} ends before {entry}")
 
 
 def _away(reason: str) -> Rejection:

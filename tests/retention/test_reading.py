@@ -1,6 +1,7 @@
 """Callers do not notice that a task has left Redis; nor what a search for it costs others."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,18 @@ async def projection(
     projection.close()
 
 
-async def evict(ledger: LettingGo, projection: Projection | None) -> None:
-    """All that is finished."""
+async def let_go(ledger: LettingGo, projection: Projection | None) -> None:
+    """Of all that need not stay."""
     if projection is not None:
         await projection.catch_up()
     await ledger.seal()
     ledger.pass_time(2 * DAY_MS)
     await ledger.let_go()
+
+
+async def evict(ledger: LettingGo, projection: Projection | None) -> None:
+    """All that is finished, and all is."""
+    await let_go(ledger, projection)
     tasks = [key for key in await server_keys(ledger.store.client) if ":task:" in key]
     assert not tasks
 
@@ -270,6 +276,30 @@ async def test_an_archive_that_is_away_is_no_404(
 
     assert answer.status_code == 503
     assert "the bucket is away" in answer.json()["message"]
+
+
+async def test_an_archive_whose_folder_is_gone_is_no_404(
+    api: httpx2.AsyncClient,
+    ledger: LettingGo,
+    projection: Projection | None,
+    store: LaterStore,
+    settings: Settings,
+):
+    # given an evicted task, and one whose first events left the stream alone
+    gone, left = [(await submitted(api))["id"] for _ in range(2)]
+    for each in (gone, left):
+        await start(store, each)
+    await complete(store, gone)
+    await let_go(ledger, projection)
+    await complete(store, left)
+    # when the archive's folder is empty, as where nothing is mounted
+    folder = settings.data_dir + "/objects"
+    await asyncio.to_thread(shutil.rmtree, folder)
+    # then no history is taken for all there was
+    for path in (f"{gone}/events", f"{gone}?version=1", f"{left}/events", f"{left}?version=1"):
+        answer = await api.get(f"/api/v1/tasks/{path}")
+        assert answer.status_code == 503, path
+        assert "the archive cannot be read now" in answer.json()["message"]
 
 
 async def test_a_read_model_knows_what_it_let_go_of(
