@@ -107,7 +107,7 @@ def index_knowledge(context: Context, payload: dict[str, Any]) -> dict[str, Any]
             removed += step.removed
             # Other workers may add documents meanwhile.
             percent = min(99, documents * 100 // max(1, to_index))
-            context.progress(percent, f"{documents} documents indexed")
+            context.progress(percent, f"{documents} document{'s' * (documents != 1)} indexed")
         documents_in_all, chunks_in_all = store.count(context.kb_id)
     return {
         "indexed_documents": documents,

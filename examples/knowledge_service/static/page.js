@@ -57,10 +57,16 @@ const orShow = (work) => async (event) => {
 const documents = () => `/api/v1/knowledge-bases/${encodeURIComponent(by("kb").value)}/documents`;
 
 by("upload").addEventListener("submit", orShow(async () => {
+  const refused = [];
   for (const file of by("files").files) {
     const path = `${documents()}?filename=${encodeURIComponent(file.name)}`;
-    follow((await ask(path, { method: "POST", body: file })).task_id, file.name);
+    try {
+      follow((await ask(path, { method: "POST", body: file })).task_id, file.name);
+    } catch (error) {
+      refused.push(`${file.name}: ${error.message}`); // and the others go on
+    }
   }
+  if (refused.length) throw new Error(refused.join("; "));
 }));
 
 by("enhance").addEventListener("click", orShow(async () => {
