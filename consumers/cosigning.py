@@ -70,10 +70,14 @@ class Cosigners:
         return [each.witness.verifier for each in self._asked]
 
     async def cosign(self, note: Note, sealed: SealedLog) -> list[Signature]:
-        """The cosignatures of a checkpoint that could be had in time. `sealed` is the log as it is
-        there."""
+        """Cosignatures that a checkpoint has not got, as could be had in time. `sealed` is the log
+        as it is there."""
         now_s = asyncio.get_running_loop().time()
-        ready = [each for each in self._asked if each.again_at_s <= now_s]
+        ready = [
+            each
+            for each in self._asked
+            if each.again_at_s <= now_s and not _lines_of(each.witness.verifier, note)
+        ]
         found = await asyncio.gather(*(self._cosigned(each, note, sealed) for each in ready))
         return [each for each in found if each is not None]
 
@@ -138,6 +142,10 @@ class Cosigners:
                 if len(said) > ANSWER_BYTES_MAX:
                     raise NotCosigned("its answer is too long")
             return answer.status, said.decode(errors="replace")
+
+
+def _lines_of(verifier: Verifier, note: Note) -> list[Signature]:
+    return [s for s in note.signatures if (s.name, s.key_id) == (verifier.name, verifier.key_id)]
 
 
 class _Asked:

@@ -207,7 +207,9 @@ class SealedPartition:
                     await self._erase_all()
                     await self._seal_on()
                     await self._erase_all()
-                    return (await self._opened()).size
+                    writer = await self._opened()
+                    await writer.publish_again(self._may_sign)
+                    return writer.size
             except LostFence:
                 self._lease.forget()
                 await self._drop()

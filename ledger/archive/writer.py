@@ -200,9 +200,28 @@ class LogWriter:
             # What is erased has lost its own.
             salts = self._salts.of_bundle(entry_of(entries[0]))
             self._end = End(entries[-1], beside.salt or salts[len(entries) - 1])
-        if await self._published_size() < log.size:
+        published = await self._archive.log(self._partition)
+        if published is None or published.size < log.size:
             await self._publish(head)
+        else:
+            self._head = self._cosigned_before(head, published.note)
         await self._leftovers.find(log.size)
+
+    def _cosigned_before(self, head: Head, published: Note) -> Head:
+        """With the cosignatures of the last checkpoint, which the list has only with the next one:
+        they must not be lost when others are added."""
+        known = {(each.name, each.key_id) for each in head.note.signatures}
+        found: list[Signature] = []
+        for verifier in self._cosigners.verifiers if self._cosigners is not None else ():
+            own = (verifier.name, verifier.key_id)
+            with contextlib.suppress(BadNote):
+                if own not in known and verifier.signed(published):
+                    lines = published.signatures
+                    found += [each for each in lines if (each.name, each.key_id) == own]
+        if not found or published.text != head.note.text:
+            return head
+        note = Note(head.note.text, (*head.note.signatures, *found))
+        return Head(head.number, (*head.notes[:-1], note), head.checkpoint)
 
     def _check_signed(self, head: Head) -> None:
         try:
@@ -308,12 +327,16 @@ class LogWriter:
 
     async def publish_again(self, may_sign: Callable[[], Awaitable[None]]) -> None:
         """Where an older checkpoint than the last one is published, put that in its place: somebody
-        was slow to publish it. Not while one is being made."""
+        was slow to publish it. Ask those who have not cosigned it. Not while one is being made."""
         head = self._head
-        if head is not None and await self._published_size() < head.checkpoint.size:
+        if head is None:
+            return
+        if await self._published_size() < head.checkpoint.size:
             await may_sign()
             async with self._soon():
                 await self._publish(head)
+        if self._cosigners is not None and self._log is not None:
+            await self._cosign(head, self._log, self._cosigners, may_sign)
 
     @contextlib.asynccontextmanager
     async def _soon(self) -> AsyncGenerator[None]:

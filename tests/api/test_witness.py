@@ -28,7 +28,8 @@ from ledger.archive.verify.log import Options
 from ledger.archive.witness import SIZE_TYPE, AddCheckpoint, origin_hash
 from ledger.archive.writer import LogWriter
 from tests.ledger.archive.kept import Kept, verified
-from tests.ledger.archive.sealed import EPOCH, key_file, lives, seal
+from tests.ledger.archive.sealed import EPOCH, key_file, lives, may_sign, seal
+from tests.ledger.archive.sealed import opened as sealing
 
 ORIGIN = f"ledgerq/{EPOCH}/0"
 EVENTS = lives(90)
@@ -92,6 +93,26 @@ async def test_checkpoints_are_cosigned_as_they_are_made(
     assert meter.meters.checkpoints_cosigned == 3
     assert seen is not None and seen.point.size == 90
     report = await verified(kept, Options(keys=(log_key,), witnesses=(key,), seen=(seen.point,)))
+    assert report.faults == ()
+    assert report.witnessed == {key.vkey: 90}
+
+
+async def test_who_has_not_cosigned_the_last_checkpoint_is_asked_again(
+    tmp_path: Path, keys: KeyFile, log_key: Verifier
+) -> None:
+    # given a log that was sealed when it had no witness
+    kept, meter = Kept(), Meter()
+    await seal(await sealing(kept, keys), EVENTS, 90)
+    async with witness(tmp_path, log_key) as (url, key), cosigners(url, key, meter) as asked:
+        # when an archiver that knows one has nothing to seal, again and again, and begins anew
+        for _ in range(2):
+            writer = await opened(kept, keys, asked)
+            for _ in range(2):
+                await writer.publish_again(may_sign)
+
+    # then it was cosigned, once
+    assert meter.meters.checkpoints_cosigned == 1
+    report = await verified(kept, Options(keys=(log_key,), witnesses=(key,)))
     assert report.faults == ()
     assert report.witnessed == {key.vkey: 90}
 
