@@ -27,6 +27,7 @@ def is_clear(error: Exception) -> bool:
     from consumers.programs import NoServer
     from ledger.archive.reader import Damaged, Incomplete
     from ledger.embedded import EmbeddedServerError
+    from ledger.objects import ObjectStoreError
     from ledger.redis_connection import ServerRefused
     from ledger.redis_store import LedgerMismatch
     from ledger.rejections import Rejection
@@ -42,6 +43,7 @@ def is_clear(error: Exception) -> bool:
         SettingsError,
         EmbeddedServerError,
         LedgerMismatch,
+        ObjectStoreError,
         ServerRefused,
         Rejection,
         Unfoldable,

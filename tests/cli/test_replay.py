@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.objects import ObjectStoreError
 from ledger.objects.local_folder import LocalFolder
 from tests.archives import histories, seal
 from tests.cli.running import PATIENCE_S, Call, Up, clean_env, run
@@ -90,6 +91,20 @@ def test_an_archive_alone_is_enough(archive: Path, ledgerq: Call):
 
     assert counted["events"] == 600
     assert [json.loads(line)["type"] for line in some.out.splitlines()] == ["TaskStarted"] * 11
+
+
+@pytest.mark.parametrize("words", [("replay", "--count"), ("export",), ("replay",)])
+def test_an_object_store_that_is_away_is_one_clear_line(
+    archive: Path, ledgerq: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    async def away(self: LocalFolder, prefix: str) -> list[str]:
+        raise ObjectStoreError("archive: the bucket is away")
+
+    monkeypatch.setattr(LocalFolder, "folders", away)
+
+    refused = ledgerq(*words, "--archive", str(archive))
+
+    assert (refused.code, refused.err) == (1, "ledgerq: archive: the bucket is away\n")
 
 
 def test_what_is_missing_of_an_archive_has_its_own_exit_code(archive: Path, ledgerq: Call):
