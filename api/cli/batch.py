@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from api.cli.answers import Task
-from api.cli.client import Service, ServiceRefused
+from api.cli.client import Service, ServiceRefused, checked_key
 from api.cli.failures import CliError
 from api.cli.progress import counting
 from api.client.submission import chunks
@@ -37,6 +37,8 @@ def submit(
 
     Each request has a key of its own, `<key>/<number>`, since its items are numbered anew.
     """
+    if idempotency_key is not None:
+        checked_key(idempotency_key, of_many=True)
     tasks: list[Task] = []
     with _opened(source) as lines, counting("submitting") as advance:
         parts = chunks(

@@ -281,8 +281,13 @@ def own_name() -> str:
 
 
 def _keyed(idempotency_key: str | None) -> dict[str, str]:
+    return {} if idempotency_key is None else {"idempotency-key": checked_key(idempotency_key)}
+
+
+def checked_key(idempotency_key: str, *, of_many: bool = False) -> str:
+    """The same. Raises CliError for a key that the service would not take."""
     try:
-        return {} if idempotency_key is None else {"idempotency-key": key_of(idempotency_key)}
+        return key_of(idempotency_key, of_many=of_many)
     except InvalidRequest as error:
         raise CliError(error.message.replace("idempotency_key", "--idempotency-key", 1)) from error
 

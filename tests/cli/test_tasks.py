@@ -91,6 +91,7 @@ def test_the_same_key_gives_the_same_task(client: Call, tmp_path: Path):
         ((*SUBMIT, "--payload", "{}", "--timeout", "0"), "timeout: expected a whole number"),
         ((*SUBMIT, "--batch", "missing.jsonl"), "missing.jsonl: No such file"),
         ((*SUBMIT, "--batch", "-"), "it holds no submission"),
+        ((*SUBMIT, "--batch", "-", "--idempotency-key", ""), "--idempotency-key: expected"),
     ],
 )
 def test_what_is_wrong_with_a_submission_is_one_line(
