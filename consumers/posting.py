@@ -7,6 +7,7 @@ use the connection again.
 """
 
 import asyncio
+import contextlib
 import functools
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ log = structlog.get_logger("notifier")
 
 BODY_BYTES_MAX: Final = 4_096
 """Of an answer; a connection with more to come is closed."""
+
+BODY_WAIT_S: Final = 1.0
+"""For so long it may take to come: the answer's head has told already."""
 
 ANSWER_BYTES_MAX: Final = 512 * 1024
 """Of an answer with its head, and the interim answers (1xx) before it, of which there is no end."""
@@ -97,8 +101,9 @@ class Poster:
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                await _read_some(response)
-                return _answer(response)
+                answer = _answer(response)
+                await _let_go_of_body(response)
+                return answer
         except TimeoutError:
             return Answer(None, "there was no answer in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -202,13 +207,17 @@ class CheckingResolver(AbstractResolver):
         return list(dict.fromkeys(address for address in addresses if "%" not in address))
 
 
-async def _read_some(response: aiohttp.ClientResponse) -> None:
+async def _let_go_of_body(response: aiohttp.ClientResponse) -> None:
+    """Read what is short and comes soon: an answer that breaks off is none, and after a whole one
+    the connection can be used again. Raises as aiohttp for one that breaks off."""
     left = BODY_BYTES_MAX
-    while left > 0:
-        part = await response.content.read(left)
-        if not part:
-            return
-        left -= len(part)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(BODY_WAIT_S):
+            while left > 0:
+                part = await response.content.read(left)
+                if not part:
+                    return
+                left -= len(part)
     response.close()
 
 

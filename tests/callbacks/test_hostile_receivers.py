@@ -70,6 +70,25 @@ async def test_one_that_does_not_answer_in_time_is_asked_again(store: RedisStore
     assert len(events) == 2
 
 
+async def test_who_says_yes_and_never_ends_was_told(store: RedisStore):
+    # given a receiver whose answer begins, and never comes to its end
+    hangs = asyncio.Event()
+
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = MIB
+        await response.prepare(request)
+        await response.write(b"x")
+        await hangs.wait()
+        return response
+
+    # when it is posted to, then that is delivered
+    async with receiving(trickle) as receiver, notifying(store, timeout_ms=5_000):
+        events = await settled(store, await canceled(store, receiver.url))
+        hangs.set()
+    assert [event.type for event in events] == ["CallbackDelivered"]
+
+
 async def test_an_endless_answer_is_not_read(store: RedisStore):
     sent = 0
 
