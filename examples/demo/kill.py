@@ -17,7 +17,10 @@ from .service import Services
 CATCH_TIMEOUT_S: Final = 30
 LOOKS: Final = 6
 LOOK_S: Final = 0.05
-"""A worker is paused for so long at most; its leases last longer."""
+"""The workers are paused for so long at most; their leases last longer."""
+
+MOVES_S: Final = 0.02
+"""Between looks they work for so long."""
 
 LOOKED_AT: Final = 24
 """Of the unfinished tasks the oldest so many are asked for, to find one that is worked on."""
@@ -57,41 +60,39 @@ async def kill_a_worker(services: Services, unfinished: Collection[str]) -> Kill
     deadline = time.monotonic() + CATCH_TIMEOUT_S
     while time.monotonic() < deadline:
         workers = services.workers()
-        for pid in workers:
-            with _paused(pid):
-                if await _is_caught(services.client, pid, unfinished):
-                    os.kill(pid, signal.SIGKILL)
-                    return Killed(pid, workers, time.time())
+        # All of them: while one is looked at, the others would do all that there is to do.
+        with _paused(workers):
+            pid = await _caught(services.client, workers, unfinished)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                return Killed(pid, workers, time.time())
+        await asyncio.sleep(MOVES_S)
     raise DemoError("no worker was caught with a document in its hands")
 
 
-async def _is_caught(client: AsyncClient, pid: int, unfinished: Collection[str]) -> bool:
-    """Whether the worker, which is paused, has a document in its hands. What it began just before
-    is heard of a little later."""
+async def _caught(client: AsyncClient, workers: Sequence[int], unfinished: Collection[str]) -> int:
+    """Which of the workers, which are paused, has a document in its hands; 0 for none. What was
+    begun just before is heard of a little later."""
     for _ in range(LOOKS):
-        if await _holds_one_of(client, pid, list(unfinished)[:LOOKED_AT]):
-            return True
+        for task_id in list(unfinished)[:LOOKED_AT]:
+            task = await client.get(task_id)
+            if task.status == "processing" and _pid(task.worker_id) in workers:
+                return _pid(task.worker_id)
         await asyncio.sleep(LOOK_S)
-    return False
+    return 0
 
 
 @contextmanager
-def _paused(pid: int) -> Generator[None]:
-    """The process does nothing meanwhile: what it is seen to hold it still holds a moment later."""
-    os.kill(pid, signal.SIGSTOP)
+def _paused(pids: Sequence[int]) -> Generator[None]:
+    """They do nothing meanwhile: what one is seen to hold it still holds a moment later."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-async def _holds_one_of(client: AsyncClient, pid: int, task_ids: Sequence[str]) -> bool:
-    for task_id in task_ids:
-        task = await client.get(task_id)
-        if task.status == "processing" and _pid(task.worker_id) == pid:
-            return True
-    return False
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 async def survivors(client: AsyncClient, tasks: Sequence[Task], killed: Killed) -> list[Survivor]:
