@@ -76,6 +76,8 @@ async def span_of(events: Joined, since: str | None, until: str | None, now_ms: 
             last_ms = max(position.order[0] for position in found.values())
             last = {p: found.get(p, Position(p, f"{last_ms}-{LAST}")) for p in partitions}
         ends = {p: min(at, last[p], key=lambda each: each.order) for p, at in ends.items()}
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise ValueError(f"--from {since} is after --until {until}: nothing lies between them")
     return Span(starts, ends, since_ms, until_ms)
 
 

@@ -98,6 +98,13 @@ async def test_what_cannot_be_meant_is_refused(text: str, tmp_path: Path):
         await replayed(events, since=text)
 
 
+async def test_a_beginning_behind_the_end_is_refused(tmp_path: Path):
+    events = await joined(make_store(1, Clock()), tmp_path)
+
+    with pytest.raises(ValueError, match="--from 1h is after --until 2h"):
+        await replayed(events, since="1h", until="2h", now_ms=100_000_000)
+
+
 async def test_filters_hold_for_events_that_do_not_say_themselves_whose_they_are(tmp_path: Path):
     store = make_store(1, Clock())
     one = await submit(store, kb_id="one")
