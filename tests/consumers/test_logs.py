@@ -14,12 +14,13 @@ from ledger.settings import LogFormat, LogLevel, Settings
 
 
 @pytest.fixture(autouse=True)
-def _standard_logging_stays_as_it_was() -> Iterator[None]:
+def _logging_stays_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    structlog.reset_defaults()
 
 
 class Terminal(io.BytesIO):
