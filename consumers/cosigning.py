@@ -76,7 +76,7 @@ class Cosigners:
         ready = [
             each
             for each in self._asked
-            if each.again_at_s <= now_s and not _lines_of(each.witness.verifier, note)
+            if each.again_at_s <= now_s and not each.witness.verifier.lines_in(note)
         ]
         found = await asyncio.gather(*(self._cosigned(each, note, sealed) for each in ready))
         return [each for each in found if each is not None]
@@ -142,10 +142,6 @@ class Cosigners:
                 if len(said) > ANSWER_BYTES_MAX:
                     raise NotCosigned("its answer is too long")
             return answer.status, said.decode(errors="replace")
-
-
-def _lines_of(verifier: Verifier, note: Note) -> list[Signature]:
-    return [s for s in note.signatures if (s.name, s.key_id) == (verifier.name, verifier.key_id)]
 
 
 class _Asked:

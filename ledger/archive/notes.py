@@ -96,6 +96,11 @@ class Verifier(msgspec.Struct, frozen=True):
         material = base64.b64encode(bytes([self.kind]) + self.public).decode()
         return f"{self.name}+{self.key_id.hex()}+{material}"
 
+    def lines_in(self, note: Note) -> list[Signature]:
+        """The signatures of a note that are said to be of this key."""
+        own = (self.name, self.key_id)
+        return [each for each in note.signatures if (each.name, each.key_id) == own]
+
     @classmethod
     def parse(cls, vkey: str) -> Self:
         """Raises BadNote for what is no key."""
@@ -113,16 +118,14 @@ class Verifier(msgspec.Struct, frozen=True):
 
     def signed(self, note: Note) -> bool:
         """Whether a note has this key's signature. Raises BadNote where it has a wrong one."""
-        found = False
-        for each in note.signatures:
-            if (each.name, each.key_id) == (self.name, self.key_id):
-                message, signature = self._message(note.text, each.signed)
-                try:
-                    Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
-                except InvalidSignature as error:
-                    raise BadNote(f"the signature by {self.name} is not of this text") from error
-                found = True
-        return found
+        lines = self.lines_in(note)
+        for each in lines:
+            message, signature = self._message(note.text, each.signed)
+            try:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            except InvalidSignature as error:
+                raise BadNote(f"the signature by {self.name} is not of this text") from error
+        return bool(lines)
 
     def _message(self, text: str, signed: bytes) -> tuple[bytes, bytes]:
         if self.kind == ED25519:

@@ -108,8 +108,7 @@ def named_for(origin: str, key: Verifier) -> Verifier:
 def cosigned(note: Note, witness: Verifier) -> Cosigned:
     try:
         if witness.kind == COSIGNATURE and witness.signed(note):
-            own = (witness.name, witness.key_id)
-            signed = next(s.signed for s in note.signatures if (s.name, s.key_id) == own)
+            signed = witness.lines_in(note)[0].signed
             return Cosigned(witness.name, int.from_bytes(signed[:8], "big"))
     except BadNote as error:
         raise BadProof(f"the checkpoint: {error}") from error

@@ -210,14 +210,11 @@ class LogWriter:
     def _cosigned_before(self, head: Head, published: Note) -> Head:
         """With the cosignatures of the last checkpoint, which the list has only with the next one:
         they must not be lost when others are added."""
-        known = {(each.name, each.key_id) for each in head.note.signatures}
         found: list[Signature] = []
         for verifier in self._cosigners.verifiers if self._cosigners is not None else ():
-            own = (verifier.name, verifier.key_id)
             with contextlib.suppress(BadNote):
-                if own not in known and verifier.signed(published):
-                    lines = published.signatures
-                    found += [each for each in lines if (each.name, each.key_id) == own]
+                if not verifier.lines_in(head.note) and verifier.signed(published):
+                    found += verifier.lines_in(published)
         if not found or published.text != head.note.text:
             return head
         note = Note(head.note.text, (*head.note.signatures, *found))
