@@ -65,6 +65,16 @@ class InvalidRequest(Refused):
     """400, and its like: `details` name the field, and what was expected."""
 
 
+def unsendable(what: str, field: str, expected: str, given: str) -> InvalidRequest:
+    """What the service would not take, known before it is sent."""
+    return InvalidRequest(
+        f"{what}: expected {expected}, got {given[:80]!r}",
+        code="INVALID_REQUEST",
+        status=400,
+        details={"field": field, "expected": expected},
+    )
+
+
 class Unauthorized(Refused):
     """401: who asks?"""
 

@@ -3,7 +3,7 @@
 from typing import Final
 from uuid import uuid4
 
-from api.client.errors import InvalidRequest
+from api.client.errors import unsendable
 
 CHARACTERS_MAX: Final = 255
 """What the service takes."""
@@ -22,9 +22,4 @@ def key_of(given: str | None, *, of_many: bool = False) -> str:
     if 1 <= len(given) <= most and given.isprintable() and given == given.strip():
         return given
     expected = f"1 to {most} printable characters, without spaces at either end"
-    raise InvalidRequest(
-        f"idempotency_key: expected {expected}, got {given[:80]!r}",
-        code="INVALID_REQUEST",
-        status=400,
-        details={"field": "idempotency_key", "expected": expected},
-    )
+    raise unsendable("idempotency_key", "idempotency_key", expected, given)

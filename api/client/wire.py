@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 
 from api.client.calls import Call, NoAnswer, Reply
-from api.client.errors import InvalidRequest, Unreachable
+from api.client.errors import Unreachable, unsendable
 from ledger import __version__
 
 DEFAULT_URL: Final = "http://127.0.0.1:8084"
@@ -123,12 +123,7 @@ def _encoded(headers: Mapping[str, str]) -> dict[str, bytes]:
     for name, value in headers.items():
         if not value.replace("\t", " ").isprintable() or value != value.strip():
             expected = "printable characters, without spaces at either end"
-            raise InvalidRequest(
-                f"the header {name}: expected {expected}, got {value[:80]!r}",
-                code="INVALID_REQUEST",
-                status=400,
-                details={"field": name, "expected": expected},
-            )
+            raise unsendable(f"the header {name}", name, expected, value)
     return {name: value.encode() for name, value in headers.items()}
 
 
