@@ -1,9 +1,8 @@
-"""`TaskMonitor` in a real browser: Debian's chromium, driven by playwright."""
+"""`TaskMonitor` in a real browser."""
 
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -12,7 +11,7 @@ from typing import Any, Final
 import httpx2
 import msgspec
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from api.task_feed import ERRORS_MAX
 from ledger.commands import CancelTask, CompleteTask, ReportProgress
@@ -22,14 +21,14 @@ from ledger.redis_store import RedisStore
 from tests.api.conftest import Service
 from tests.api.requests import UNKNOWN_ID, do, start, submitted
 from tests.api.test_server import answering
+from tests.browsers import needs_chromium, new_page
 from tests.checks import read_all
 from tests.contracts.store import submit
 
-CHROMIUM: Final = shutil.which("chromium")
 PATIENCE_MS: Final = 60_000
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+    needs_chromium,
     pytest.mark.timeout(150),
 ]
 
@@ -58,17 +57,9 @@ FOLLOW: Final = """async () => {
 @contextlib.asynccontextmanager
 async def browsing(port: int) -> AsyncGenerator[Page]:
     """A page of the service, which may run scripts."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        try:
-            page = await browser.new_page()
-            page.set_default_timeout(PATIENCE_MS)
-            await page.goto(f"http://127.0.0.1:{port}/livez")
-            yield page
-        finally:
-            await browser.close()
+    async with new_page(PATIENCE_MS) as page:
+        await page.goto(f"http://127.0.0.1:{port}/livez")
+        yield page
 
 
 async def told_until(page: Page, condition: str) -> list[dict[str, Any]]:

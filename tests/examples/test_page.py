@@ -1,27 +1,28 @@
-"""The example's page in a real browser: Debian's chromium, driven by playwright."""
+"""The example's page in a real browser."""
 
 import asyncio
 import base64
 import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import uvicorn
-from playwright.async_api import FilePayload, async_playwright
 
 from api.server import bind
 from api.testing import InlineService
 from examples.knowledge_service import handlers
 from examples.knowledge_service.web import Options, create_app
+from tests.browsers import needs_chromium, new_page
 
-CHROMIUM: Final = shutil.which("chromium")
+if TYPE_CHECKING:
+    from playwright.async_api import FilePayload
+
 PATIENCE_MS: Final = 20_000
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+    needs_chromium,
     pytest.mark.timeout(90),
 ]
 
@@ -52,23 +53,15 @@ async def test_a_file_that_is_refused_keeps_no_other_from_being_uploaded(url: st
         {"name": "empty.md", "mimeType": "text/markdown", "buffer": b""},
         {"name": "good.md", "mimeType": "text/markdown", "buffer": b"# Hello"},
     ]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        try:
-            page = await browser.new_page()
-            page.set_default_timeout(PATIENCE_MS)
-            # The page is not of an origin that may watch: its feed is silent, rather than refused.
-            await page.route_web_socket("**/ws/tasks*", lambda _: None)
-            await page.goto(url, wait_until="networkidle")
-            await page.set_input_files("#files", files)
-            await page.click("#upload button >> nth=0")
-            await page.wait_for_selector("#error:not(:empty)")
-            refused = await page.inner_text("#error")
-            rows = await page.locator("#jobs tr td:first-child").all_inner_texts()
-        finally:
-            await browser.close()
+    async with new_page(PATIENCE_MS) as page:
+        # The page is not of an origin that may watch: its feed is silent, rather than refused.
+        await page.route_web_socket("**/ws/tasks*", lambda _: None)
+        await page.goto(url, wait_until="networkidle")
+        await page.set_input_files("#files", files)
+        await page.click("#upload button >> nth=0")
+        await page.wait_for_selector("#error:not(:empty)")
+        refused = await page.inner_text("#error")
+        rows = await page.locator("#jobs tr td:first-child").all_inner_texts()
 
     assert refused.startswith("empty.md: the file 'empty.md' is empty")
     assert rows == ["good.md"]
