@@ -85,9 +85,9 @@ async def _caught(client: AsyncClient, workers: Sequence[int], unfinished: Colle
 @contextmanager
 def _paused(pids: Sequence[int]) -> Generator[None]:
     """They do nothing meanwhile: what one is seen to hold it still holds a moment later."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         yield
     finally:
         for pid in pids:
