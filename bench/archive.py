@@ -5,7 +5,6 @@ import asyncio
 import base64
 import itertools
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from bench.children import child
+from bench.folders import new_folder
 from bench.history import write_history
 from bench.measure import Goal, Measured, alternate, plain_row, row
 from bench.rebuild import FLOOR, read_all
@@ -92,18 +92,18 @@ async def _beside_appends(server: BenchServer, scale: Scale) -> Measured:
 async def _seal_s(server: BenchServer, events: int) -> float:
     """Seconds from the word until everything is in an archive of its own, and was read back."""
     await send(server.client, ("DEL", PartitionKeys(0).archive))
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
-        async with child("archiver", Options(server.url, count=events, data_dir=folder)) as role:
-            role.begin()
-            worked = await role.worked(SEAL_TIMEOUT_S)
+    options = Options(server.url, count=events, data_dir=str(new_folder()))
+    async with child("archiver", options) as role:
+        role.begin()
+        worked = await role.worked(SEAL_TIMEOUT_S)
     return worked.ended - worked.began
 
 
 async def _bytes() -> Measured:
     """Every object counted, whatever it is for."""
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
-        events = await _seal_lives(Path(folder))
-        total = await asyncio.to_thread(_bytes_in, Path(folder) / "objects")
+    folder = new_folder()
+    events = await _seal_lives(folder)
+    total = await asyncio.to_thread(_bytes_in, folder / "objects")
     title = f"bytes of an event: tasks of five, a payload of {PAYLOAD_BYTES}"
     return plain_row(title, "B", [total / events], goal=BYTES_GOAL)
 

@@ -1,13 +1,13 @@
 """The ledger of `bench.history`, sealed into an archive in a folder, and what it takes to read it
 and do nothing with it."""
 
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from bench.folders import new_folder
 from bench.history import entries
 from bench.measure import Goal, Measured, alternate, row
 from bench.scale import Scale
@@ -56,12 +56,10 @@ async def beside_decoding(
 ) -> Sequence[Measured]:
     """Events a second of something that takes so many `seconds` for an archive of so many events,
     beside reading and decoding the same ones: rounds of both in turn, in this process."""
-    with (
-        tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder,
-        rarely_collecting(),
-    ):
-        events = await seal_history(Path(folder), scale.history_tasks)
-        objects = LocalFolder(Path(folder) / "objects")
+    folder = new_folder()
+    with rarely_collecting():
+        events = await seal_history(folder, scale.history_tasks)
+        objects = LocalFolder(folder / "objects")
 
         async def floor() -> float:
             return events / await _decode_s(objects)

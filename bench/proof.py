@@ -2,13 +2,12 @@
 it is."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from bench.archived import EPOCH, seal_history
+from bench.folders import new_folder
 from bench.history import task_id
 from bench.measure import Goal, Measured, plain_row
 from bench.scale import Scale
@@ -30,11 +29,8 @@ STEP: Final = 7_919
 
 async def run(scale: Scale) -> Sequence[Measured]:
     """One process, an archive in a folder."""
-    with (
-        tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name,
-        rarely_collecting(),
-    ):
-        folder = Path(name)
+    folder = new_folder()
+    with rarely_collecting():
         events = await seal_history(folder, scale.proved_tasks)
         objects = LocalFolder(folder / "objects")
         ids = [task_id(number * STEP % scale.proved_tasks) for number in range(PROOFS)]

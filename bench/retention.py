@@ -2,15 +2,14 @@
 ledger in which nothing ever happened but what is live."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bench.folders import new_folder
 from bench.measure import Goal, Measured, plain_row, row
 from bench.scale import Scale
 from bench.servers import run_server
@@ -72,17 +71,17 @@ async def run(scale: Scale) -> Sequence[Measured]:
 @asynccontextmanager
 async def _archiving(store: RedisStore) -> AsyncGenerator[Meter]:
     meter = Meter()
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
-        options = ArchiverOptions(
-            Path(folder) / "key", SealingOptions(seal_interval_ms=500), TERMS, timeout_ms=30_000
-        )
-        archiver = Archiver(store, LocalFolder(Path(folder) / "objects"), options, meter=meter)
-        running = asyncio.create_task(archiver.run())
-        try:
-            yield meter
-        finally:
-            archiver.stop()
-            await running
+    folder = new_folder()
+    options = ArchiverOptions(
+        folder / "key", SealingOptions(seal_interval_ms=500), TERMS, timeout_ms=30_000
+    )
+    archiver = Archiver(store, LocalFolder(folder / "objects"), options, meter=meter)
+    running = asyncio.create_task(archiver.run())
+    try:
+        yield meter
+    finally:
+        archiver.stop()
+        await running
 
 
 async def _let_go(meter: Meter, count: int) -> None:

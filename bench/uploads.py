@@ -6,14 +6,13 @@ no disk, no digest, no task.
 
 import asyncio
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from bench.children import child
+from bench.folders import new_folder
 from bench.http_load import Connection, close_all
 from bench.measure import Goal, Measured, percentile, plain_row, row
 from bench.memory import resident_mb
@@ -40,25 +39,24 @@ LOOK_S: Final = 0.01
 
 async def run(scale: Scale) -> Sequence[Measured]:
     """100 files at once in MB/s, what that takes of memory, and one file on an idle system."""
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as data_dir:
-        async with (
-            run_server("always") as server,
-            child("api", Options(server.url, data_dir=data_dir)) as api,
-            child("nowhere", Options()) as nowhere,
-        ):
-            for warmed in (nowhere, api):
-                await answers_ms(warmed.url, WARM_UP)
-            before_mb = resident_mb(api.pid)
-            grown: list[float] = []
-            pairs: list[tuple[float, float]] = []
-            for _ in range(scale.upload_rounds):
-                below = await mb_per_s(nowhere.url)
-                looking = asyncio.create_task(_most_resident_mb(api.pid))
-                pairs.append((await mb_per_s(api.url), below))
-                looking.cancel()
-                grown.append(await looking - before_mb)
-            took_ms = await answers_ms(api.url, scale.upload_answers)
-            below_ms = await answers_ms(nowhere.url, scale.upload_answers)
+    async with (
+        run_server("always") as server,
+        child("api", Options(server.url, data_dir=str(new_folder()))) as api,
+        child("nowhere", Options()) as nowhere,
+    ):
+        for warmed in (nowhere, api):
+            await answers_ms(warmed.url, WARM_UP)
+        before_mb = resident_mb(api.pid)
+        grown: list[float] = []
+        pairs: list[tuple[float, float]] = []
+        for _ in range(scale.upload_rounds):
+            below = await mb_per_s(nowhere.url)
+            looking = asyncio.create_task(_most_resident_mb(api.pid))
+            pairs.append((await mb_per_s(api.url), below))
+            looking.cancel()
+            grown.append(await looking - before_mb)
+        took_ms = await answers_ms(api.url, scale.upload_answers)
+        below_ms = await answers_ms(nowhere.url, scale.upload_answers)
     title = f"upload of {AT_ONCE} files of 1 MiB at once"
     p99s = [(percentile(took_ms, 99), percentile(below_ms, 99))]
     return [

@@ -68,7 +68,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _is_canonical_meta: Final = re.compile(
-    rb'\{"actor":"[0-9A-Za-z._:@/-]+"(?:,"commit":"[0-9a-f-]+")?\}'
+    rb'\{(?:"actor":"[0-9A-Za-z._:@/-]+"(?:,"commit":"[0-9a-f-]+")?|"commit":"[0-9a-f-]+")\}'
 ).fullmatch
 """Most are."""
 
