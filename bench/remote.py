@@ -1,7 +1,7 @@
 """A worker that speaks gRPC, beside one of our own: both drain a full queue of no-op tasks.
 
-Client and server are processes of their own. Taking and ending many tasks with one call is what
-makes the difference: a call costs Python far more than a task.
+Client and server are processes of their own. How many calls a task takes is what makes the
+difference: a call costs Python far more than a task.
 """
 
 import asyncio
@@ -28,11 +28,14 @@ FLOOR: Final = f"a worker process of ours, {IN_FLIGHT} in flight"
 WAIT_MS: Final = 1_000
 
 
-async def work(target: str, count: int, loops: int, at_once: int) -> tuple[float, float]:
-    """Take and end `count` tasks; when it began and ended (s, of the loop's clock)."""
+async def work(
+    target: str, count: int, loops: int, at_once: int, *, together: bool
+) -> tuple[float, float]:
+    """Take `count` tasks, `at_once` with each call, and end them, with one call or one each; when
+    it began and ended (s, of the loop's clock)."""
     loop = asyncio.get_running_loop()
     async with grpc.aio.insecure_channel(target) as channel:
-        worker = _Worker(TaskServiceStub(channel), count)
+        worker = _Worker(TaskServiceStub(channel), count, together=together)
         began = loop.time()
         await asyncio.gather(*(worker.run(at_once) for _ in range(loops)))
         # Not when the loops ended, which may wait for more.
@@ -40,9 +43,10 @@ async def work(target: str, count: int, loops: int, at_once: int) -> tuple[float
 
 
 class _Worker:
-    def __init__(self, stub: Any, count: int) -> None:
+    def __init__(self, stub: Any, count: int, *, together: bool) -> None:
         self._stub = stub
         self._left = count
+        self._end = self._end_together if together else self._end_each
         self.ended = 0.0
 
     async def run(self, at_once: int) -> None:
@@ -55,28 +59,31 @@ class _Worker:
             updates = [
                 pb.StatusUpdate(task_id=t.id, attempt=t.attempt, completed=_NOTHING) for t in tasks
             ]
-            if at_once == 1 and updates:
-                report = pb.UpdateStatusRequest(worker_id="bench", update=updates[0])
-                await self._stub.UpdateStatus(report)
-            elif updates:
-                reports = pb.UpdateStatusBatchRequest(worker_id="bench", updates=updates)
-                answer = await self._stub.UpdateStatusBatch(reports)
-                assert not any(result.HasField("error") for result in answer.results)
             if updates:
+                await self._end(updates)
                 self.ended = asyncio.get_running_loop().time()
+
+    async def _end_together(self, updates: Sequence[pb.StatusUpdate]) -> None:
+        reports = pb.UpdateStatusBatchRequest(worker_id="bench", updates=updates)
+        answer = await self._stub.UpdateStatusBatch(reports)
+        assert not any(result.HasField("error") for result in answer.results)
+
+    async def _end_each(self, updates: Sequence[pb.StatusUpdate]) -> None:
+        reports = [pb.UpdateStatusRequest(worker_id="bench", update=update) for update in updates]
+        await asyncio.gather(*map(self._stub.UpdateStatus, reports))
 
 
 _NOTHING: Final = pb.Completed(result=b"null")
 
 
 async def remote_per_s(
-    server: BenchServer, count: int, target: str, loops: int, at_once: int
+    server: BenchServer, count: int, target: str, loops: int, at_once: int, together: bool
 ) -> float:
     """Tasks per second of a worker elsewhere, from a queue that holds them all."""
     await server.empty()
     async with server.store() as store:
         await submit(store, count, CALLERS)
-    options = Options(server.url, count, loops, target=target, at_once=at_once)
+    options = Options(server.url, count, loops, target=target, at_once=at_once, together=together)
     async with child("remote_worker", options) as worker:
         worker.begin()
         worked = await worker.worked()
@@ -84,15 +91,18 @@ async def remote_per_s(
 
 
 async def run(scale: Scale) -> Sequence[Measured]:
-    """Many tasks a call, and one a call."""
+    """Many tasks a call; many taken with a call, each ended with its own; and one a call."""
     rows: list[Measured] = []
     async with run_server("memory") as server, child("grpc_api", Options(server.url)) as api:
         floor = functools.partial(drains_per_s, server, scale.lives, IN_FLIGHT)
-        for title, loops, at_once, goal in (
-            ("gRPC worker, 100 tasks a call", 4, 100, GOAL),
-            ("gRPC worker, one task a call", 50, 1, None),
+        for title, loops, at_once, together, goal in (
+            ("gRPC worker, 100 tasks a call", 4, 100, True, GOAL),
+            ("gRPC worker, 100 tasks a call, each ended with its own", 4, 100, False, GOAL),
+            ("gRPC worker, one task a call", 50, 1, False, None),
         ):
-            figure = functools.partial(remote_per_s, server, scale.lives, api.url, loops, at_once)
+            figure = functools.partial(
+                remote_per_s, server, scale.lives, api.url, loops, at_once, together
+            )
             pairs = await alternate(scale.rounds, floor, figure)
             rows.append(row(title, "tasks/s", pairs, floor_name=FLOOR, goal=goal))
     return rows

@@ -46,6 +46,7 @@ class Options(msgspec.Struct, frozen=True):
     count: int = 0
     concurrency: int = 100
     at_once: int = 1
+    together: bool = True
     target: str = ""
     """Where the service listens."""
     seconds: int = 0
@@ -121,11 +122,17 @@ async def grpc_api(options: Options) -> None:
 
 async def remote_worker(options: Options) -> None:
     """A worker that speaks gRPC, until it has ended `count` tasks: `concurrency` loops that each
-    take and end `at_once` tasks at a time."""
+    take `at_once` tasks at a time, and end them `together` or one by one."""
     from bench.remote import work
 
     await _begin()
-    began, ended = await work(options.target, options.count, options.concurrency, options.at_once)
+    began, ended = await work(
+        options.target,
+        options.count,
+        options.concurrency,
+        options.at_once,
+        together=options.together,
+    )
     _tell(Worked(began, ended))
     await _line()
 

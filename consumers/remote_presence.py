@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
+from ledger.events import NO_JSON
 from ledger.redis_store import ForeignKey
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Store
@@ -32,10 +34,16 @@ Lease = tuple[str, int]
 class Holding(msgspec.Struct, gc=False):
     """An attempt that a worker runs. Times in ms, by the ledger's clock."""
 
-    timeout_s: int
+    task: Task
+    """As far as this process knows, and without what may be large: see `_light`."""
     started_at: int
     lease_until: int
     """As far as this process knows: others may have renewed it."""
+
+    @property
+    def timeout_s(self) -> int:
+        """How long it may take."""
+        return self.task.submission.timeout_s
 
     @property
     def deadline(self) -> int:
@@ -105,8 +113,14 @@ class RemoteWorker:
         state = task.state
         started_at = now_ms if state.started_at is None else state.started_at
         self.running[task.id, state.attempt] = Holding(
-            task.submission.timeout_s, started_at, now_ms + state.lease_ms
+            _light(task), started_at, now_ms + state.lease_ms
         )
+
+    def told(self, lease: Lease, task: Task) -> None:
+        """An attempt goes on, and the task has changed."""
+        holding = self.running.get(lease)
+        if holding is not None:
+            holding.task = _light(task)
 
     def ended(self, lease: Lease, task: Task, *, succeeded: bool | None) -> None:
         """An attempt of its own came to an end; None: without a verdict."""
@@ -216,3 +230,13 @@ class RemotePresence:
     async def _retire(self, workers: Iterable[RemoteWorker]) -> None:
         with contextlib.suppress(ForeignKey):
             await asyncio.gather(*(self._store.retire(worker.id) for worker in workers))
+
+
+def _light(task: Task) -> Task:
+    """A task as reports need it: its payload and metadata, which no report changes, are no memory
+    of this process for as long as the task runs."""
+    light = replace(task.submission, payload=_NO_PAYLOAD, metadata=NO_JSON)
+    return Task(task.id, task.version, light, task.state)
+
+
+_NO_PAYLOAD: Final = msgspec.Raw(b"{}")

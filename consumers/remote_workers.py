@@ -281,7 +281,26 @@ class RemoteWorkers:
         Raises Rejection: TASK_NOT_FOUND, STALE_ATTEMPT when the attempt is not the worker's,
         TASK_NOT_PROCESSING, and what may be tried again.
         """
-        worker = self._presence.heard(worker_id)
+        worker, lease = self._presence.heard(worker_id), (task_id, attempt)
+        holding = worker.running.get(lease)
+        task = holding.task if holding is not None else await self._own(worker_id, lease)
+        postponements = task.state.postponements
+        done = await transact(self._store, task_id, command, meta=meta, known=task)
+        if isinstance(command, ReportProgress):
+            worker.told(lease, done.task)
+            return done.task
+        succeeded = None
+        if done.events and not isinstance(command, AbandonAttempt):
+            succeeded = isinstance(command, CompleteTask)
+            if done.task.state.postponements > postponements:
+                succeeded = None
+        worker.ended(lease, done.task, succeeded=succeeded)
+        return done.task
+
+    async def _own(self, worker_id: str, lease: Lease) -> Task:
+        """The task of an attempt that another process gave out, or that is over. Raises Rejection
+        where it is not the worker's."""
+        task_id, attempt = lease
         task = await self._store.load(task_id)
         if task is None:
             raise Rejection(RejectionCode.TASK_NOT_FOUND, f"there is no task with the id {task_id}")
@@ -290,17 +309,7 @@ class RemoteWorkers:
             raise Rejection(
                 RejectionCode.STALE_ATTEMPT, f"attempt {attempt} of the task is another worker's"
             )
-        postponements = task.state.postponements
-        done = await transact(self._store, task_id, command, meta=meta, known=task)
-        if isinstance(command, ReportProgress):
-            return done.task
-        succeeded = None
-        if done.events and not isinstance(command, AbandonAttempt):
-            succeeded = isinstance(command, CompleteTask)
-            if done.task.state.postponements > postponements:
-                succeeded = None
-        worker.ended((task_id, attempt), done.task, succeeded=succeeded)
-        return done.task
+        return task
 
     def failure(
         self, attempt: int, message: str, kind: ErrorKind, retry_after_ms: int | None = None

@@ -4,12 +4,15 @@ import asyncio
 
 import grpc
 import msgspec
+import pytest
 
 from api.grpc import task_service_pb2 as pb
 from ledger.codec import decode_meta
+from ledger.commands import ReportProgress
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
 from ledger.task import Status, Task
+from ledger.transact import transact
 from ledger.workers import WorkerState
 from tests.given import OTHER_TRACE, TRACE
 from tests.remote.calls import (
@@ -192,6 +195,39 @@ async def test_an_attempt_that_is_over_reports_in_vain(remote: Remote):
     )
     assert (ended.task_id, ended.attempt) == (task.id, 1)
     assert ended.reason == pb.EndedLease.REASON_CANCELED
+
+
+async def test_a_report_on_a_task_that_has_changed_since_is_carried_out(
+    remote: Remote, store: RedisStore
+):
+    await remote.submit()
+    [task] = await remote.take()
+    elsewhere = ReportProgress(50, "told to another process", task.attempt)
+    await transact(store, task.id, elsewhere)
+
+    done = await remote.report(task, completed=pb.Completed())
+
+    assert (done.status, done.version) == (pb.TASK_STATUS_COMPLETED, 4)
+
+
+async def test_what_a_worker_was_given_is_not_loaded_for_its_reports(
+    remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    await remote.submit()
+    [task] = await remote.take()
+    loaded: list[str] = []
+    load = store.load
+
+    async def noted(task_id: str) -> Task | None:
+        loaded.append(task_id)
+        return await load(task_id)
+
+    monkeypatch.setattr(store, "load", noted)
+
+    await remote.report(task, progress=pb.Progress(percent=50))
+    await remote.report(task, completed=pb.Completed())
+
+    assert loaded == []
 
 
 async def test_in_a_batch_reports_fail_alone(remote: Remote):
