@@ -116,6 +116,9 @@ class DatabaseHealth:
                 "no projector runs on this node: start `ledgerq projector`",
                 behind,
             )
+        hindrance = self._files.hindrance() if behind else None
+        if hindrance is not None:
+            return Database(DatabaseStatus.STALLED, _hindered(hindrance), behind)
         unmoved_s = self._unmoved_s(standing.checkpoints, behind)
         if behind and unmoved_s >= STALLED_AFTER_S:
             return Database(
@@ -139,6 +142,9 @@ class DatabaseHealth:
         cause, path = error.__cause__, self._files.current()
         if path is None or not path.exists():
             if self._has_projector():
+                hindrance = self._files.hindrance()
+                if hindrance is not None:
+                    return Database(DatabaseStatus.STALLED, _hindered(hindrance))
                 return Database(DatabaseStatus.REBUILDING, "the projector is making it")
             if path is None:
                 return Database(DatabaseStatus.NOT_USED, str(error))
@@ -152,3 +158,7 @@ class DatabaseHealth:
             return False
         with self._files.lock(PROJECTOR_LOCK) as free:
             return not free
+
+
+def _hindered(reason: str) -> str:
+    return f"the projector cannot go on: {reason}"

@@ -6,6 +6,7 @@ projector.lock             held by the projector that writes
 rebuild.lock               held by whoever makes another file
 node                       what the folder is called where several nodes are told apart
 damage-met                 names the live file where a reader met damage, until somebody checked it
+hindered                   says what keeps the projector from going on, until it does
 """
 
 import contextlib
@@ -24,6 +25,7 @@ REBUILD_LOCK: Final = "rebuild.lock"
 NODE: Final = "node"
 DAMAGED: Final = ".damaged"
 DAMAGE_MET: Final = "damage-met"
+HINDERED: Final = "hindered"
 
 _NODE: Final = re.compile(r"[0-9a-f]{8}")
 _NAME: Final = re.compile(r"read-model-(\d+)\.sqlite3")
@@ -117,6 +119,23 @@ class ModelFiles:
     def forget_damage(self) -> None:
         """It was looked into: the live file is sound, or another one."""
         (self.folder / DAMAGE_MET).unlink(missing_ok=True)
+
+    def report_hindrance(self, reason: str) -> None:
+        """Leave word, for whoever asks how it is, of what keeps the projector from going on."""
+        # Where even this cannot be written, its log has it.
+        with contextlib.suppress(OSError):
+            (self.folder / HINDERED).write_text(reason, encoding="utf-8")
+
+    def hindrance(self) -> str | None:
+        """What keeps the projector from going on, if there is one; None when nothing does."""
+        try:
+            return (self.folder / HINDERED).read_text(encoding="utf-8") or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def forget_hindrance(self) -> None:
+        """It goes on."""
+        (self.folder / HINDERED).unlink(missing_ok=True)
 
     def next_path(self) -> Path:
         """Where another file may be made."""

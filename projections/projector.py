@@ -172,10 +172,12 @@ class Projector:
         self._counts = dict.fromkeys(range(store.partitions), READ_COUNT_FIRST)
         self.evict_at_s = 0.0
         self._said: set[str] = set()
+        self._hindered_by: str | None = None
+        self._out_of_reach = False
 
     async def step(self) -> float:
-        """One round of work; seconds until there may be more. Raises Rejection while the ledger is
-        out of reach, and goes on afterwards where it was."""
+        """One round of work; seconds until there may be more. Raises Rejection while the ledger or
+        the archive is out of reach, and goes on afterwards where it was."""
         if not self._become_the_one():
             return PAUSE_S
         try:
@@ -192,11 +194,16 @@ class Projector:
             return await self._set_aside(str(damage))
         except sqlite3.Error as error:
             return await self._trouble(error)
+        except Rejection as rejection:
+            self._hinder(rejection.message)
+            self._out_of_reach = True
+            raise
 
     async def close(self) -> None:
         """Let go of the file and of the lock."""
         await self._let_go()
         self._discard_rebuild()
+        self._go_on()
         self._lock.close()
 
     def interrupt(self) -> None:
@@ -212,6 +219,7 @@ class Projector:
                 self._locked = stack.enter_context(self._files.lock(PROJECTOR_LOCK))
                 if self._locked:
                     self._lock = stack.pop_all()
+                    self._files.forget_hindrance()  # that of one that was killed
         if not self._locked:
             self._say_once("projector_stands_by", hint="another one writes this read model")
         return self._locked
@@ -245,6 +253,7 @@ class Projector:
             return await self._make("it was made by another version")
         self._discard_rebuild()
         self._built_unopened, self._unbuildable_over = False, None
+        self._go_on()
         self._begin(self._open_file.model, epoch)
         return 0.0
 
@@ -294,9 +303,20 @@ class Projector:
             self._files,
             self._events,
             skipped=self._options.skip_events,
-            progress=_logged_progress(),
+            progress=self._progress(),
         )
         return self._rebuild
+
+    def _progress(self) -> Callable[[int], None]:
+        """What a rebuild tells how far it came: all is in reach then."""
+        logged = _logged_progress()
+
+        def progress(events: int) -> None:
+            if self._out_of_reach:
+                self._go_on()
+            logged(events)
+
+        return progress
 
     async def _build(self, rebuild: Rebuild) -> float:
         """Build it and put it in its place, or say why not; returns how long to pause then."""
@@ -310,19 +330,21 @@ class Projector:
             path = await rebuild.swap()
         except (Poison, BrokenProjection) as error:
             # The old one goes on serving what it has.
-            self._unbuildable_over = self._files.identity()
-            log.error("read_model_cannot_be_built", reason=str(error), hint=GO_ON_HINT)
-            return PAUSE_S
+            return self._cannot_build(str(error), GO_ON_HINT)
         except (Incomplete, Damaged) as error:
-            self._unbuildable_over = self._files.identity()
-            log.error("read_model_cannot_be_built", reason=str(error), hint=ARCHIVE_HINT)
-            return PAUSE_S
+            return self._cannot_build(f"the archive: {error}", ARCHIVE_HINT)
         except (LedgerCutShort, FileNotFoundError) as error:
             log.warning("read_model_build_failed", reason=str(error))
             return PAUSE_S
         self._built_unopened = True
         log.info("read_model_built", file=str(path))
         return 0.0
+
+    def _cannot_build(self, reason: str, hint: str) -> float:
+        self._unbuildable_over = self._files.identity()
+        log.error("read_model_cannot_be_built", reason=reason, hint=hint)
+        self._hinder(f"{reason}; {hint}")
+        return PAUSE_S
 
     def _something_serves(self) -> bool:
         path = self._files.current()
@@ -355,6 +377,7 @@ class Projector:
             await self._drop_reads()
             raise
         else:
+            self._go_on()
             self._evict_when_due(model)
         return 0.0
 
@@ -425,6 +448,7 @@ class Projector:
         if not sqlite.is_passing(error):
             raise error
         self._say_once("read_model_not_writable", reason=str(error), hint="tried again and again")
+        self._hinder(f"the read model cannot be written: {error}")
         await self._let_go()
         return PAUSE_S
 
@@ -437,6 +461,21 @@ class Projector:
             aside = self._files.set_aside(path)
             log.error("read_model_damaged", reason=reason, kept_as=str(aside))
         return 0.0
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def _hinder(self, reason: str) -> None:
+        """Leave word for /health of what is in the way."""
+        if reason != self._hindered_by:
+            self._hindered_by = reason
+            self._files.report_hindrance(reason)
+
+    def _go_on(self) -> None:
+        """What was in the way is over."""
+        self._out_of_reach = False
+        if self._hindered_by is not None:
+            self._hindered_by = None
+            self._files.forget_hindrance()
 
     def _say_once(self, event: str, **details: str) -> None:
         if event not in self._said:

@@ -8,12 +8,18 @@ import httpx2
 import pytest
 
 from api import database_health
+from ledger.archive.joined import Joined
+from ledger.archive.reader import Archive
+from ledger.keys import PartitionKeys
+from ledger.objects.local_folder import LocalFolder
 from ledger.redis_store import RedisStore
+from ledger.rejections import Rejection
 from ledger.settings import Settings
-from projections.model_files import DAMAGE_MET, PROJECTOR_LOCK, ModelFiles
+from projections.model_files import DAMAGE_MET, HINDERED, PROJECTOR_LOCK, ModelFiles
 from projections.projector import Projector, ProjectorOptions
 from projections.read_model import ReadModel
 from tests.api.requests import TASKS, submitted
+from tests.archives import archive_of
 from tests.read_models import bring_level, read_model
 
 
@@ -109,6 +115,77 @@ async def test_a_read_model_that_is_being_made_is_no_fault(
 ):
     with files.lock(PROJECTOR_LOCK):
         assert (await database(api, 200))["status"] == "rebuilding"
+
+
+async def test_a_read_model_that_waits_for_its_archive_is_a_fault_until_that_is_there(
+    api: httpx2.AsyncClient, store: RedisStore, files: ModelFiles, tmp_path: Path
+):
+    for _ in range(3):
+        await submitted(api)
+    objects, away = tmp_path / "objects", tmp_path / "away"
+    await archive_of(store, objects)
+    end = (await store.last_position(0)).entry
+    await store.client.xtrim(PartitionKeys(0).events, minid=end, approximate=False)
+    objects.rename(away)
+    objects.symlink_to(objects)
+    events = Joined(store, Archive(LocalFolder(objects), "", 1))
+    projector = Projector(store, ProjectorOptions(files.folder), events)
+
+    with pytest.raises(Rejection):
+        await projector.step()
+    waits = await database(api, 503)
+    objects.unlink()
+    away.rename(objects)
+    async with asyncio.timeout(20):
+        while files.current() is None:
+            await projector.step()
+    await projector.step()
+    goes_on = await database(api, 200)
+    await projector.close()
+
+    assert waits["status"] == "stalled"
+    assert "the archive cannot be read" in str(waits["message"])
+    assert goes_on == {"status": "healthy", "lag_events": 0}
+    assert not (files.folder / HINDERED).exists()
+
+
+async def test_a_read_model_that_cannot_be_made_is_a_fault_with_the_reason(
+    api: httpx2.AsyncClient, store: RedisStore, files: ModelFiles, tmp_path: Path
+):
+    for _ in range(3):
+        await submitted(api)
+    end = (await store.last_position(0)).entry
+    await store.client.xtrim(PartitionKeys(0).events, minid=end, approximate=False)
+    events = Joined(store, Archive(LocalFolder(tmp_path / "objects"), "", 1))
+    projector = Projector(store, ProjectorOptions(files.folder), events)
+
+    await projector.step()
+    await projector.step()
+    told = await database(api, 503)
+    await projector.close()
+
+    assert told["status"] == "stalled"
+    assert "neither in the stream nor in the archive" in str(told["message"])
+    assert "ledgerq verify" in str(told["message"])
+
+
+async def test_what_one_that_was_killed_left_word_of_is_not_told_of_the_next(
+    api: httpx2.AsyncClient, store: RedisStore, model: ReadModel, files: ModelFiles
+):
+    await bring_level(model, store)
+    await submitted(api)
+    files.report_hindrance("the bucket is away")
+
+    with files.lock(PROJECTOR_LOCK):
+        before = await database(api, 503)
+    async with asyncio.timeout(20):
+        projector = Projector(store, ProjectorOptions(files.folder))
+        await projector.step()
+        after = await database(api, 200)
+        await projector.close()
+
+    assert "the bucket is away" in str(before["message"])
+    assert after["status"] == "healthy"
 
 
 async def test_a_stopped_projection_is_told_with_the_way_on(
