@@ -1,21 +1,19 @@
 """Workers elsewhere, in whatever language: they take tasks, report on them and keep their leases by
 calls to a process of the service, and are workers of the ledger like any other.
 
-What a worker process does for its handlers is done for them here: claims, starts, the end of an
-attempt whose time is up, the account of who is there.
+What a worker process does for its handlers is done for them here: claims, starts, and the account
+of who is there.
 """
 
 import asyncio
 import functools
-import random
 from collections.abc import Coroutine, Iterable, Sequence
-from enum import Enum
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from consumers.remote_claims import RemoteQueue
+from consumers.remote_leases import RemoteLeases, RemoteOptions, is_run_by
 from consumers.remote_presence import Identity, Lease, RemotePresence, RemoteWorker
 from consumers.service import Outage, Service
 from ledger.codec import Meta
@@ -23,15 +21,12 @@ from ledger.commands import (
     AbandonAttempt,
     Command,
     CompleteTask,
-    FailAttempt,
     ReportProgress,
     StartTask,
 )
-from ledger.events import ErrorKind
 from ledger.rejections import Rejection, RejectionCode
-from ledger.retry_policy import RetryPolicy
 from ledger.store import Claimed, Store
-from ledger.task import Status, Task
+from ledger.task import Task
 from ledger.transact import transact, transact_known
 
 log = structlog.get_logger("remote")
@@ -51,31 +46,15 @@ GIVE_BACK_PAUSE_S: Final = 0.5
 GONE_BEFORE_ANSWER: Final = "the worker was gone before it was given the task"
 
 
-class RemoteOptions(msgspec.Struct, frozen=True):
-    """The settings of the same names say more."""
-
-    lease_ms: int
-    heartbeat_ms: int
-    pending_idle_ms: int
-    retry: RetryPolicy
-
-
-class EndedBy(Enum):
-    """Why an attempt is not its worker's any more."""
-
-    CANCELED = "canceled"
-    TIMED_OUT = "timed out"
-    LOST = "lost"
-
-
 class RemoteWorkers:
-    """`start`; `take`, `report` and `beat` for workers; `stop`, then `close`."""
+    """`start`; `take`, `report` and, of `leases`, `beat` for workers; `stop`, then `close`."""
 
     def __init__(self, store: Store, options: RemoteOptions) -> None:
+        self.options = options
         self._store = store
-        self._options = options
         self._queues: dict[tuple[str, ...], tuple[RemoteQueue, asyncio.Task[None]]] = {}
         self._presence = RemotePresence(store, lease_ms=options.lease_ms)
+        self.leases = RemoteLeases(store, self._presence, options)
         self._spawned: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._announcing = Service(
@@ -169,8 +148,8 @@ class RemoteWorkers:
         queue = RemoteQueue(
             self._store,
             task_types,
-            pending_idle_ms=self._options.pending_idle_ms,
-            beat_s=self._options.heartbeat_ms / 1000,
+            pending_idle_ms=self.options.pending_idle_ms,
+            beat_s=self.options.heartbeat_ms / 1000,
         )
         running = self._spawn(queue.run())
         running.add_done_callback(functools.partial(self._queue_ended, task_types, queue))
@@ -190,7 +169,7 @@ class RemoteWorkers:
     ) -> list[Task]:
         """Those that could be started; the others are handed back, or not to be had. Raises
         Rejection when none was, and the ledger is out of reach."""
-        lease_ms = self._options.lease_ms
+        lease_ms = self.options.lease_ms
         wishes: list[tuple[Task, Command]] = [
             (claim.task, StartTask(claim.task.state.attempt + 1, worker.id, lease_ms))
             for claim in claimed
@@ -254,11 +233,11 @@ class RemoteWorkers:
         """End an attempt that nobody works on, so that no retry is counted; if the ledger is away
         for longer than the lease, that ends it."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._options.lease_ms / 1000
+        until = loop.time() + self.options.lease_ms / 1000
         while loop.time() < until:
             try:
                 task = await self._store.load(task_id)
-                if task is not None and _is_run_by(task, attempt, worker_id):
+                if task is not None and is_run_by(task, attempt, worker_id):
                     command = AbandonAttempt(attempt, GONE_BEFORE_ANSWER)
                     meta = Meta(actor=worker_id)
                     await transact(self._store, task_id, command, meta=meta, known=task)
@@ -311,95 +290,11 @@ class RemoteWorkers:
             )
         return task
 
-    def failure(
-        self, attempt: int, message: str, kind: ErrorKind, retry_after_ms: int | None = None
-    ) -> FailAttempt:
-        """The command that ends an attempt with an error, by the policy of the settings."""
-        jitter = random.random()  # noqa: S311 - spreads retries
-        return FailAttempt(attempt, message, kind, jitter, self._options.retry, retry_after_ms)
-
-    # -- heartbeats ---------------------------------------------------------------------------
-
-    async def beat(
-        self, worker_id: str, leases: Sequence[Lease], meta: Meta, *, leaving: bool
-    ) -> list[tuple[Lease, EndedBy]]:
-        """Renew a worker's leases; those that are not its own any more. Raises Rejection."""
-        worker = self._presence.heard(worker_id)
-        worker.leaving = leaving
-        asked = list(dict.fromkeys(leases))
-        ended = await self._learn(worker, [one for one in asked if one not in worker.running])
-        held = [lease for lease in asked if lease in worker.running]
-        now_ms = self._store.now_ms()
-        holdings = {lease: worker.running[lease] for lease in held}
-        over = {lease: one.timeout_s for lease, one in holdings.items() if one.deadline <= now_ms}
-        # A report of the worker's own may end one of them meanwhile.
-        await asyncio.gather(*(self._time_out(worker, *one, meta) for one in over.items()))
-        gone = await self._renew(worker, [lease for lease in held if lease not in over], now_ms)
-        ended += [(lease, EndedBy.TIMED_OUT) for lease in over]
-        ended += await self._reasons(worker, gone)
-        if leaving and not worker.running:
-            await self._presence.leave(worker)
-        return ended
-
-    async def _learn(
-        self, worker: RemoteWorker, leases: Sequence[Lease]
-    ) -> list[tuple[Lease, EndedBy]]:
-        """Of leases that another process gave out, or nobody; those that are not the worker's."""
-        tasks = await asyncio.gather(*(self._store.load(task_id) for task_id, _ in leases))
-        ended: list[tuple[Lease, EndedBy]] = []
-        now_ms = self._store.now_ms()
-        for lease, task in zip(leases, tasks, strict=True):
-            if task is not None and _is_run_by(task, lease[1], worker.id):
-                worker.hold(task, now_ms)
-            elif (reason := _reason(task, lease, worker.id)) is not None:
-                ended.append((lease, reason))
-        return ended
-
-    async def _renew(
-        self, worker: RemoteWorker, leases: Iterable[Lease], now_ms: int
-    ) -> list[Lease]:
-        """Those that hold no longer."""
-        by_partition: dict[int, list[Lease]] = {}
-        for lease in leases:
-            partition = self._store.partition_of(lease[0])
-            by_partition.setdefault(partition, []).append(lease)
-        lease_ms = self._options.lease_ms
-        gone: list[Lease] = []
-        for partition, some in by_partition.items():
-            gone += await self._store.renew(partition, some, lease_ms)
-            for lease in some:
-                if lease in worker.running:
-                    worker.running[lease].lease_until = now_ms + lease_ms
-        return gone
-
-    async def _reasons(
-        self, worker: RemoteWorker, gone: Sequence[Lease]
-    ) -> list[tuple[Lease, EndedBy]]:
-        for lease in gone:
-            worker.running.pop(lease, None)
-        tasks = await asyncio.gather(*(self._store.load(task_id) for task_id, _ in gone))
-        reasons = [_reason(task, one, worker.id) for one, task in zip(gone, tasks, strict=True)]
-        return [(one, why) for one, why in zip(gone, reasons, strict=True) if why is not None]
-
-    async def _time_out(self, worker: RemoteWorker, lease: Lease, limit_s: int, meta: Meta) -> None:
-        task_id, attempt = lease
-        command = self.failure(
-            attempt, f"the attempt took longer than {limit_s} s", ErrorKind.TIMEOUT
-        )
-        try:
-            done = await transact(self._store, task_id, command, meta=meta)
-        except Rejection as rejection:
-            if rejection.retryable:
-                raise
-            worker.running.pop(lease, None)
-        else:
-            worker.ended(lease, done.task, succeeded=False if done.events else None)
-
     # -- what goes on by itself ---------------------------------------------------------------
 
     async def _announce(self) -> float:
         await self._presence.announce()
-        return self._options.heartbeat_ms / 1000
+        return self.options.heartbeat_ms / 1000
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
@@ -413,32 +308,3 @@ class RemoteWorkers:
             error = task.exception()
             if error is not None and not isinstance(error, Rejection):
                 log.error("remote_work_failed", exc_info=error)
-
-
-def _is_run_by(task: Task, attempt: int, worker_id: str) -> bool:
-    state = task.state
-    return (
-        state.status is Status.PROCESSING
-        and state.attempt == attempt
-        and state.worker_id == worker_id
-    )
-
-
-def _reason(task: Task | None, lease: Lease, worker_id: str) -> EndedBy | None:
-    """Why a lease does not hold; None when the worker itself has ended the attempt."""
-    if task is None or task.state.attempt != lease[1]:
-        return EndedBy.LOST
-    state = task.state
-    if state.worker_id not in (None, worker_id):
-        return EndedBy.LOST
-    if state.status is Status.CANCELED:
-        return EndedBy.CANCELED
-    if state.status is Status.COMPLETED:
-        return None
-    match state.error_kind:
-        case ErrorKind.TIMEOUT:
-            return EndedBy.TIMED_OUT
-        case ErrorKind.WORKER_LOST:
-            return EndedBy.LOST
-        case _:
-            return None if state.status in (Status.RETRYING, Status.FAILED) else EndedBy.LOST

@@ -14,7 +14,8 @@ from api.grpc.call import Call, Frame
 from api.grpc.tasks import TaskMethods
 from api.grpc.watching import WatchMethod
 from api.grpc.workers import WorkerMethods
-from consumers.remote_workers import RemoteOptions, RemoteWorkers
+from consumers.remote_leases import RemoteOptions
+from consumers.remote_workers import RemoteWorkers
 from ledger.settings import Settings
 
 if TYPE_CHECKING:

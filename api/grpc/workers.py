@@ -16,8 +16,9 @@ from api.intake import Intake
 from api.known_types import check_types
 from consumers.context import plain_text
 from consumers.outcome import ERROR_CHARS_MAX
+from consumers.remote_leases import EndedBy
 from consumers.remote_presence import Identity, Lease
-from consumers.remote_workers import EndedBy, RemoteWorkers
+from consumers.remote_workers import RemoteWorkers
 from ledger.codec import Meta
 from ledger.commands import AbandonAttempt, Command, CompleteTask, ReportProgress
 from ledger.events import ErrorKind
@@ -109,7 +110,7 @@ class WorkerMethods:
         for lease in request.leases:
             fits = is_task_id(lease.task_id) and lease.attempt > 0
             (leases if fits else strange).append((lease.task_id, lease.attempt))
-        ended = await self._workers.beat(
+        ended = await self._workers.leases.beat(
             worker_id, leases, call.worker_meta(worker_id), leaving=request.leaving
         )
         ended += [(lease, EndedBy.LOST) for lease in strange]
@@ -191,7 +192,7 @@ class WorkerMethods:
         if after_ms is not None and after_ms < 0:
             raise invalid("retry_after_ms", "milliseconds from 0 on")
         message = plain_text(failed.error_message, ERROR_CHARS_MAX)
-        return self._workers.failure(attempt, message, kind, after_ms)
+        return self._workers.options.failure(attempt, message, kind, after_ms)
 
 
 def _progress(attempt: int, progress: pb.Progress) -> ReportProgress:
