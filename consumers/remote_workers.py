@@ -265,6 +265,10 @@ class RemoteWorkers:
         task = holding.task if holding is not None else await self._own(worker_id, lease)
         postponements = task.state.postponements
         done = await transact(self._store, task_id, command, meta=meta, known=task)
+        if not done.events and holding is not None:
+            # It holds already, by what is remembered: nothing was written that would have told
+            # whether that is out of date.
+            done = await transact(self._store, task_id, command, meta=meta)
         if isinstance(command, ReportProgress):
             worker.told(lease, done.task)
             return done.task

@@ -210,6 +210,20 @@ async def test_a_report_on_a_task_that_has_changed_since_is_carried_out(
     assert (done.status, done.version) == (pb.TASK_STATUS_COMPLETED, 4)
 
 
+async def test_progress_that_was_reported_before_is_refused_once_the_task_was_canceled(
+    remote: Remote,
+):
+    await remote.submit()
+    [task] = await remote.take()
+    halfway = pb.Progress(percent=50)
+    await remote.report(task, progress=halfway)
+    await remote.call("CancelTask", pb.CancelTaskRequest(id=task.id))
+
+    error = await refused(remote.report(task, progress=halfway))
+
+    assert error.code == "TASK_NOT_PROCESSING"
+
+
 async def test_what_a_worker_was_given_is_not_loaded_for_its_reports(
     remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ):
