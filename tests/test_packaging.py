@@ -29,6 +29,7 @@ class Service(msgspec.Struct):
     command: list[str]
     healthcheck: dict[str, Any]
     environment: dict[str, str] = {}
+    volumes: list[str] = []
     depends_on: dict[str, dict[str, str]] = {}
 
 
@@ -153,6 +154,15 @@ def test_the_projector_in_compose_writes_what_the_api_reads(compose: Compose):
 
     assert folders["api"] == folders["projector"]
     assert folders["api"] in (ROOT / "Dockerfile").read_text()
+
+
+def test_who_opens_the_object_store_has_its_volume_in_compose(compose: Compose):
+    openers = {"api", "worker", "scheduler", "projector", "archiver"}
+
+    for name in openers:
+        service = compose.services[name]
+        folder = service.environment["LEDGERQ_OBJECT_STORE_URL"].removeprefix("file://")
+        assert f"objects:{folder}" in service.volumes, name
 
 
 def test_settings_in_compose_are_settings(compose: Compose):
