@@ -1,5 +1,7 @@
 """Settings: where a value comes from, and what is said of a value that cannot be used."""
 
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from ledger.settings import (
     BUILT_IN_TASK_TYPES,
     ENV_PREFIX,
+    FILE_VARIABLE,
     KNOBS,
     Durability,
     LogFormat,
@@ -21,6 +24,7 @@ from ledger.settings import (
     without_secrets,
 )
 
+ROOT = Path(__file__).parents[2]
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
 ANY_SETTINGS = st.builds(
     Settings,
@@ -297,6 +301,19 @@ def test_every_knob_says_what_it_is_and_has_a_default_within_its_bounds():
     assert list(KNOBS) == list(Settings.__struct_fields__)
     assert all(knob.description and knob.expected for knob in KNOBS.values())
     load({}, to_env(Settings()), None)
+
+
+def test_the_list_in_the_docs_is_up_to_date():
+    listed = runpy.run_path(str(ROOT / "docs" / "list_settings.py"))["listed"]()
+
+    assert (ROOT / "docs" / "settings.md").read_text() == listed, "run python docs/list_settings.py"
+
+
+def test_variables_that_the_docs_name_are_settings():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
+    named = {name for page in pages for name in re.findall(r"LEDGERQ_[A-Z_]+", page.read_text())}
+
+    assert named <= {knob.env for knob in KNOBS.values()} | {FILE_VARIABLE, "LEDGERQ_"}
 
 
 @pytest.mark.parametrize(
