@@ -201,7 +201,6 @@ class RedisSubscriptions:
             told[b"last-delivered-id"].decode(),
             told[b"pending"],
             oldest,
-            told[b"consumers"],
             told.get(b"lag"),
         )
 

@@ -117,7 +117,6 @@ class ForeignGroup(msgspec.Struct, frozen=True):
     pending: int
     oldest_pending: str
     """The oldest entry that was delivered and not acknowledged; empty when there is none."""
-    consumers: int
     lag: int | None
     """Entries that were not delivered yet; None when the server does not know."""
 

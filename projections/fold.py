@@ -25,7 +25,7 @@ from ledger.events import (
 )
 from ledger.evolve import initial_state, state_after
 from ledger.foreign import ForeignEntries, ForeignEntry
-from ledger.identity import SYSTEM, is_task_id
+from ledger.identity import is_task_id
 from ledger.script_format import read_recorded
 from ledger.store import Entry, Position, Recorded
 from ledger.task import FINISHED, State
@@ -44,9 +44,6 @@ SELECT_MAX: Final = 500
 NUMBER_END: Final = 10**15
 """Times (ms), versions and counts lie below it: ms until the year 33658. What lies beyond could be
 folded, but some of it not be written, when nobody knows any more which event it came from."""
-
-SYSTEM_SUBJECT: Final = SYSTEM.encode()
-"""Where an event has it in the place of a task, its position counts, and nothing is folded."""
 
 KIND, TASK, VERSION, DATA, FIELDS = 1, 3, 5, 9, 14
 """Where an event's entry has them (see script_format.EVENT_FIELDS), and how long it is."""

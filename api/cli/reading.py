@@ -12,7 +12,7 @@ from api.cli.archives import archive_settings, find_archive
 from api.cli.failures import CliError
 from api.cli.open_ledger import open_events
 from api.comma_list import values_of
-from api.replay.chosen import Chosen, Filters, Wanted
+from api.replay.chosen import Filters, Wanted
 from api.replay.span import Span, span_of
 from ledger.archive.joined import Joined
 from ledger.archive.reader import Archive
@@ -129,11 +129,6 @@ def filters_of(
             )
     traces = None if trace is None else frozenset(map(_trace_id, values_of(trace)))
     return Filters(tasks, _values(kb), _values(task_type), types, _values(actor), traces)
-
-
-def chosen(events: Joined, span: Span, filters: Filters) -> Chosen:
-    """What is wanted of a span."""
-    return Chosen(events, span, filters)
 
 
 def _trace_id(text: str) -> str:

@@ -169,34 +169,3 @@ def is_consistent(
             second = node_hash(second, each)
         at, last = at >> 1, last >> 1
     return last == 0 and first == old_root and second == new_root
-
-
-class Frontier:
-    """A tree that grows by leaves, remembered by what its root is made of."""
-
-    def __init__(self, size: int = 0, subtrees: Sequence[bytes] = ()) -> None:
-        """`subtrees`: the hashes of `nodes_of(0, size)`."""
-        self.size = size
-        self._subtrees = list(subtrees)
-
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of the next leaf."""
-        size, found = self.size, leaf
-        while size % 2:
-            found = node_hash(self._subtrees.pop(), found)
-            size >>= 1
-        self._subtrees.append(found)
-        self.size += 1
-
-    def append_tile(self, height: int, found: bytes) -> None:
-        """Add a perfect subtree of 2**height leaves, which the size is a multiple of."""
-        size = self.size >> height
-        while size % 2:
-            found = node_hash(self._subtrees.pop(), found)
-            size >>= 1
-        self._subtrees.append(found)
-        self.size += 1 << height
-
-    @property
-    def root(self) -> bytes:
-        return fold(self._subtrees)

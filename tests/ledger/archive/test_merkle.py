@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pymerkle import InmemoryTree, verify_consistency, verify_inclusion
 
 from ledger.archive import merkle
-from ledger.archive.merkle import Frontier, leaf_hash, nodes_of
+from ledger.archive.merkle import leaf_hash, nodes_of
 
 # Those of Certificate Transparency's own tests: the RFC has none.
 ENTRIES: Final = [
@@ -130,23 +130,3 @@ def test_an_inclusion_proof_of_another_leaf_or_length_leads_elsewhere(
     if proof:
         with pytest.raises(ValueError, match="too short"):
             merkle.root_from_inclusion(index, size, leaves[index], proof[:-1])
-
-
-@given(size=st.integers(min_value=0, max_value=700))
-def test_a_tree_that_grows_leaf_by_leaf_has_the_root_of_one_made_at_once(size: int):
-    frontier = Frontier()
-    for each in hashes(size):
-        frontier.append(each)
-    assert frontier.root == merkle.root(hashes(size))
-    assert frontier.size == size
-
-
-@given(tiles=st.integers(min_value=0, max_value=5), rest=st.integers(min_value=0, max_value=20))
-def test_a_tree_grows_by_whole_subtrees_too(tiles: int, rest: int):
-    leaves = hashes(tiles * 16 + rest)
-    frontier = Frontier()
-    for n in range(tiles):
-        frontier.append_tile(4, merkle.root(leaves[n * 16 : (n + 1) * 16]))
-    for each in leaves[tiles * 16 :]:
-        frontier.append(each)
-    assert frontier.root == merkle.root(leaves)
