@@ -229,6 +229,27 @@ def _of_retention(status: RetentionStatus) -> Iterator[Metric]:
 
 
 def _of_processes(meters: Meters) -> Iterator[Metric]:
+    yield from _of_answers(meters)
+    yield from _of_appends(meters)
+    yield from _of_feeds(meters)
+    yield from _of_uploads(meters)
+    yield from _of_callbacks(meters)
+    yield from _of_sealing(meters)
+    yield from _of_retention_done(meters)
+    yield from _of_blocked_loops(meters)
+    yield _gauge(
+        "worker_threads_abandoned",
+        "Threads of handlers that run on although their tasks were given up, now.",
+        meters.threads_abandoned,
+    )
+    yield _counter(
+        "ledger_foreign_entries",
+        "Entries of the ledger's streams that ledgerq did not write.",
+        meters.foreign_entries,
+    )
+
+
+def _of_answers(meters: Meters) -> Iterator[Metric]:
     requests = HistogramMetricFamily(
         "http_request_duration_seconds",
         "Answered requests, until the end of the answer; of one in parts, until its head.",
@@ -245,6 +266,9 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     for key, histogram in meters.calls.items():
         _add(calls, key.split(" "), histogram, DURATION_BOUNDS_S)
     yield calls
+
+
+def _of_appends(meters: Meters) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
         "ledger_append_duration_seconds", "Until the ledger answered a batch of appends."
     )
@@ -253,43 +277,24 @@ def _of_processes(meters: Meters) -> Iterator[Metric]:
     items = HistogramMetricFamily("ledger_append_batch_size", "Appends that went together.")
     _add(items, [], meters.append_items, BATCH_BOUNDS)
     yield items
+
+
+def _of_feeds(meters: Meters) -> Iterator[Metric]:
+    too_slow = "Clients that were too slow."
     yield _gauge("event_stream_clients", "Clients of /api/v1/events, now.", meters.stream_clients)
-    yield CounterMetricFamily(
-        "event_stream_dropped", "Clients that were too slow.", value=meters.streams_dropped
-    )
-    yield _gauge("uploads_running", "Uploads in work, now.", meters.uploads_running)
-    for name, told, value in (
-        ("upload_files", "Files that were uploaded.", meters.upload_files),
-        ("upload_bytes", "Their bytes.", meters.upload_bytes),
-        (
-            "upload_orphans_removed",
-            "Objects that broken uploads left behind, and that were removed.",
-            meters.orphans_removed,
-        ),
-        ("events_trimmed", "Sealed events that left the streams.", meters.events_trimmed),
-        (
-            "tasks_evicted",
-            "Finished tasks whose snapshots left the ledger's memory.",
-            meters.tasks_evicted,
-        ),
-    ):
-        yield CounterMetricFamily(name, told, value=value)
+    yield _counter("event_stream_dropped", too_slow, meters.streams_dropped)
     yield _gauge("websocket_clients", "Clients of /ws/tasks, now.", meters.websocket_clients)
-    yield CounterMetricFamily(
-        "websocket_dropped", "Clients that were too slow.", value=meters.websockets_dropped
-    )
-    yield _gauge(
-        "worker_threads_abandoned",
-        "Threads of handlers that run on although their tasks were given up, now.",
-        meters.threads_abandoned,
-    )
-    yield from _of_callbacks(meters)
-    yield from _of_sealing(meters)
-    yield from _of_blocked_loops(meters)
-    yield CounterMetricFamily(
-        "ledger_foreign_entries",
-        "Entries of the ledger's streams that ledgerq did not write.",
-        value=meters.foreign_entries,
+    yield _counter("websocket_dropped", too_slow, meters.websockets_dropped)
+
+
+def _of_uploads(meters: Meters) -> Iterator[Metric]:
+    yield _gauge("uploads_running", "Uploads in work, now.", meters.uploads_running)
+    yield _counter("upload_files", "Files that were uploaded.", meters.upload_files)
+    yield _counter("upload_bytes", "Their bytes.", meters.upload_bytes)
+    yield _counter(
+        "upload_orphans_removed",
+        "Objects that broken uploads left behind, and that were removed.",
+        meters.orphans_removed,
     )
 
 
@@ -304,46 +309,53 @@ def _of_waiting_callbacks(callbacks: CallbacksWaiting) -> Iterator[Metric]:
 
 
 def _of_callbacks(meters: Meters) -> Iterator[Metric]:
-    yield CounterMetricFamily(
-        "callbacks_delivered", "Posts that a callback_url took.", value=meters.callbacks_delivered
+    yield _counter(
+        "callbacks_delivered", "Posts that a callback_url took.", meters.callbacks_delivered
     )
-    yield CounterMetricFamily(
-        "callbacks_failed", "Posts that came to nothing.", value=meters.callbacks_failed
-    )
+    yield _counter("callbacks_failed", "Posts that came to nothing.", meters.callbacks_failed)
     seconds = HistogramMetricFamily("callback_duration_seconds", "How long a post took.")
     _add(seconds, [], meters.callback_seconds, DURATION_BOUNDS_S)
     yield seconds
 
 
 def _of_sealing(meters: Meters) -> Iterator[Metric]:
-    yield CounterMetricFamily(
-        "archive_events_sealed", "Events that went into the archive.", value=meters.events_sealed
+    yield _counter(
+        "archive_events_sealed", "Events that went into the archive.", meters.events_sealed
     )
-    yield CounterMetricFamily(
+    yield _counter(
         "archive_seals_failed",
         "Times that events could not be sealed, and were tried again.",
-        value=meters.seals_failed,
+        meters.seals_failed,
     )
-    yield CounterMetricFamily(
-        "retention_failed",
-        "Times that nothing was let go of: the archive could not be read, or has lost it.",
-        value=meters.retentions_failed,
-    )
-    yield CounterMetricFamily(
+    yield _counter(
         "archive_checkpoints_cosigned",
         "Cosignatures that witnesses gave.",
-        value=meters.checkpoints_cosigned,
+        meters.checkpoints_cosigned,
     )
-    yield CounterMetricFamily(
+    yield _counter(
         "archive_cosignings_failed",
         "Times that a witness did not cosign, or not in time.",
-        value=meters.cosignings_failed,
+        meters.cosignings_failed,
     )
     seconds = HistogramMetricFamily(
         "archive_seal_duration_seconds", "How long it took to make a checkpoint."
     )
     _add(seconds, [], meters.seal_seconds, DURATION_BOUNDS_S)
     yield seconds
+
+
+def _of_retention_done(meters: Meters) -> Iterator[Metric]:
+    yield _counter("events_trimmed", "Sealed events that left the streams.", meters.events_trimmed)
+    yield _counter(
+        "tasks_evicted",
+        "Finished tasks whose snapshots left the ledger's memory.",
+        meters.tasks_evicted,
+    )
+    yield _counter(
+        "retention_failed",
+        "Times that nothing was let go of: the archive could not be read, or has lost it.",
+        meters.retentions_failed,
+    )
 
 
 def _of_blocked_loops(meters: Meters) -> Iterator[Metric]:
@@ -367,6 +379,11 @@ def _of_blocked_loops(meters: Meters) -> Iterator[Metric]:
 
 def _gauge(name: str, told: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, told, value=float(value))
+
+
+def _counter(name: str, told: str, value: float) -> CounterMetricFamily:
+    """It is told as `<name>_total`."""
+    return CounterMetricFamily(name, told, value=value)
 
 
 def _times(name: str, told: str, times: Mapping[str, Times]) -> HistogramMetricFamily:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,16 @@ async def scraped(api: httpx2.AsyncClient) -> Samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
+
+
+async def test_the_docs_list_every_metric_and_no_other(api: httpx2.AsyncClient, model: ReadModel):
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    firsts = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    listed = {name for cell in firsts for name in re.findall(r"`(\w+)`", cell)}
+
+    told = re.findall(r"^# TYPE (\w+)", (await api.get("/metrics")).text, re.MULTILINE)
+
+    assert set(told) == listed
 
 
 # -- what the ledger knows --------------------------------------------------------------------
