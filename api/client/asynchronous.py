@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Self, Unpack
+from uuid import UUID
 
 import httpx2
 
@@ -34,6 +35,7 @@ from api.client.core import (
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
+from api.client.task_ids import TaskId
 from api.client.uploads import Source, Uploaded, form_of
 from api.client.wire import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, TIMEOUT_S, Where, reply_of, url_of
 
@@ -91,16 +93,16 @@ class AsyncClient:
         kb_id: str,
         payload: Mapping[str, Any] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         **options: Unpack[Options],
     ) -> Task:
         """Hand over a task. Sent again, when the answer is lost, under the same key: one is made
         for the call unless it is given, to make the same task from several calls."""
-        submission = Submission(task_type, kb_id, payload or {}, **options)
+        submission = Submission(task_type, kb_id, {} if payload is None else payload, **options)
         return await self._do(self._core.submit(submission, idempotency_key))
 
     async def submit_many(
-        self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
+        self, submissions: Iterable[Submission], *, idempotency_key: str | UUID | None = None
     ) -> Tasks:
         """Hand over many. Up to a thousand are one request, all or none of them; more are several,
         and an error says in `submitted` which went before. The same call with the same key then
@@ -114,7 +116,7 @@ class AsyncClient:
         *,
         task_type: str | None = None,
         payload: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         **options: Unpack[Options],
     ) -> Uploaded:
         """Hand over files, and have a task made for each: paths, binary streams, or `File`s. They
@@ -126,21 +128,21 @@ class AsyncClient:
     # -- look ---------------------------------------------------------------------------------
 
     async def get(
-        self, task_id: str, *, version: int | None = None, as_of: datetime | str | None = None
+        self, task_id: TaskId, *, version: int | None = None, as_of: datetime | str | None = None
     ) -> Task:
         """A task as it is; or as it was at a version, or at a time (or so long ago: 15m, 7d)."""
         return await self._do(self._core.get(task_id, version, as_of))
 
-    async def wait(self, task_id: str, timeout_s: float | None = None) -> Task:
+    async def wait(self, task_id: TaskId, timeout_s: float | None = None) -> Task:
         """The task once it is finished. Raises TaskNotFinished, a TimeoutError, when that is not
         within `timeout_s`."""
         return await self._do(self._core.wait(task_id, timeout_s))
 
-    async def history(self, task_id: str) -> History:
+    async def history(self, task_id: TaskId) -> History:
         """All that has happened to a task."""
         return await self._do(self._core.history(task_id))
 
-    async def proof(self, task_id: str) -> bytes:
+    async def proof(self, task_id: TaskId) -> bytes:
         """A file that shows to a third party that this is all that has happened to a task. Raises
         NotSealed, an Unavailable, while the archive has not got its last events."""
         return await self._do(self._core.proof(task_id))
@@ -183,17 +185,17 @@ class AsyncClient:
 
     # -- change -------------------------------------------------------------------------------
 
-    async def cancel(self, task_id: str, *, version: int | None = None) -> Canceled:
+    async def cancel(self, task_id: TaskId, *, version: int | None = None) -> Canceled:
         """Cancel a task; `version`: only if it is at this one."""
         return await self._do(self._core.cancel(task_id, version))
 
-    async def retry(self, task_id: str, *, version: int | None = None) -> Task:
+    async def retry(self, task_id: TaskId, *, version: int | None = None) -> Task:
         """Queue a failed or canceled task again."""
         return await self._do(self._core.retry(task_id, version))
 
     async def progress(
         self,
-        task_id: str,
+        task_id: TaskId,
         progress: int,
         message: str | None = None,
         *,
@@ -205,7 +207,7 @@ class AsyncClient:
     # -- follow -------------------------------------------------------------------------------
 
     def watch(
-        self, *task_ids: str, reconnect_s: float | None = RECONNECT_S
+        self, *task_ids: TaskId, reconnect_s: float | None = RECONNECT_S
     ) -> AsyncGenerator[Update]:
         """Everything that has happened to these tasks (up to 50), and then what happens, as it
         happens; ends when all of them are finished.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Self, Unpack
+from uuid import UUID
 
 import httpx2
 
@@ -35,6 +36,7 @@ from api.client.errors import LedgerqError
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
+from api.client.task_ids import TaskId
 from api.client.uploads import Source, Uploaded, form_of
 from api.client.wire import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, TIMEOUT_S, Where, reply_of, url_of
 
@@ -92,16 +94,16 @@ class Client:
         kb_id: str,
         payload: Mapping[str, Any] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         **options: Unpack[Options],
     ) -> Task:
         """Hand over a task. Sent again, when the answer is lost, under the same key: one is made
         for the call unless it is given, to make the same task from several calls."""
-        submission = Submission(task_type, kb_id, payload or {}, **options)
+        submission = Submission(task_type, kb_id, {} if payload is None else payload, **options)
         return self._do(self._core.submit(submission, idempotency_key))
 
     def submit_many(
-        self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
+        self, submissions: Iterable[Submission], *, idempotency_key: str | UUID | None = None
     ) -> Tasks:
         """Hand over many. Up to a thousand are one request, all or none of them; more are several,
         and an error says in `submitted` which went before. The same call with the same key then
@@ -115,7 +117,7 @@ class Client:
         *,
         task_type: str | None = None,
         payload: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         **options: Unpack[Options],
     ) -> Uploaded:
         """Hand over files, and have a task made for each: paths, binary streams, or `File`s. They
@@ -127,21 +129,21 @@ class Client:
     # -- look ---------------------------------------------------------------------------------
 
     def get(
-        self, task_id: str, *, version: int | None = None, as_of: datetime | str | None = None
+        self, task_id: TaskId, *, version: int | None = None, as_of: datetime | str | None = None
     ) -> Task:
         """A task as it is; or as it was at a version, or at a time (or so long ago: 15m, 7d)."""
         return self._do(self._core.get(task_id, version, as_of))
 
-    def wait(self, task_id: str, timeout_s: float | None = None) -> Task:
+    def wait(self, task_id: TaskId, timeout_s: float | None = None) -> Task:
         """The task once it is finished. Raises TaskNotFinished, a TimeoutError, when that is not
         within `timeout_s`."""
         return self._do(self._core.wait(task_id, timeout_s))
 
-    def history(self, task_id: str) -> History:
+    def history(self, task_id: TaskId) -> History:
         """All that has happened to a task."""
         return self._do(self._core.history(task_id))
 
-    def proof(self, task_id: str) -> bytes:
+    def proof(self, task_id: TaskId) -> bytes:
         """A file that shows to a third party that this is all that has happened to a task. Raises
         NotSealed, an Unavailable, while the archive has not got its last events."""
         return self._do(self._core.proof(task_id))
@@ -183,17 +185,17 @@ class Client:
 
     # -- change -------------------------------------------------------------------------------
 
-    def cancel(self, task_id: str, *, version: int | None = None) -> Canceled:
+    def cancel(self, task_id: TaskId, *, version: int | None = None) -> Canceled:
         """Cancel a task; `version`: only if it is at this one."""
         return self._do(self._core.cancel(task_id, version))
 
-    def retry(self, task_id: str, *, version: int | None = None) -> Task:
+    def retry(self, task_id: TaskId, *, version: int | None = None) -> Task:
         """Queue a failed or canceled task again."""
         return self._do(self._core.retry(task_id, version))
 
     def progress(
         self,
-        task_id: str,
+        task_id: TaskId,
         progress: int,
         message: str | None = None,
         *,
@@ -204,7 +206,9 @@ class Client:
 
     # -- follow -------------------------------------------------------------------------------
 
-    def watch(self, *task_ids: str, reconnect_s: float | None = RECONNECT_S) -> Generator[Update]:
+    def watch(
+        self, *task_ids: TaskId, reconnect_s: float | None = RECONNECT_S
+    ) -> Generator[Update]:
         """Everything that has happened to these tasks (up to 50), and then what happens, as it
         happens; ends when all of them are finished.
 

@@ -3,20 +3,20 @@
 https://www.standardwebhooks.com: the signature covers id, time and body.
 """
 
-import binascii
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, cast
 
 import msgspec
-from standardwebhooks.webhooks import (
-    EmptyWebhookSecretError,
-    Webhook,
-    WebhookVerificationError,
-)
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from api.client.errors import LedgerqError
 from ledger.task import Status
+
+PREFIX: Final = "whsec_"
+SECRET_BYTES_MIN: Final = 24
+"""As the standard says, and as the service takes them."""
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +53,14 @@ def verify_callback(
     than five minutes from now. Several secrets: while they are changed, the new and the old one.
 
     `body` is the request's as it came, byte for byte. A callback may come more than once, and says
-    so by its `delivery_id`. Raises CallbackRejected; ValueError for secrets that are none.
+    so by its `delivery_id`. Raises CallbackRejected; TypeError for a body that is no bytes,
+    ValueError and TypeError for secrets that are none.
     """
-    keys = [_webhook(each) for each in ([secrets] if isinstance(secrets, str) else secrets)]
+    given_body: Any = body
+    if not isinstance(given_body, bytes):
+        kind = type(given_body).__name__
+        raise TypeError(f"expected the body of the request as it came, in bytes, got {kind}")
+    keys = [_webhook(each) for each in _each(secrets)]
     if not keys:
         raise ValueError("expected at least one secret")
     given = {name.lower(): value for name, value in headers.items()}
@@ -71,12 +76,25 @@ def verify_callback(
     return msgspec.structs.replace(told, delivery_id=given["webhook-id"])
 
 
-def _webhook(secret: str) -> Webhook:
+def _each(secrets: Any) -> Sequence[Any]:
+    is_many = isinstance(secrets, Sequence) and not isinstance(secrets, str | bytes)
+    return cast("Sequence[Any]", secrets) if is_many else [secrets]
+
+
+def _webhook(secret: Any) -> Webhook:
+    # The secret itself is not for logs.
+    if not isinstance(secret, str):
+        raise TypeError(f"expected a secret such as whsec_<base64>, got {type(secret).__name__}")
     try:
-        return Webhook(secret)
-    except (EmptyWebhookSecretError, binascii.Error, ValueError) as error:
-        # The secret itself is not for logs.
+        key = base64.b64decode(secret.removeprefix(PREFIX) + "==")
+    except ValueError as error:
         raise ValueError(f"expected a secret such as whsec_<base64>: {error}") from error
+    if len(key) < SECRET_BYTES_MIN:
+        raise ValueError(
+            f"expected a secret such as whsec_<base64>, of {SECRET_BYTES_MIN} bytes or more:"
+            f" this one has {len(key)}"
+        )
+    return Webhook(key)
 
 
 def _verify(keys: Sequence[Webhook], headers: dict[str, str], text: str) -> None:

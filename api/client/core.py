@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypedDict, TypeVar
-
-import msgspec
+from uuid import UUID
 
 from api.client import submission as submissions
 from api.client.answers import (
@@ -24,14 +23,16 @@ from api.client.answers import (
     TaskStats,
 )
 from api.client.calls import Call, NoAnswer, Pause, Reply, Told, decoded, error_of
-from api.client.errors import LedgerqError, TaskNotFinished, TaskNotFound, TaskNotRetryable
+from api.client.errors import LedgerqError, TaskNotFinished, TaskNotRetryable
+from api.client.json_text import json_of
 from api.client.keys import key_of
 from api.client.positions import Writes
 from api.client.retries import Retries
 from api.client.submission import Submission
+from api.client.task_ids import TaskId
+from api.client.task_ids import text_of as id_of
 from api.client.uploads import Form, Uploaded
 from api.comma_list import text_of
-from ledger.identity import is_task_id
 
 TASKS: Final = "/api/v1/tasks"
 UPLOAD: Final = "/api/v1/upload"
@@ -42,7 +43,7 @@ LONG_POLL_S: Final = 60.0
 """The longest `wait` that a service takes, unless its settings say otherwise."""
 
 Result = TypeVar("Result")
-Texts = str | Sequence[str]
+Texts = str | UUID | Sequence[str | UUID]
 Tasks = list[Task]
 """Where a class has a method of the name `list`."""
 
@@ -140,30 +141,34 @@ class Core:
 
     # -- hand over ----------------------------------------------------------------------------
 
-    def submit(self, submission: Submission, idempotency_key: str | None) -> Flow[Task]:
+    def submit(self, submission: Submission, idempotency_key: str | UUID | None) -> Flow[Task]:
         """One task; the key makes it safe to send it again when the answer is lost."""
         call = _submission(TASKS, submission.encoded(), key_of(idempotency_key))
         return decoded((yield from self.answered(call)), Task)
 
-    def submit_many(self, given: Iterable[Submission], idempotency_key: str | None) -> Flow[Tasks]:
+    def submit_many(
+        self, given: Iterable[Submission], idempotency_key: str | UUID | None
+    ) -> Flow[Tasks]:
         """As many as there are, in as many requests as they need."""
         key, tasks = key_of(idempotency_key, of_many=True), Tasks()
-        items = (each.encoded() for each in given)
+        items = submissions.encoded(given)
         parts = submissions.chunks(
             items, submissions.BATCH_ITEMS_MAX, submissions.BATCH_BYTES_MAX, bytes
         )
-        for number, chunk in enumerate(parts, 1):
-            body = b"[" + b",".join(chunk) + b"]"
-            call = _submission(f"{TASKS}/batch", body, f"{key}/{number}")
-            try:
-                reply = yield from self.answered(call)
-            except LedgerqError as error:
-                error.submitted = tasks
-                raise
-            tasks += decoded(reply, TaskList).tasks
+        try:
+            for number, chunk in enumerate(parts, 1):
+                body = b"[" + b",".join(chunk) + b"]"
+                call = _submission(f"{TASKS}/batch", body, f"{key}/{number}")
+                tasks += decoded((yield from self.answered(call)), TaskList).tasks
+        except LedgerqError as error:
+            error.submitted = tasks
+            raise
+        except (TypeError, ValueError) as error:
+            error.add_note(f"{len(tasks)} tasks before it were handed over, with the key {key!r}")
+            raise
         return tasks
 
-    def upload(self, form: Form, idempotency_key: str | None) -> Flow[Uploaded]:
+    def upload(self, form: Form, idempotency_key: str | UUID | None) -> Flow[Uploaded]:
         """A task for each file."""
         call = Call(
             method="POST",
@@ -178,7 +183,7 @@ class Core:
 
     def get(
         self,
-        task_id: str,
+        task_id: TaskId,
         version: int | None = None,
         as_of: datetime | str | None = None,
         wait_s: float | None = None,
@@ -188,7 +193,7 @@ class Core:
         call = Call(method="GET", path=_path(task_id), query=query, wait_s=wait_s or 0.0)
         return decoded((yield from self.answered(call)), Task)
 
-    def wait(self, task_id: str, timeout_s: float | None) -> Flow[Task]:
+    def wait(self, task_id: TaskId, timeout_s: float | None) -> Flow[Task]:
         """The task once it is finished. Raises TaskNotFinished when time is up before."""
         deadline_s = None if timeout_s is None else self.clock() + timeout_s
         while True:
@@ -200,12 +205,12 @@ class Core:
             if timeout_s is not None and wait_s >= left_s:
                 raise TaskNotFinished(task, timeout_s)
 
-    def history(self, task_id: str) -> Flow[History]:
+    def history(self, task_id: TaskId) -> Flow[History]:
         """All that happened to the task."""
         call = Call(method="GET", path=f"{_path(task_id)}/events")
         return decoded((yield from self.answered(call)), History)
 
-    def proof(self, task_id: str) -> Flow[bytes]:
+    def proof(self, task_id: TaskId) -> Flow[bytes]:
         """What a third party can check of it."""
         call = Call(method="GET", path=f"{_path(task_id)}/proof")
         return (yield from self.answered(call)).body
@@ -239,12 +244,12 @@ class Core:
 
     # -- change -------------------------------------------------------------------------------
 
-    def cancel(self, task_id: str, version: int | None) -> Flow[Canceled]:
+    def cancel(self, task_id: TaskId, version: int | None) -> Flow[Canceled]:
         """Cancel it."""
         call = Call(method="DELETE", path=_path(task_id), headers=_at(version))
         return decoded((yield from self.answered(call)), Canceled)
 
-    def retry(self, task_id: str, version: int | None) -> Flow[Task]:
+    def retry(self, task_id: TaskId, version: int | None) -> Flow[Task]:
         """Queue it again. When an answer was lost and the task is no longer failed, it was."""
         call = Call(method="POST", path=f"{_path(task_id)}/retry", headers=_at(version))
         try:
@@ -255,11 +260,11 @@ class Core:
             return (yield from self.get(task_id))
 
     def progress(
-        self, task_id: str, progress: int, message: str | None, version: int | None
+        self, task_id: TaskId, progress: int, message: str | None, version: int | None
     ) -> Flow[Task]:
         """Report it."""
         said = {} if message is None else {"message": message}
-        body = msgspec.json.encode({"progress": progress, **said})
+        body = json_of({"progress": progress, **said})
         path = f"{_path(task_id)}/progress"
         call = Call(method="PUT", path=path, body=body, headers=_at(version))
         return decoded((yield from self.answered(call)), Task)
@@ -272,7 +277,7 @@ def query_of(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(name: str, value: Any) -> str:
     if name in LISTS:
-        return text_of([value] if isinstance(value, str) else value)
+        return text_of(map(str, [value] if isinstance(value, str | UUID) else value))
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
@@ -281,17 +286,8 @@ def _submission(path: str, body: bytes, idempotency_key: str) -> Call:
     return Call(method="POST", path=path, body=body, headers=headers)
 
 
-def _path(task_id: str) -> str:
-    if not is_task_id(task_id):
-        # What cannot be an id might lead to another path.
-        shown = task_id[:100]
-        raise TaskNotFound(
-            f"there is no task with the id {shown}",
-            code="TASK_NOT_FOUND",
-            status=404,
-            details={"task_id": shown},
-        )
-    return f"{TASKS}/{task_id}"
+def _path(task_id: TaskId) -> str:
+    return f"{TASKS}/{id_of(task_id)}"
 
 
 def _at(version: int | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from api.client.calls import Call, NoAnswer, Pause, Reply, Told, error_of
 from api.client.core import Core, Texts, query_of
 from api.client.errors import LedgerqError, PositionGone, UnexpectedAnswer, Unreachable
 from api.client.retries import passes
+from api.client.task_ids import TaskId, text_of
 
 EVENTS: Final = "/api/v1/events"
 SILENCE_TIMEOUT_S: Final = 45.0
@@ -181,14 +182,15 @@ def tell(feed: Feed) -> Stream[None]:
             yield Show(data)
 
 
-def watch(core: Core, task_ids: Sequence[str], reconnect_s: float | None) -> Stream[None]:
+def watch(core: Core, given: Sequence[TaskId], reconnect_s: float | None) -> Stream[None]:
     """All that has happened to these tasks and happens to them, until all of them are finished.
 
     The feed is opened first and their histories are read then, so that nothing falls in between;
     versions tell what was told already.
     """
-    _check(task_ids)
-    feed = Feed(core, query_of({"task_id": list(task_ids)}), reconnect_s)
+    _check(given)
+    task_ids = list(map(text_of, given))
+    feed = Feed(core, query_of({"task_id": task_ids}), reconnect_s)
     seen: dict[str, int] = dict.fromkeys(task_ids, 0)
     unfinished = set(task_ids)
     is_level = False
@@ -217,9 +219,10 @@ def watch(core: Core, task_ids: Sequence[str], reconnect_s: float | None) -> Str
                     unfinished.add(update.task_id)
 
 
-def _check(task_ids: Sequence[str]) -> None:
-    if not 1 <= len(set(task_ids)) <= TASKS_MAX:
-        raise ValueError(f"expected 1 to {TASKS_MAX} task ids, got {len(set(task_ids))}")
+def _check(task_ids: Sequence[TaskId]) -> None:
+    count = len(set(map(str, task_ids)))
+    if not 1 <= count <= TASKS_MAX:
+        raise ValueError(f"expected 1 to {TASKS_MAX} task ids, got {count}")
 
 
 def update_of(data: bytes) -> Update:

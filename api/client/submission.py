@@ -6,6 +6,8 @@ from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
+from api.client.json_text import json_of
+
 BATCH_ITEMS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """Well under what a service takes at most, so that one request is answered soon."""
@@ -43,10 +45,21 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     callback_url: str | msgspec.UnsetType = msgspec.UNSET
     metadata: Mapping[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
-    def encoded(self) -> bytes:
-        """Its JSON. Raises TypeError for what JSON cannot hold."""
+    def encoded(self, name: str = "") -> bytes:
+        """Its JSON. Raises TypeError and ValueError for what JSON does not have, by where that
+        stands; `name` is what the submission itself is called there."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
-        return msgspec.json.encode({k: v for k, v in fields.items() if v is not msgspec.UNSET})
+        return json_of({k: v for k, v in fields.items() if v is not msgspec.UNSET}, name)
+
+
+def encoded(given: Iterable[Submission]) -> Iterator[bytes]:
+    """The JSON of each. Raises as that does, and TypeError for what is none."""
+    each: Any
+    for index, each in enumerate(given):
+        name = f"submissions[{index}]"
+        if not isinstance(each, Submission):
+            raise TypeError(f"{name}: expected a Submission, got {type(each).__name__}")
+        yield each.encoded(name)
 
 
 def chunks(

@@ -8,6 +8,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from api.client.json_text import json_of
 from api.client.submission import Options
 
 FIELD: Final = "file"
@@ -78,12 +79,13 @@ def form_of(
     payload: Mapping[str, Any] | None,
     options: Options,
 ) -> Form:
-    """The form of an upload. Raises ValueError for no file at all, TypeError for what is none."""
+    """The form of an upload. Raises ValueError for no file at all, TypeError for what is none,
+    and both as `json_of` does."""
     sources = _sources(files)
     if not sources:
         raise ValueError("expected at least one file")
     given = {"kb_id": kb_id, "task_type": task_type, "payload": payload, **options}
-    fields = {name: _text(value) for name, value in given.items() if value is not None}
+    fields = {name: _text(name, value) for name, value in given.items() if value is not None}
     return Form(fields, tuple(map(_file, sources)))
 
 
@@ -112,11 +114,10 @@ def _check(content: object, expected: str, *, is_bytes_enough: bool = True) -> N
         raise TypeError(f"expected {expected}, got {type(content).__name__}")
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     """A field: texts and numbers as they are, times and objects as JSON has them."""
-    if isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode().strip('"')
+    encoded = json_of(value, name)
+    return value if isinstance(value, str) else encoded.decode().strip('"')
 
 
 def _is_repeatable(content: bytes | IO[bytes] | PathLike[str]) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +12,7 @@ from consumers.signatures import Signer
 from tests.api.requests import UNKNOWN_ID
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ....").decode()
-OTHER = "whsec_" + base64.b64encode(b"another one").decode()
+OTHER = "whsec_" + base64.b64encode(b"another one, as long as that ...").decode()
 BODY = json.dumps(
     {
         **{"task_id": UNKNOWN_ID, "status": "completed", "result": {"chunks": 12}},
@@ -98,7 +99,20 @@ def test_a_body_that_is_no_text_is_rejected() -> None:
         verify_callback(signed(), b"\xff", SECRET)
 
 
-@pytest.mark.parametrize("secrets", ["", "whsec_", "whsec_a", [], "äöü"])
+@pytest.mark.parametrize(
+    "secrets", ["", "whsec_", "whsec_a", "whsec_YQ==", [SECRET, "whsec_" + "YQ" * 15], [], "äöü"]
+)
 def test_a_secret_that_is_none_is_the_callers_fault(secrets: str | list[str]) -> None:
     with pytest.raises(ValueError, match="secret"):
         verify_callback(signed(), BODY, secrets)
+
+
+@pytest.mark.parametrize("secrets", [None, b"whsec_", [SECRET, None]])
+def test_a_secret_that_is_no_text_is_told_by_what_it_is(secrets: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a secret such as whsec_<base64>, got"):
+        verify_callback(signed(), BODY, secrets)
+
+
+def test_a_body_that_was_decoded_is_not_what_came() -> None:
+    with pytest.raises(TypeError, match="as it came, in bytes, got str"):
+        verify_callback(signed(), cast("Any", BODY.decode()), SECRET)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -251,6 +253,28 @@ async def test_what_is_not_there(client: AsyncClient) -> None:
 async def test_what_cannot_be_an_id_is_not_asked_for(client: AsyncClient, task_id: str) -> None:
     with pytest.raises(TaskNotFound):
         await client.get(task_id)
+
+
+async def test_ids_and_keys_may_be_uuids(client: AsyncClient) -> None:
+    key = uuid4()
+    task = await client.submit("health_check", "kb-1", idempotency_key=key)
+    task_id = UUID(task.id)
+
+    await client.cancel(task_id)
+
+    assert (await client.get(task_id)).status == "canceled"
+    assert [update.type async for update in client.watch(task_id)][-1] == "TaskCanceled"
+    assert (await client.submit("health_check", "kb-1", idempotency_key=str(key))).id == task.id
+
+
+async def test_what_is_no_id_is_told_by_what_it_is(client: AsyncClient) -> None:
+    task: Any = await client.submit("health_check", "kb-1")
+    key: Any = 7
+
+    with pytest.raises(TypeError, match="expected a task's id, got Task"):
+        await client.get(task)
+    with pytest.raises(TypeError, match="idempotency_key: expected a text, got int"):
+        await client.submit("health_check", "kb-1", idempotency_key=key)
 
 
 async def test_what_does_not_go(client: AsyncClient, store: RedisStore) -> None:

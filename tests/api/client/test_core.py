@@ -193,6 +193,19 @@ def test_an_error_among_several_batches_says_what_went_before() -> None:
     assert len(driven.error.submitted) == 1_000
 
 
+def test_what_cannot_be_sent_among_several_batches_says_how_many_went_before() -> None:
+    many = [SUBMISSION] * 2_001 + [Submission("health_check", "kb-1", {"a": {1}})]
+    one = json.loads(task_reply().body)
+    whole = Reply(201, {}, json.dumps({"tasks": [one] * 1_000, "count": 1_000}).encode())
+
+    with pytest.raises(TypeError, match=r"^submissions\[2001\]\.payload\.a: ") as refused:
+        Driven(Core().submit_many(many, "nightly"), whole, whole)
+
+    assert refused.value.__notes__ == [
+        "2000 tasks before it were handed over, with the key 'nightly'"
+    ]
+
+
 def test_a_retry_that_was_refused_at_once_is_an_error() -> None:
     driven = Driven(Core().retry(UNKNOWN_ID, None), refused(409, "TASK_NOT_RETRYABLE"))
 
