@@ -8,7 +8,8 @@ const watched = new Set(); // what ends each watch
 const { TaskMonitor } = await import(`${ledgerq}/static/task-monitor.js`);
 const monitor = new TaskMonitor();
 monitor.onState((state) => {
-  by("connection").textContent = state === "open" ? "live" : state;
+  // There is no connection, and needs to be none, while nothing is watched.
+  by("connection").textContent = { open: "live", closed: "" }[state] ?? state;
   by("connection").className = state === "open" ? "on" : "off";
 });
 monitor.onError((error) => (by("error").textContent = error.message));
