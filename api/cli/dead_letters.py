@@ -23,7 +23,7 @@ from api.cli.filters import (
     sent,
 )
 from api.cli.flags import AsJson, Url, service_url
-from api.cli.output import print_json, print_table, shortened
+from api.cli.output import counted, print_json, print_table, shortened
 from api.cli.print_answer import print_answer, say_how_old
 from api.cli.progress import counting
 from api.comma_list import values_of
@@ -186,8 +186,9 @@ def _meant(tasks: int, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise CliError(f"{_tasks(tasks)} would be retried; nothing was: add --yes, or --dry-run")
-    sys.stderr.write(f"Retry {_tasks(tasks)}? [y/N] ")
+        would = f"{counted(tasks, 'task')} would be retried"
+        raise CliError(f"{would}; nothing was: add --yes, or --dry-run")
+    sys.stderr.write(f"Retry {counted(tasks, 'task')}? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CliError("nothing was retried")
@@ -205,7 +206,7 @@ def _retry_all(service: Service, asked: Mapping[str, Any], tasks: int) -> Retrie
             try:
                 found, answer = _ask(service, body, position)
             except CliError as error:
-                so_far = f"{_tasks(total.retried)} were retried before that"
+                so_far = f"retried before that: {counted(total.retried, 'task')}"
                 raise CliError(f"{error}; {so_far}; the same call goes on from there") from error
             behind = answer if answer.behind_ms else behind
             position = answer.position or position
@@ -261,7 +262,7 @@ def _where(page: _Page) -> str:
     if page.total == 0:
         return "no failed task matches"
     ways = f"in {page.total:,} ways" if page.total != 1 else "in one way"
-    found = f"{_tasks(page.total_tasks)} failed, {ways}"
+    found = f"{counted(page.total_tasks, 'task')} failed, {ways}"
     if page.pagination.total_pages < 2:
         return found
     return f"{found}; this is page {page.pagination.page:,} of {page.pagination.total_pages:,}"
@@ -269,9 +270,9 @@ def _where(page: _Page) -> str:
 
 def _said(found: Retried) -> str:
     if found.dry_run and found.retried:
-        said = f"{_tasks(found.retried)} would be retried"
+        said = f"{counted(found.retried, 'task')} would be retried"
     elif found.retried:
-        said = f"{_tasks(found.retried)} retried"
+        said = f"{counted(found.retried, 'task')} retried"
     else:
         said = "no failed task matches" if not found.skipped else "no task was retried"
     skipped = ", ".join(f"{n:,} {reason}" for reason, n in found.skipped.items())
@@ -279,7 +280,3 @@ def _said(found: Retried) -> str:
     if left and found.skipped.get(QUEUE_FULL):
         left += ": a queue is full; the same call goes on once it has room"
     return f"{said}{f'; skipped: {skipped}' if skipped else ''}{left}"
-
-
-def _tasks(n: int) -> str:
-    return "1 task" if n == 1 else f"{n:,} tasks"

@@ -13,7 +13,7 @@ from api.cli.archives import archive_settings, find_archive, trusted_keys
 from api.cli.failures import CliError, CouldNotCheck, is_clear
 from api.cli.flags import AsJson, DataDir, RedisUrl, load_settings
 from api.cli.open_ledger import open_ledger
-from api.cli.output import print_fields, print_json, printable
+from api.cli.output import counted, print_fields, print_json, printable
 from api.cli.progress import counting
 from api.cli.witnessed import Seen, last_seen
 from consumers.collector import collect_rarely
@@ -221,9 +221,11 @@ def _signers(report: Report) -> str:
 
 
 def _told(log: LogReport) -> str:
-    parts = [f"{log.size:,} events of {log.tasks:,} tasks, {log.checkpoints:,} checkpoints"]
+    events, tasks = counted(log.size, "event"), counted(log.tasks, "task")
+    parts = [f"{events} of {tasks}, {counted(log.checkpoints, 'checkpoint')}"]
     if log.erased_events:
-        parts.append(f"{log.erased_events:,} erased events of {log.erased_tasks:,} tasks")
+        erased = counted(log.erased_events, "erased event")
+        parts.append(f"{erased} of {counted(log.erased_tasks, 'task')}")
     if log.in_stream or log.not_sealed:
         parts.append(
             f"{log.in_stream:,} in the ledger too, {log.not_sealed:,} there not yet sealed"

@@ -92,7 +92,7 @@ def test_a_ledger_that_nobody_runs_is_looked_at_when_it_is_named(
 
     found = checks(ledgerq("doctor", "--data-dir", "data", *NOWHERE, "--json"))
 
-    assert found["ledger"]["message"] == "format 1, 1 partition(s)"
+    assert found["ledger"]["message"] == "format 1, 1 partition"
     assert found["data dir"]["message"] == "data is free"
 
 

@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 
 from api.cli.checkup.finding import Finding, fail, ok, warn
 from api.cli.checkup.server import ask
+from api.cli.output import counted
 from consumers.archive_status import archive_status
 from consumers.retention_status import retention_status, terms_of
 from consumers.subscription_status import followers
@@ -53,7 +54,7 @@ async def ledger(client: Redis, settings: Settings) -> list[Finding]:
     partitions = [PartitionKeys(number) for number in range(settings.partitions)]
     now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
     return [
-        ok("ledger", f"format {LEDGER_FORMAT}, {settings.partitions} partition(s)"),
+        ok("ledger", f"format {LEDGER_FORMAT}, {counted(settings.partitions, 'partition')}"),
         *await _queues(client, partitions, now_ms),
         *await _sets(client, partitions, now_ms),
         *await _followers(client, settings),

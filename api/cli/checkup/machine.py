@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from api.cli.checkup.finding import Finding, fail, ok, warn
+from api.cli.output import counted
 from ledger import __version__
 from ledger.embedded import EmbeddedServerError, lost_tails, valkey_binary
 from ledger.embedded.data_dir import LOST_TAILS_NAME, owner_of
@@ -58,8 +59,9 @@ def _lost(directory: Path) -> Iterator[Finding]:
     if tails:
         yield warn(
             "lost tail",
-            f"{len(tails)} torn end(s) of the append-only file were cut off, the last one at"
-            f" {tails[-1].at}: {tails[-1].size} bytes, {len(tails[-1].task_ids)} task(s) named",
+            f"torn ends of the append-only file that were cut off: {len(tails)}, the last one at"
+            f" {tails[-1].at}: {tails[-1].size} bytes, {counted(len(tails[-1].task_ids), 'task')}"
+            " named",
             f"look into {directory / LOST_TAILS_NAME}, then move it away",
         )
 
