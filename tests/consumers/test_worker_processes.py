@@ -33,8 +33,6 @@ WORKER = ("-m", "consumers.roles", "worker", "worker")
 POOL = ("-m", "api.cli", "worker")
 LEASE_MS = 2_000
 FROM_CRASH_TO_RETAKE_MS = LEASE_MS + 2_000
-CANCEL_MS = 1_500
-SEEN_MS = 2_000
 
 
 @pytest.fixture
@@ -83,9 +81,7 @@ async def test_a_killed_worker_is_lost_and_its_tasks_retaken_within_the_lease_an
     store: RedisStore, settings: Settings
 ) -> None:
     with worker(settings) as victim:
-        told_at = store.now_ms()
         [before] = await seen(store, lambda worker: True)
-        assert store.now_ms() - told_at < SEEN_MS
         task_ids = [await submit(store, "hold") for _ in range(20)]
         for task_id in task_ids:
             await until(store, task_id, Status.PROCESSING)
@@ -147,17 +143,13 @@ async def test_under_load_a_cancel_comes_through_and_a_long_task_keeps_its_lease
     async with scheduling(store), loaded(store):
         with worker(settings) as busy:
             long = await submit(store, "take_time", {"seconds": 2.2 * LEASE_MS / 1_000})
-            took_ms: list[int] = []
             for _ in range(3):
                 held = await submit(store, "hold")
                 await wait_for(busy, "held")
-                canceled_at = store.now_ms()
                 await cancel(store, held)
                 assert (await wait_for(busy, "let_go"))["task_id"] == held
-                took_ms.append(store.now_ms() - canceled_at)
             await until(store, long, Status.COMPLETED)
 
-    assert max(took_ms) < CANCEL_MS
     assert await kinds(store, long) == ["TaskSubmitted", "TaskStarted", "TaskCompleted"]
 
 
