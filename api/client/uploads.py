@@ -1,5 +1,6 @@
 """Files on their way to the service: opened each time that they are sent."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike, fspath
@@ -13,6 +14,10 @@ from api.client.submission import Options
 
 FIELD: Final = "file"
 DEFAULT_TYPE: Final = "application/octet-stream"
+
+_CHANGES: Final = re.compile(r"[\\\x00-\x09\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|%(?:22|0A|0D)|^$")
+"""What a name must not have, since forms have no sure way of saying it. They say %22, %0A and %0D
+for a quote and the ends of lines, which a name can therefore not have of its own."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -79,7 +84,8 @@ def form_of(
     payload: Mapping[str, Any] | None,
     options: Options,
 ) -> Form:
-    """The form of an upload. Raises ValueError for no file at all, TypeError for what is none,
+    """The form of an upload. Raises ValueError for no file at all and for a name that would arrive
+    as another one, TypeError for what is none,
     and both as `json_of` does."""
     sources = _sources(files)
     if not sources:
@@ -98,13 +104,26 @@ def _sources(given: Source | Sequence[Source]) -> Sequence[Source]:
 def _file(source: Source) -> File:
     if isinstance(source, File):
         _check(source.content, "bytes, a binary stream or a Path as the content of a File")
-        return source
+        return _named(source)
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return File(path.name, path)
+        return _named(File(path.name, path))
     _check(source, "a path, a binary stream or a File(name, content)", is_bytes_enough=False)
     name = getattr(source, "name", None)
-    return File(Path(name).name if isinstance(name, str) else "upload", source)
+    return _named(File(Path(name).name if isinstance(name, str) else "upload", source))
+
+
+def _named(file: File) -> File:
+    """The file, if its name arrives as it is. Raises ValueError and TypeError."""
+    name: Any = file.name
+    if not isinstance(name, str):
+        raise TypeError(f"expected a text as the name of a File, got {type(name).__name__}")
+    if _CHANGES.search(name):
+        raise ValueError(
+            f"{name[:80]!r}: expected a file name without backslashes, control characters, %22, %0A"
+            " and %0D; File(name, content) gives it another one"
+        )
+    return file
 
 
 def _check(content: object, expected: str, *, is_bytes_enough: bool = True) -> None:

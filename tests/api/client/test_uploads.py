@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 import pytest
 
 from api.client import AsyncClient, File, InvalidRequest
+from api.client.uploads import form_of
 from ledger.redis_store import RedisStore
 from tests.checks import check_ledger
 from tests.faults.proxy import Proxy
@@ -97,6 +98,46 @@ async def test_what_the_service_refuses_names_the_field(
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        '"a" and "b".txt',
+        "a\r\nb",
+        "a%20b%2F",
+        " a ",
+        "a;b=c",
+        "'",
+        "\x85",
+        "\u2028",
+        "x" * 255,
+        "é",
+    ],
+)
+async def test_a_name_arrives_as_it_is(client: AsyncClient, name: str) -> None:
+    uploaded = await client.upload(File(name, b"x"), "kb-1")
+
+    assert uploaded.files[0].filename == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a\\b", "a\\", "a\tb", "\0", "\x7f", "a%22b", "a%0Ab", "\udcff", ""]
+)
+def test_a_name_that_would_arrive_as_another_one_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a file name without backslashes") as refused:
+        form_of([File("a", b""), File(name, b"")], "kb-1", None, None, {})
+
+    assert str(refused.value).startswith(repr(name))
+
+
+def test_a_file_that_is_called_so_may_be_given_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "a\\b.txt"
+    path.write_bytes(b"")
+
+    with pytest.raises(ValueError, match="gives it another one"):
+        form_of(path, "kb-1", None, None, {})
+    assert form_of(File("b.txt", path), "kb-1", None, None, {}).files[0].name == "b.txt"
+
+
+@pytest.mark.parametrize(
     ("source", "told"),
     [
         (b"text", "a path, a binary stream or a File(name, content), got bytes"),
@@ -106,6 +147,7 @@ async def test_what_the_service_refuses_names_the_field(
             File("a.txt", cast("Any", "text")),
             "bytes, a binary stream or a Path as the content of a File, got str",
         ),
+        (File(cast("Any", Path("a")), b""), "a text as the name of a File, got PosixPath"),
     ],
 )
 async def test_what_is_no_file_is_told_by_what_would_be_one(
