@@ -56,9 +56,9 @@ class IndexingPayload(msgspec.Struct):
 def process_document(context: Context, payload: dict[str, Any]) -> dict[str, Any]:
     """Read a file, split it, and store the chunks in place of those it had before."""
     wanted = _parse(payload, DocumentPayload)
-    context.progress(10, f"reading {wanted.file_path}")
+    context.progress(10, f"reading {wanted.filename or wanted.file_path}")
     document, chunks = _read(wanted)
-    context.progress(60, f"storing {len(chunks)} chunks")
+    context.progress(60, f"storing {len(chunks)} chunk{'s' * (len(chunks) != 1)}")
     return _store(context.kb_id, wanted, document, chunks)
 
 

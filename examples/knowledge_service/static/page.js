@@ -31,7 +31,7 @@ function show(job) {
 }
 
 const told = (result) =>
-  result?.chunks === undefined ? "" : `${result.chunks} chunks`;
+  result?.chunks === undefined ? "" : `${result.chunks} ${result.chunks === 1 ? "chunk" : "chunks"}`;
 
 function follow(task_id, name) {
   show({ task_id, name, status: "accepted" });
