@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,14 +34,9 @@ def row(knob: Knob) -> str:
     usual = "--" + knob.name.replace("_", "-")
     names = ", ".join(f"`{flag}`" for flag in knob.flags if knob.flags != (usual,))
     name = f"`{knob.name}`" + (f"<br>{names}" if names else "")
-    cells = name, shown(knob.default), plain(knob.description), plain(knob.expected)
+    default = f"`{knob.default_text}`" if knob.default_text else ""
+    cells = name, default, plain(knob.description), plain(knob.expected)
     return f"| {' | '.join(cells)} |"
-
-
-def shown(default: Any) -> str:
-    """A default as it would be written in a variable."""
-    text = ",".join(default) if isinstance(default, tuple) else default
-    return "" if text in (None, "") else f"`{text}`"
 
 
 def plain(text: str) -> str:

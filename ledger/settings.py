@@ -164,7 +164,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     data_dir: Annotated[
-        str, Meta(min_length=1, description="folder of the embedded Valkey's data")
+        str,
+        Meta(
+            min_length=1,
+            description="folder of what is kept here: the embedded Valkey's data, keys, objects,"
+            " read models",
+        ),
     ] = ".ledgerq"
     durability: Annotated[
         Durability,
@@ -612,6 +617,11 @@ class Knob(msgspec.Struct, frozen=True):
     def flags(self) -> tuple[str, ...]:
         """All names of the flag, as they are shown."""
         return (self.also, self.flag) if self.also else (self.flag,)
+
+    @property
+    def default_text(self) -> str:
+        """The default as a flag or a variable would say it; empty where there is none."""
+        return _to_text(self.default)
 
 
 class Origin(StrEnum):

@@ -50,7 +50,8 @@ def erase(
         str | None, Parameter(help="who wants it [default: your name on this machine]")
     ] = None,
     wait: Annotated[
-        float, Parameter(help="seconds to wait until the archive is done too [default: 60]")
+        float,
+        Parameter(help="for the archive to be done too [default: 60]", metavar="SECONDS"),
     ] = 60.0,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,

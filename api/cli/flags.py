@@ -15,7 +15,7 @@ from ledger.settings import find_file as find_settings_file
 
 def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> Parameter:
     knob = KNOBS[name]
-    default = "" if knob.default in (None, ()) else f" [default: {knob.default}]"
+    default = f" [default: {knob.default_text}]" if knob.default_text else ""
     return Parameter(
         name=knob.flags,
         help=f"{knob.description}{default}",

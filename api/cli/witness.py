@@ -36,7 +36,7 @@ def witness(
     ],
     name: Annotated[
         str | None,
-        Parameter(help="what the witness is called when it begins; [default: HOST/witness]"),
+        Parameter(help="its name, given when its key is made [default: HOST/witness]"),
     ] = None,
     host: Annotated[str, Parameter(help="address to listen on", show_default=True)] = "127.0.0.1",
     port: Annotated[
