@@ -17,7 +17,8 @@ from ledger.archive.notes import COSIGNATURE, BadNote, Note, Signature, Verifier
 from ledger.archive.reader import Damaged, Incomplete, SealedLog
 from ledger.archive.witness import AddCheckpoint
 from ledger.objects import ObjectStoreError
-from ledger.settings import Settings, SettingsError
+from ledger.settings import Settings
+from ledger.settings_sources import SettingsError
 
 log = structlog.get_logger("archiver")
 

@@ -131,6 +131,6 @@ def _objects() -> "ObjectStore":
 @lru_cache(maxsize=4)
 def _opened(*_: str | None) -> "ObjectStore":
     from ledger.objects import open_objects
-    from ledger.settings import load
+    from ledger.settings_sources import load
 
     return open_objects(load({}, os.environ, None).settings)

@@ -21,7 +21,8 @@ from ledger.objects import ObjectStore
 from ledger.redis_store import RedisStore, StoreOptions, ledger_facts
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
-from ledger.settings import Settings, find_file, load, masked
+from ledger.settings import Settings
+from ledger.settings_sources import find_file, load, masked
 from ledger.subscriptions import Filters, Group
 
 log = structlog.get_logger("subscription")

@@ -16,7 +16,8 @@ from consumers.own_modules import module_argv, with_our_packages
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
-from ledger.settings import Settings, to_env, without_secrets
+from ledger.settings import Settings
+from ledger.settings_sources import to_env, without_secrets
 
 log = structlog.get_logger("pool")
 

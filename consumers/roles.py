@@ -1,8 +1,8 @@
 """The background roles as processes of their own: `python -m consumers.roles worker worker-2`.
 
 Their settings come from the environment alone, where whoever starts them puts every one
-(`ledger.settings.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one ends it
-at once, and what it was working on is taken up by others when its leases run out.
+(`ledger.settings_sources.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one
+ends it at once, and what it was working on is taken up by others when its leases run out.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore, StoreOptions
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.rejections import Rejection
-from ledger.settings import Settings, SettingsError, load, masked
+from ledger.settings import Settings
+from ledger.settings_sources import SettingsError, load, masked
 
 if TYPE_CHECKING:
     from projections.projector import Projector

@@ -13,7 +13,8 @@ from typing import Final
 
 from standardwebhooks import Webhook
 
-from ledger.settings import Settings, SettingsError
+from ledger.settings import Settings
+from ledger.settings_sources import SettingsError
 
 KEY_FILE_NAME: Final = "callback-secret"
 """The file in the data directory; one key in it."""

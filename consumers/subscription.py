@@ -75,8 +75,9 @@ def subscribe(
     store      an open ledger, instead of one that is opened for the purpose
 
     Raises ValueError for what cannot be meant. Iterating raises GroupMismatch, SubscriptionHalted,
-    GroupRemoved, TooManyGroups; ledger.settings.SettingsError and consumers.programs.NoServer where
-    the ledger is named wrongly or not at all. While the ledger is out of reach it waits.
+    GroupRemoved, TooManyGroups; ledger.settings_sources.SettingsError and
+    consumers.programs.NoServer where the ledger is named wrongly or not at all. While the ledger is
+    out of reach it waits.
     """
     if not is_group_name(group):
         raise ValueError(f"group: expected {GROUP_EXPECTED}, got {group[:120]!r}")

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ledger.settings import KNOBS, Knob  # noqa: E402 - found through the path above
+from ledger.knobs import KNOBS, Knob  # noqa: E402 - found through the path above
 
 PAGE = """\
 # Settings

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 import ledger
-from ledger.settings import ENV_PREFIX, load
+from ledger.knobs import ENV_PREFIX
+from ledger.settings_sources import load
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "projections", "consumers", "api")

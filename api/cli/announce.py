@@ -11,7 +11,8 @@ from api.cli.output import on_terminal, print_fields
 from consumers.signatures import secret_file
 from ledger import __version__
 from ledger.embedded import LostTail
-from ledger.settings import Durability, Settings, masked
+from ledger.settings import Durability, Settings
+from ledger.settings_sources import masked
 
 TRY_AGAIN_S: Final = 0.1
 

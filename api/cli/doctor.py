@@ -19,7 +19,8 @@ from api.cli.output import print_json, print_table
 from ledger.embedded import EmbeddedServerError, running_server
 from ledger.redis_connection import connect
 from ledger.redis_subscriptions import CALLS_AT_ONCE
-from ledger.settings import Loaded, Origin, Settings, SettingsError, masked
+from ledger.settings import Settings
+from ledger.settings_sources import Loaded, Origin, SettingsError, masked
 
 
 def doctor(

@@ -31,7 +31,7 @@ def is_clear(error: Exception) -> bool:
     from ledger.redis_connection import ServerRefused
     from ledger.redis_store import LedgerMismatch
     from ledger.rejections import Rejection
-    from ledger.settings import SettingsError
+    from ledger.settings_sources import SettingsError
     from projections.check import CannotCheck
     from projections.lives import Unfoldable
 

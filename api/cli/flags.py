@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ledger.settings import KNOBS, Durability, Loaded, LogFormat, LogLevel, load
-from ledger.settings import find_file as find_settings_file
+from ledger.knobs import KNOBS
+from ledger.settings import Durability, LogFormat, LogLevel
+from ledger.settings_sources import Loaded, load
+from ledger.settings_sources import find_file as find_settings_file
 
 
 def _knob(name: str, group: str = "Parameters", metavar: str | None = None) -> Parameter:

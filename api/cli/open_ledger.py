@@ -16,7 +16,8 @@ from ledger.embedded.data_dir import APPEND_DIR_NAME
 from ledger.objects import open_objects
 from ledger.redis_store import LedgerMismatch, RedisStore, ledger_facts
 from ledger.rejections import Rejection
-from ledger.settings import Settings, masked
+from ledger.settings import Settings
+from ledger.settings_sources import masked
 
 LOOK_TIMEOUT_MS = 3_000
 """Until a server counts as out of reach for a look."""

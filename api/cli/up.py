@@ -56,7 +56,9 @@ from consumers.service import backoff_s
 from consumers.signals import StopSignals
 from ledger.embedded import DataDirInUse, EmbeddedServer, EmbeddedServerError
 from ledger.embedded.data_dir import owner_of
-from ledger.settings import KNOBS, Settings, load, to_env
+from ledger.knobs import KNOBS
+from ledger.settings import Settings
+from ledger.settings_sources import load, to_env
 
 log = structlog.get_logger("up")
 

@@ -21,7 +21,7 @@ from ledger.redis_calls import ForeignKey, StoreOptions
 from ledger.redis_connection import ServerRefused
 from ledger.redis_store import LedgerMismatch, RedisStore
 from ledger.rejections import Rejection
-from ledger.settings import masked
+from ledger.settings_sources import masked
 from ledger.store import Append, Conflict, Recorded, Written
 from ledger.task import Task
 from ledger.transitions import IllegalTransition

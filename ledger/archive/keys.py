@@ -21,7 +21,7 @@ import msgspec
 
 from ledger.archive.notes import NoteSigner, Verifier
 from ledger.objects.syncing import sync_path
-from ledger.settings import SettingsError
+from ledger.settings_sources import SettingsError
 
 KEY_FILE: Final = "archive.key"
 """What it is called in a data directory."""

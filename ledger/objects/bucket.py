@@ -16,7 +16,7 @@ from obstore.store import S3Store
 from ledger.objects.store import Listed, ObjectStoreError
 from ledger.objects.together import all_done
 from ledger.objects.wrapped import Wrapped, told
-from ledger.settings import SettingsError
+from ledger.settings_sources import SettingsError
 
 PUTS_MAX: Final = 32
 """At once; more wait in line."""

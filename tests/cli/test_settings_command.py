@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.settings import KNOBS
+from ledger.knobs import KNOBS
 from tests.cli.running import Call
 
 

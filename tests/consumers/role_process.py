@@ -12,7 +12,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ledger.settings import Settings, to_env
+from ledger.settings import Settings
+from ledger.settings_sources import to_env
 from tests.servers import tied
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,8 @@ from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, 
 from ledger.keys import LEDGER
 from ledger.redis_connection import connect, send
 from ledger.redis_store import RedisStore
-from ledger.settings import Settings, to_env
+from ledger.settings import Settings
+from ledger.settings_sources import to_env
 from tests.consumers.role_process import PATIENCE_S, ROOT, RoleProcess, role_process
 from tests.consumers.working import submit
 from tests.servers import Server, valkey_binary

@@ -8,15 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.settings import (
-    BUILT_IN_TASK_TYPES,
-    ENV_PREFIX,
+from ledger.knobs import ENV_PREFIX, KNOBS
+from ledger.settings import BUILT_IN_TASK_TYPES, Durability, LogFormat, LogLevel, Settings
+from ledger.settings_sources import (
     FILE_VARIABLE,
-    KNOBS,
-    Durability,
-    LogFormat,
-    LogLevel,
-    Settings,
     SettingsError,
     find_file,
     load,

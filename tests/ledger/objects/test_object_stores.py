@@ -18,7 +18,8 @@ from aiohttp import web
 from ledger.objects import ObjectStore, ObjectStoreError, open_objects, syncing, upload_key
 from ledger.objects.keys import day_prefix
 from ledger.objects.local_folder import LEFT_AFTER_S, WRITING
-from ledger.settings import Settings, SettingsError
+from ledger.settings import Settings
+from ledger.settings_sources import SettingsError
 from tests.object_stores import S3, run_s3
 
 TASK: Final = "0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11"
