@@ -6,6 +6,9 @@ from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999. No event happens after that, nor before EPOCH."""
+
 
 @lru_cache(maxsize=4096)
 def moment_text(ms: int) -> str:

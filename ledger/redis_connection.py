@@ -24,6 +24,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     MasterDownError,
     NoScriptError,
     OutOfMemoryError,
@@ -180,7 +181,8 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
 
 
 class ServerRefused(Exception):
-    """The server does not let us in: a wrong user, password or right. Trying again is no help."""
+    """The server does not let us in (a wrong user, password or right), or is another kind of
+    server. Trying again is no help."""
 
 
 class Caller:
@@ -333,6 +335,8 @@ async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
         ):
             raise ServerRefused(f"the ledger's server does not let us in: {error}") from error
         raise
+    except InvalidResponse as error:
+        raise ServerRefused(f"the server is no Redis and no Valkey: {error}") from error
     except RuntimeError as error:
         # What uvloop says of a connection that the server closed a moment ago.
         if "handler is closed" not in str(error):

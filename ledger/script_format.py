@@ -11,8 +11,10 @@ from ledger.events import Priority, TaskErased, TaskSubmitted
 from ledger.foreign import ForeignEntry
 from ledger.identity import SYSTEM, is_derived, is_task_id
 from ledger.keys import PartitionKeys, queue_name
+from ledger.moments import LAST_MS
 from ledger.placement import Callback, Due, Leased, Nowhere, Queue, Ready, placement, queue_of
 from ledger.store import (
+    VERSION_MAX,
     Append,
     Claimed,
     Conflict,
@@ -267,12 +269,15 @@ def read_recorded(partition: int, entry: Entry) -> Recorded:
         task_id = task.decode()
         if not is_task_id(task_id) and (task_id != SYSTEM or partition):
             raise ValueError(f"{task_id[:80]!r} is no task id")
+        number, at_ms = int(version), int(at)
+        if not (0 <= at_ms <= LAST_MS and 0 < number <= VERSION_MAX):
+            raise ValueError(f"its time or version is out of range: {at[:40]!r}, {version[:40]!r}")
         return Recorded(
             position,
             kind.decode(),
             task_id,
-            int(version),
-            int(at),
+            number,
+            at_ms,
             data,
             meta,
             prev.decode(),

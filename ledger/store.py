@@ -137,9 +137,14 @@ class Limited(msgspec.Struct, frozen=True, gc=False):
 Outcome = Written | Conflict | Full | Limited
 
 
+VERSION_MAX: Final = (1 << 53) - 1
+"""Of an event. Whole numbers that are larger have no canonical JSON."""
+
+
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """An event as it stands in the ledger. `at` is in ms; `prev` is the entry id of the task's
-    previous event, empty for its first. `task_id` is SYSTEM where it belongs to no task."""
+    """An event as it stands in the ledger. `at` is in ms, of the years 1970 to 9999; `prev` is the
+    entry id of the task's previous event, empty for its first. `task_id` is SYSTEM where it belongs
+    to no task."""
 
     position: Position
     type: str

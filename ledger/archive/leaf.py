@@ -18,7 +18,8 @@ import msgspec
 
 from ledger.archive.tiles import ENTRY_BYTES_MAX
 from ledger.codec import Meta, encode
-from ledger.store import Position, Recorded
+from ledger.moments import LAST_MS
+from ledger.store import VERSION_MAX, Position, Recorded
 
 PLAIN_TYPES: Final = frozenset(
     {
@@ -33,9 +34,6 @@ PLAIN_TYPES: Final = frozenset(
     }
 )
 """Events whose data is none of the caller's, so that nobody has to be kept from guessing it."""
-
-EXACT_MAX: Final = (1 << 53) - 1
-"""Whole numbers that are larger have no canonical JSON."""
 
 _HEX_BYTES: Final = 32
 _LEAF: Final = (
@@ -120,10 +118,10 @@ def data_hash(salt: bytes, data: bytes) -> bytes:
 
 
 def pack_leaf(event: Recorded, prev: bytes, hashed: bytes) -> bytes:
-    """The leaf of an event. Raises NoLeaf for numbers that JSON cannot hold exactly, and where it
-    would be longer than ENTRY_BYTES_MAX."""
+    """The leaf of an event. Raises NoLeaf for a time or version that none has, and where it would
+    be longer than ENTRY_BYTES_MAX."""
     at, version = event.at, event.version
-    if not (-EXACT_MAX <= at <= EXACT_MAX and -EXACT_MAX <= version <= EXACT_MAX):
+    if not (0 <= at <= LAST_MS and 0 < version <= VERSION_MAX):
         raise NoLeaf(f"{event.position}: its time or version is out of range")
     entry = _LEAF % (
         at,
@@ -183,6 +181,8 @@ def _leaf_of(partition: int, found: _Envelope) -> Leaf:
         stored = encode(Meta(meta.actor, meta.request, meta.trace, meta.commit))
     if found.v != 1 or len(hashed) != _HEX_BYTES or len(prev) not in (0, _HEX_BYTES):
         raise ValueError("its format or its hashes are not ours")
+    if not (0 <= found.at <= LAST_MS and 0 < found.version <= VERSION_MAX):
+        raise ValueError("its time or version is out of range")
     return Leaf(
         Position.at(partition, found.entry),
         found.type,

@@ -13,6 +13,7 @@ from ledger.codec import Meta, Undecodable, encode
 from ledger.commands import CancelTask, ReportProgress, StartTask
 from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
+from ledger.moments import LAST_MS
 from ledger.placement import STAGED_MAX, Queue
 from ledger.redis_connection import Caller, Script, ServerRefused
 from ledger.redis_store import (
@@ -258,10 +259,16 @@ async def test_a_ready_entry_of_no_known_form_does_not_stop_a_waiter(store: Redi
     assert claimed.fault == "there is no such task"
 
 
+AN_EVENT: dict[Any, Any] = {
+    **{"type": "TaskRetried", "task": "0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11"},
+    **{"version": "1", "at": "1", "data": "{}", "meta": "{}", "prev": ""},
+}
 FOREIGN: list[dict[Any, Any]] = [
     {"x": "y"},
     {"type": "TaskStarted", "task": "no such id", "version": "1", "at": "1", "data": "{}"},
     {"type": b"\xff", "task": b"\xfe", "version": "many"},
+    *({**AN_EVENT, "at": at} for at in ("-1", str(LAST_MS + 1), "9" * 30)),
+    *({**AN_EVENT, "version": version} for version in ("0", "9" * 30)),
 ]
 
 
@@ -508,6 +515,17 @@ async def test_a_server_that_lets_nobody_in_is_not_asked_again():
     with run_server(valkey_binary(), "--requirepass", "secret") as url:
         with pytest.raises(ServerRefused, match="does not let us in"):
             await RedisStore.open(url + "?password=wrong")
+
+
+async def test_a_server_of_another_kind_is_named():
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ServerRefused, match="no Redis and no Valkey"):
+            await RedisStore.open(f"redis://127.0.0.1:{port}/0")
 
 
 # -- a server that refuses ---------------------------------------------------------------------

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ledger.archive.index import key_of
+from ledger.archive.leaf import NoLeaf, pack_leaf
+from ledger.archive.merkle import HASH_BYTES
 from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind
 from ledger.archive.verify.leaves import Checked
@@ -104,6 +106,13 @@ class StreamCheck:
             self._first = max(self._first, trimmed)
 
     def _tell_not_sealed(self, there: Recorded, chains: Chains) -> None:
+        try:
+            pack_leaf(there, bytes(HASH_BYTES), bytes(HASH_BYTES))
+        except NoLeaf as error:
+            self._faults.notice(
+                f"an event of the ledger cannot be sealed, and was left out: {error}"
+            )
+            return
         if not chains.is_in_hole(there.position.order):
             reason = f"{there.type} of {there.task_id} stands in the ledger, and was not sealed"
             self._faults.add(Kind.DROPPED, there.position, reason)

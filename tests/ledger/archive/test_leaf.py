@@ -7,13 +7,14 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from ledger.archive.leaf import EXACT_MAX, NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
+from ledger.archive.leaf import NoLeaf, data_hash, entry_of, pack_leaf, unpack_leaf
 from ledger.codec import Meta, encode
 from ledger.identity import SYSTEM
-from ledger.store import Position, Recorded
+from ledger.moments import LAST_MS
+from ledger.store import VERSION_MAX, Position, Recorded
 
-NUMBERS = st.integers(min_value=-EXACT_MAX, max_value=EXACT_MAX)
 NUMBERS_64 = st.integers(min_value=0, max_value=(1 << 64) - 1)
 ENTRIES = st.tuples(NUMBERS_64, NUMBERS_64).map(lambda entry: f"{entry[0]}-{entry[1]}")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -33,8 +34,8 @@ EVENTS = st.builds(
     st.builds(Position, st.just(3), ENTRIES),
     TEXTS,
     st.sampled_from(["0193b9e0-5c31-7cc4-9f6e-3f0d3f0e7a11", SYSTEM]),
-    NUMBERS,
-    NUMBERS,
+    st.integers(min_value=1, max_value=VERSION_MAX),
+    st.integers(min_value=0, max_value=LAST_MS),
     st.binary(max_size=50),
     METAS,
     st.one_of(st.just(""), ENTRIES, TEXTS),
@@ -58,12 +59,18 @@ def test_a_leaf_is_canonical_json(event: Recorded, prev: bytes):
     assert entry == rfc8785.dumps(told)
 
 
-@pytest.mark.parametrize("number", [EXACT_MAX + 1, -EXACT_MAX - 1])
-def test_numbers_that_json_cannot_hold_make_no_leaf(number: int):
-    position = Position(0, "1-0")
-    for at, version in ((number, 1), (1, number)):
-        with pytest.raises(NoLeaf, match="out of range"):
-            pack_leaf(Recorded(position, "T", SYSTEM, version, at, b"", b"", ""), b"", bytes(32))
+@pytest.mark.parametrize(
+    ("version", "at"), [(1, -1), (1, LAST_MS + 1), (0, 1), (VERSION_MAX + 1, 1)]
+)
+def test_a_time_or_version_that_none_has_makes_no_leaf(version: int, at: int):
+    event = Recorded(Position(0, "1-0"), "T", SYSTEM, version, at, b"", b"", "")
+    with pytest.raises(NoLeaf, match="out of range"):
+        pack_leaf(event, b"", bytes(32))
+    # and is read from none
+    possible = pack_leaf(replace(event, version=1, at=1), b"", bytes(32))
+    told = {**json.loads(possible), "at": at, "version": version}
+    with pytest.raises(NoLeaf, match="out of range"):
+        unpack_leaf(0, encode(told))
 
 
 @given(entry=st.binary(max_size=200))

@@ -111,6 +111,18 @@ async def test_what_was_not_sealed_yet_follows_on(archive: Kept, keys: KeyFile) 
     assert report.tasks == len({event.task_id for event in EVENTS[:200]})
 
 
+async def test_what_cannot_be_sealed_is_not_missed(archive: Kept) -> None:
+    # given an event of the ledger that has more meta than a leaf may have
+    before = Position(0, f"{EVENTS[0].position.order[0] - 1}-0")
+    long = replace(EVENTS[0], position=before, meta=b'"%b"' % (b"m" * 70_000))
+
+    report = await verified(archive, stream=[long, *EVENTS])
+
+    assert report.verdict is Verdict.FINE
+    [notice] = report.notices
+    assert notice.startswith(f"an event of the ledger cannot be sealed, and was left out: {before}")
+
+
 async def test_a_clock_that_went_back_is_told(keys: KeyFile) -> None:
     back = [replace(EVENTS[0]), replace(EVENTS[1], at=EVENTS[1].at - 60_000)]
 
