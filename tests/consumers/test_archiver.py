@@ -236,6 +236,23 @@ async def test_a_partition_is_taken_by_force_and_given_back(store: RedisStore, f
     assert await archived(store, folder) == await events_of(store)
 
 
+async def test_a_clock_that_was_set_back_prolongs_no_lease(store: RedisStore, folder: Path):
+    # given a partition that was held when the server's clock was a day ahead
+    fence = RedisArchive(store.client, 1, 5_000)
+    held = await fence.take(0, "killed", 1_000)
+    assert isinstance(held, Hold)
+    a_day_on = (await fence.view(0)).now_ms + 86_400_000
+    await send(store.client, ("HSET", PartitionKeys(0).archive, "until", a_day_on))
+    # when another one asks for it
+    assert await fence.take(0, "another", 60_000) == Taken("killed")
+    # then it is free as soon as the lease would have ended
+    ends = await send(store.client, ("HGET", PartitionKeys(0).archive, "until"))
+    assert int(ends) <= (await fence.view(0)).now_ms + 1_000
+    await submit(store)
+    async with archiving(archiver(store, folder)):
+        await sealed(store, 1)
+
+
 async def test_one_that_was_killed_is_followed_by_another(
     store: RedisStore, tmp_path: Path, ledger_url: str
 ):
