@@ -95,7 +95,10 @@ class OtherLedger:
         assert after is not None  # noqa: S101 - a step has events
         outcome = await store.append(Append(before, after, tuple(happened), step.meta))
         if isinstance(outcome, Conflict):
-            raise ValueError(f"task {step.task_id} was changed by somebody else meanwhile")
+            raise ValueError(
+                f"task {step.task_id} was changed by somebody else meanwhile: let no workers and no"
+                " scheduler run there, and begin with an empty ledger"
+            )
         if not isinstance(outcome, Written):
             raise ValueError(f"task {step.task_id} cannot be started: remove the limits there")
         self._remember(after)

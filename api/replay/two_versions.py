@@ -52,8 +52,8 @@ def load_version(name: str) -> Version:
             module = importlib.import_module(name)
     except NoVersion:
         raise
-    except Exception as error:  # whatever the module does
-        raise NoVersion(f"{name} cannot be loaded: {error!r}") from error
+    except (Exception, SystemExit) as error:  # whatever the module does
+        raise NoVersion(f"{name} cannot be loaded: {_name_of(error)}") from error
     for function in ("initial", "evolve"):
         if not callable(getattr(module, function, None)):
             raise NoVersion(f"{name} has no function {function}, as ledger.evolve has")
@@ -158,14 +158,19 @@ def _apply(version: Version, before: Any, recorded: Recorded, event: Event) -> A
         return version.evolve(before, event, recorded.at)
     except IllegalTransition as error:
         return _Failed(f"IllegalTransition: {error}")
-    except Exception as error:  # whatever the other version does
-        return _Failed(repr(error))
+    except (Exception, SystemExit) as error:  # whatever the other version does
+        return _Failed(_name_of(error))
 
 
 def _same(mine: Any, theirs: Any) -> bool:
     if isinstance(mine, _Failed) or isinstance(theirs, _Failed):
         return type(mine) is type(theirs)
-    return mine == theirs or _told(mine) == _told(theirs)
+    try:
+        if mine == theirs:
+            return True
+    except (Exception, SystemExit):  # noqa: S110 - tasks of its own need not be comparable
+        pass
+    return _told(mine) == _told(theirs)
 
 
 def _told(task: Any) -> Any:
@@ -174,5 +179,13 @@ def _told(task: Any) -> Any:
         return {"error": task.error}
     try:
         return msgspec.json.decode(encode({"version": task.version, "state": task.state}))
-    except (AttributeError, TypeError, ValueError) as error:
-        return {"error": f"no task with a version and a state: {error!r}"}
+    except (Exception, SystemExit) as error:  # whatever a task of the other version does
+        return {"error": f"no task with a version and a state: {_name_of(error)}"}
+
+
+def _name_of(error: BaseException) -> str:
+    """As `repr`, which an exception of the other version may fail at."""
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__

@@ -33,6 +33,16 @@ def evolve(task, event, at):
         raise RuntimeError("what is that?")
     return ours(task, event, at)
 """
+ODD = """
+def evolve(*_): ...
+
+class Meta(type):
+    def __eq__(cls, other): raise RuntimeError("not to be compared")
+    version = property(lambda cls: {}["none"])
+
+class Odd(Exception, metaclass=Meta):
+    def __repr__(self): raise ValueError("not to be shown")
+"""
 
 
 async def compared(store: Store, folder: Path, source: str) -> Compared:
@@ -78,6 +88,24 @@ async def test_an_event_that_one_version_refuses_is_where_they_part(tmp_path: Pa
     assert difference.ours["state"]["status"] == "queued"
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("def initial(*_): raise SystemExit('stop')", "SystemExit('stop')"),
+        ("def initial(*_): raise Odd", "Odd"),
+        ("def initial(*_): return Odd", "no task with a version and a state: KeyError('none')"),
+    ],
+)
+async def test_whatever_a_version_does_is_a_difference(tmp_path: Path, source: str, told: str):
+    store = make_store(1, Clock())
+    await submit(store)
+
+    found = await compared(store, tmp_path, f"{ODD}\n{source}\n")
+
+    [difference] = found.differences
+    assert difference.theirs == {"error": told}
+
+
 async def test_no_more_than_a_bounded_number_is_told(tmp_path: Path):
     store = make_store(1, Clock())
     for _ in range(DIFFERENCES_MAX + 5):
@@ -91,7 +119,11 @@ async def test_no_more_than_a_bounded_number_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [("x =", "cannot be loaded"), ("def initial(*_): ...", "has no function evolve")],
+    [
+        ("x =", "cannot be loaded"),
+        ("import sys; sys.exit(0)", "loaded: SystemExit"),
+        ("def initial(*_): ...", "has no function evolve"),
+    ],
 )
 def test_a_module_that_is_no_version_is_refused(tmp_path: Path, source: str, reason: str):
     path = tmp_path / "other.py"
