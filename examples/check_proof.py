@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 Key = tuple[str, bytes]
 """A name, and behind a byte for its kind, a public key."""
 SIGNS, COSIGNS = 1, 4
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
 
 PROOF = {
     **{"format": str, "task": str, "checkpoint": str, "keys": list},
@@ -99,6 +101,10 @@ def parse_key(vkey: str) -> Key:
     if len(key[1]) != 33 or key[1][0] not in (SIGNS, COSIGNS) or vkey_of(key) != vkey.strip():
         raise Unusable(f"expected a key such as NAME+1234abcd+BASE64, got {vkey[:80]!r}")
     return key
+
+
+def keys_of(given: str) -> list[str]:
+    return Path(given[1:]).read_text().split() if given.startswith("@") else [given]
 
 
 def key_id(key: Key) -> bytes:
@@ -186,6 +192,7 @@ def read_leaves(proof: Mapping[str, Any]) -> list[dict[str, Any]]:
     for leaf in leaves:
         require(leaf["task"] == proof["task"], f"an event is of another task, {leaf['task']}")
         require(leaf["v"] == 1, "expected leaves of version 1")
+        require(0 <= leaf["at"] <= LAST_MS, "an event is of a time that none can be of")
     for (event, before), (_, leaf) in pairwise(zip(events, leaves, strict=True)):
         where = f"event {leaf['version']} ({leaf['type']})"
         require(leaf["version"] == before["version"] + 1, f"{where} is not the next one")
@@ -333,12 +340,13 @@ def check(written: bytes, keys: Sequence[Key]) -> tuple[list[dict[str, Any]], st
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file")
-    parser.add_argument("--key", action="append", required=True, help="a public key of the ledger")
+    key_help = "a public key of the ledger, or @FILE with one a line"
+    parser.add_argument("--key", action="append", required=True, help=key_help)
     given = parser.parse_args()
     try:
-        keys = [parse_key(key) for key in given.key]
+        keys = [parse_key(key) for each in given.key for key in keys_of(each)]
         written = Path(given.file).read_bytes()
-    except (OSError, Unusable) as error:
+    except (OSError, ValueError) as error:
         sys.exit(print(f"check_proof: cannot check: {error}", file=sys.stderr) or 4)
     try:
         leaves, log = check(written, keys)

@@ -206,3 +206,6 @@ def test_keys_are_read_from_a_file(proof: Path, key: str, ledgerq: Call) -> None
     keys.write_text(f"{key_of(1).vkey}\n{key}\n")
 
     assert ledgerq("check-proof", str(proof), "--key", f"@{keys}").code == 0
+    assert by_script(proof, f"@{keys}").code == 0
+    missing = by_script(proof, f"@{keys}.missing")
+    assert (missing.code, len(missing.err.splitlines())) == (4, 1)

@@ -33,6 +33,7 @@ from ledger.archive.reader import Archive, Damaged, log_prefix
 from ledger.archive.tiles import Stored
 from ledger.archive.tlog_proof import tlog_proofs
 from ledger.erasure import redacted_data
+from ledger.moments import LAST_MS
 from ledger.objects.local_folder import LocalFolder
 from tests.archives import a_task, histories
 from tests.ledger.archive.proving import (
@@ -468,6 +469,13 @@ def of_checkpoint(**changes: object) -> Forge:
     return forge
 
 
+def with_a_time_that_none_has(proof: Proof, _: Proof) -> Proof:
+    """In its last event, which no other one has the hash of."""
+    leaf = proof.events[-1].leaf
+    at = msgspec.json.decode(leaf)["at"]
+    return with_event(proof, 3, leaf=leaf.replace(f'"at":{at}', f'"at":{LAST_MS + 1}'))
+
+
 FORGERIES: Final[dict[str, tuple[Forge, str]]] = {
     "data altered": (with_altered_data, r"event 4 \(TaskCompleted\): its data is not what its"),
     "data and leaf altered": (with_data_that_fits_another_leaf, "do not lead to the root"),
@@ -512,6 +520,7 @@ FORGERIES: Final[dict[str, tuple[Forge, str]]] = {
     "another index": (with_another_index, "are the leaves 0, 3, 6, 9; got 0, 3, 6, 10"),
     "an index outside": (lambda p, _: with_event(p, 3, index=12), "got 0, 3, 6, 12"),
     "a leaf that is none": (lambda p, _: with_event(p, 0, leaf="{}"), "event 1: no leaf"),
+    "a time beyond all": (with_a_time_that_none_has, "its time or version is out of range"),
     "hash gone": (lambda p, _: replace(p, hashes=p.hashes[1:]), "too few hashes"),
     "hash added": (lambda p, _: replace(p, hashes=(*p.hashes, bytes(32))), "too many hashes"),
     "hashes swapped": (lambda p, _: replace(p, hashes=p.hashes[::-1]), "do not lead to the root"),
