@@ -1,7 +1,5 @@
 """Decide that a task is erased: from then on nobody is told any more what it was about."""
 
-from typing import Final
-
 import msgspec
 
 from ledger.codec import Meta
@@ -22,9 +20,6 @@ class Erasure(msgspec.Struct, frozen=True):
     new: bool
 
 
-NOT_FOUND: Final = Rejection(RejectionCode.TASK_NOT_FOUND, "Task not found")
-
-
 async def erase_task(
     store: Store, events: Events, task_id: str, reason: str, meta: Meta
 ) -> Erasure:
@@ -36,7 +31,7 @@ async def erase_task(
     for _ in range(CONFLICTS_MAX):
         task = await store.load(task_id)
         if task is None:
-            raise NOT_FOUND
+            raise Rejection(RejectionCode.TASK_NOT_FOUND, f"there is no task with the id {task_id}")
         history = await events.history(task_id)
         decided = next((event for event in history if event.type == TaskErased.__name__), None)
         if decided is not None:

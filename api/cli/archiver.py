@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, DataDir, Format, KeyFile, Level, RedisUrl, load_settings
 from api.cli.open_ledger import open_ledger
-from api.cli.output import print_json
+from api.cli.output import counted, print_json
 from consumers import logs
 from consumers.archiver import CANNOT_SEAL, Archiver, archiver_options
 from consumers.meters import Meter
@@ -74,7 +74,7 @@ async def _once(settings: Settings) -> None:
             events = await archiver.seal_once()
         except CANNOT_SEAL as error:
             raise CliError(str(error)) from error
-    print(f"{events:,} events are sealed")
+    print(f"{counted(events, 'event')} {'is' if events == 1 else 'are'} sealed")
 
 
 @app.command(

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from api.cli.archives import trusted_keys
 from api.cli.failures import CliError, CouldNotCheck, NotWhole
 from api.cli.flags import AsJson
-from api.cli.output import print_json, print_table, printable
+from api.cli.output import counted, print_json, print_table, printable
 from ledger.archive.leaf import Leaf
 from ledger.archive.proof import PROOF_BYTES_MAX, BadProof, IncompleteProof, read_proof
 from ledger.archive.proof_check import Shown
@@ -86,7 +86,7 @@ def _print(shown: Shown) -> None:
     ]
     print_table(("#", "at", "event", "by", "data"), rows)
     print(f"These are all events of the task {shown.task_id}{_until(shown)}.")
-    print(f"It stands in the log {shown.origin}, which had {shown.size:,} events by then.")
+    print(f"It stands in the log {shown.origin}, which had {counted(shown.size, 'event')} by then.")
     for key in shown.signed_by:
         print(f"Signed by {key.vkey}")
     for witness in shown.cosigned_by:

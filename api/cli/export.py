@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from api.cli.failures import CliError
 from api.cli.filters import Kbs, Types
 from api.cli.flags import DataDir, RedisUrl, load_settings
-from api.cli.progress import counting
+from api.cli.output import counted
 from api.cli.reading import (
     Actors,
     ArchiveAt,
@@ -24,13 +24,15 @@ from api.cli.reading import (
     Until,
     chosen_span,
     filters_of,
+    read_through,
     reading,
 )
 from api.cli.replay import INTERRUPTED
-from api.replay.chosen import Chosen, Filters
+from api.replay.chosen import Filters
 from api.replay.exports import Format, NoParquet, writer_of
 from consumers.collector import collect_rarely
 from ledger.settings import Settings
+from ledger.store import Recorded
 
 
 def export(
@@ -81,7 +83,7 @@ def export(
     except OSError as error:
         raise CliError(f"--output {output}: {error.strerror or error}") from error
     if output is not None:
-        print(f"wrote {count:,} events to {output}")
+        print(f"wrote {counted(count, 'event')} to {output}")
     return 0
 
 
@@ -97,14 +99,12 @@ async def _export(
 ) -> int:
     async with reading(settings, archive, epoch) as events:
         span = await chosen_span(events, since, until)
-        writer, count = writer_of(format, file, await events.epoch()), 0
-        pieces = Chosen(events, span, filters).pieces()
-        async with contextlib.aclosing(pieces):
-            with counting("exporting") as progress:
-                async for piece in pieces:
-                    writer.write(piece)
-                    count += len(piece)
-                    progress(len(piece))
+        writer = writer_of(format, file, await events.epoch())
+
+        async def write(piece: Sequence[Recorded]) -> None:
+            writer.write(piece)
+
+        count = await read_through(events, span, filters, "exporting", write)
         writer.close()
     return count
 

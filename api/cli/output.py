@@ -81,9 +81,9 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 task`, `1,000 tasks`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """`1 task`, `1,000 tasks`. `nouns`: where several are not just called that with an s."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def printable(text: str) -> str:

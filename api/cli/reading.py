@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from api.cli.archives import archive_settings, find_archive
 from api.cli.failures import CliError
 from api.cli.open_ledger import open_events
+from api.cli.progress import counting
 from api.comma_list import values_of
-from api.replay.chosen import Filters, Wanted
+from api.replay.chosen import Chosen, Filters, Wanted
 from api.replay.span import Span, span_of
 from ledger.archive.joined import Joined
 from ledger.archive.reader import Archive
@@ -20,6 +21,7 @@ from ledger.events import EVENT_TYPES
 from ledger.identity import SYSTEM, is_task_id
 from ledger.objects import open_objects
 from ledger.settings import Settings
+from ledger.store import Recorded
 from ledger.system.events import SYSTEM_EVENT_TYPES
 
 Since = Annotated[
@@ -105,6 +107,25 @@ async def chosen_span(events: Joined, since: str | None, until: str | None) -> S
         return await span_of(events, since, until, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise CliError(str(error)) from error
+
+
+async def read_through(
+    events: Joined,
+    span: Span,
+    filters: Filters,
+    what: str,
+    take: Callable[[list[Recorded]], Awaitable[None]],
+) -> int:
+    """Hand all that is wanted of a span to `take`, with a progress bar that says `what` is done;
+    how many events that were. Raises as both do."""
+    count = 0
+    async with contextlib.aclosing(Chosen(events, span, filters).pieces()) as pieces:
+        with counting(what) as progress:
+            async for piece in pieces:
+                await take(piece)
+                count += len(piece)
+                progress(len(piece))
+    return count
 
 
 def filters_of(

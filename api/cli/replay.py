@@ -1,7 +1,6 @@
 """`ledgerq replay`"""
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,15 @@ from api.cli.event_text import detail
 from api.cli.failures import CliError
 from api.cli.filters import Kbs, Types
 from api.cli.flags import AsJson, DataDir, RedisUrl, load_settings
-from api.cli.output import on_terminal, print_fields, print_json, print_table, printable, shortened
+from api.cli.output import (
+    counted,
+    on_terminal,
+    print_fields,
+    print_json,
+    print_table,
+    printable,
+    shortened,
+)
 from api.cli.progress import counting
 from api.cli.reading import (
     Actors,
@@ -28,6 +35,7 @@ from api.cli.reading import (
     Until,
     chosen_span,
     filters_of,
+    read_through,
     reading,
 )
 from api.cli.replayed_views import View, print_view
@@ -163,7 +171,7 @@ async def _send(settings: Settings, wishes: _Wishes, to: str | None) -> int:
         if wishes.as_json:
             print_json({"events": sent, "to": to, "seconds": seconds})
         else:
-            print(f"sent {sent:,} events in {seconds:g} s")
+            print(f"sent {counted(sent, 'event')} in {seconds:g} s")
     return 0
 
 
@@ -221,15 +229,14 @@ def _object(data: bytes) -> dict[str, Any]:
 
 async def _count(settings: Settings, wishes: _Wishes) -> int:
     counts: Counter[str] = Counter()
+
+    async def count(piece: Sequence[Recorded]) -> None:
+        counts.update([event.type for event in piece])
+
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, wishes.since, wishes.until)
-        pieces = Chosen(events, span, wishes.filters).pieces()
-        async with contextlib.aclosing(pieces):
-            with counting("counting") as progress:
-                async for piece in pieces:
-                    counts.update([event.type for event in piece])
-                    progress(len(piece))
-    found = Counted(counts.total(), dict(sorted(counts.items())))
+        total = await read_through(events, span, wishes.filters, "counting", count)
+    found = Counted(total, dict(sorted(counts.items())))
     if wishes.as_json:
         print_json(found)
     else:
@@ -271,12 +278,7 @@ async def _diff(settings: Settings, wishes: _Wishes, name: str) -> int:
     async with reading(settings, wishes.archive, wishes.epoch) as events:
         span = await chosen_span(events, wishes.since, wishes.until)
         versions = TwoVersions(other, events.history)
-        pieces = Chosen(events, span, filters).pieces()
-        async with contextlib.aclosing(pieces):
-            with counting("comparing") as progress:
-                async for piece in pieces:
-                    await versions.take(piece)
-                    progress(len(piece))
+        await read_through(events, span, filters, "comparing", versions.take)
     found = versions.found
     if wishes.as_json:
         print_json(found)
@@ -295,7 +297,7 @@ def _print_compared(found: Compared) -> None:
                 ("  theirs", _state(each.theirs)),
             ]
         )
-    told = "the same in both" if not found.tasks else f"{found.tasks:,} tasks part"
+    told = f"{counted(found.tasks, 'task')} not the same" if found.tasks else "the same in both"
     if found.tasks > len(found.differences):
         told += f", of which {len(found.differences)} are shown"
     print_fields([("events", f"{found.events:,}"), ("tasks", told)])

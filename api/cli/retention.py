@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from api.cli.failures import CliError
 from api.cli.flags import AsJson, DataDir, RedisUrl, load_settings
 from api.cli.open_ledger import open_ledger
-from api.cli.output import print_json, print_table
+from api.cli.output import counted, print_json, print_table
 from api.wire import moment_text
 from consumers.retention_status import (
     Limit,
@@ -210,11 +210,13 @@ def _limit(partition: int, limit: Limit, now_ms: int) -> LimitView:
 def _rows(one: PartitionView) -> Iterator[tuple[str, ...]]:
     """A line each for what may be trimmed and evicted, and for whom that waits or does not."""
     part = str(one.partition)
-    sealed = f"halted: {one.halted}" if one.halted else f"{one.sealed_events:,} events sealed"
+    events = counted(one.sealed_events, "event")
+    sealed = f"halted: {one.halted}" if one.halted else f"{events} sealed"
     yield part, "sealed", one.sealed, "", "", sealed
-    held = f"{one.stream_entries:,} entries, {one.stream_bytes / 1e6:,.1f} MB, from {one.oldest}"
+    entries = counted(one.stream_entries, "entry", "entries")
+    held = f"{entries}, {one.stream_bytes / 1e6:,.1f} MB, from {one.oldest}"
     yield part, "trim", one.trim.up_to, _age(one.trim), ", ".join(one.trim.held_by), held
-    left = f"{one.unevicted_events:,} events to look at, behind {one.evicted_up_to}"
+    left = f"{counted(one.unevicted_events, 'event')} to look at, behind {one.evicted_up_to}"
     yield part, "evict", one.evict.up_to, _age(one.evict), ", ".join(one.evict.held_by), left
     for model in one.read_models:
         heard = f"heard {model.heard_seconds_ago:,.0f} s ago"

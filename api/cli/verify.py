@@ -158,7 +158,8 @@ async def _seen(options: Options, urls: Sequence[str], origin: str, faults: Faul
 def _seen_when(seen: Sequence[Seen]) -> list[str]:
     """An answer of long ago may be one that somebody kept."""
     return [
-        f"{by.name} cosigned {each.point.size} leaves last at {moment_text(by.at_s * 1000)}"
+        f"{by.name} cosigned {counted(each.point.size, 'leaf', 'leaves')}"
+        f" last at {moment_text(by.at_s * 1000)}"
         for each in seen
         for by in each.by
     ]

@@ -19,6 +19,7 @@ from projections.model_files import ModelFiles
 from projections.read_model import ReadModel
 from projections.sqlite import create, finish
 from tests.cli.running import Call, Up
+from tests.contracts.store import submit
 from tests.object_stores import run_s3
 from tests.servers import REDIS_BINARY, run_server, valkey_binary
 
@@ -52,7 +53,7 @@ def test_a_running_service_is_well(client: Call, service: Up):
 
     assert ran.code == 0
     # Disks are as full as they are, and other tests of this service leave tasks that nobody takes.
-    others = ("disk", "queues")
+    others = ("disk", "object store", "queues")
     assert [c for c in found.values() if c["level"] != "ok" and c["check"] not in others] == []
     assert found["durability"]["message"] == "append-only file, appendfsync always"
     assert f"process {service.process.pid}" in found["data dir"]["message"]
@@ -241,6 +242,20 @@ def test_what_nobody_takes_care_of_is_a_warning(ledgerq: Call, empty_url: str):
     }
     assert "health_check" in found["queues"]["message"]
     assert "ledgerq scheduler" in found["leases"]["advice"]
+
+
+def test_events_that_wait_to_be_sealed_are_told_of(ledgerq: Call, empty_url: str):
+    async def submitted() -> None:
+        store = await RedisStore.open(empty_url)
+        await submit(store)
+        await store.close()
+
+    asyncio.run(submitted())
+
+    found = checks(ledgerq("doctor", "--redis", empty_url, *NOWHERE, "--json"))
+
+    assert found["archive"]["level"] == "ok"
+    assert found["archive"]["message"].startswith("0 events sealed, more wait for ")
 
 
 def test_a_stranger_on_the_port_is_a_warning(ledgerq: Call, service: Up):

@@ -3,7 +3,7 @@
 import pytest
 
 from api.cli.list import HEADINGS, LEAST
-from api.cli.output import print_table
+from api.cli.output import counted, print_table
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 ROW = (ID, "document_processing", "kb-1", "processing", "normal", "2030-01-31T09:30:00.000Z", "")
@@ -16,6 +16,20 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     monkeypatch.setattr("api.cli.output.on_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", str(request.param))
     return request.param
+
+
+@pytest.mark.parametrize(
+    ("n", "words", "told"),
+    [
+        (1, ("task",), "1 task"),
+        (0, ("task",), "0 tasks"),
+        (1_000, ("task",), "1,000 tasks"),
+        (1, ("entry", "entries"), "1 entry"),
+        (2, ("entry", "entries"), "2 entries"),
+    ],
+)
+def test_one_is_not_several(n: int, words: tuple[str, ...], told: str):
+    assert counted(n, *words) == told
 
 
 @pytest.mark.parametrize("rows", [[ROW], [ROW, FAILED]])

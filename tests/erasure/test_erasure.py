@@ -169,7 +169,7 @@ async def test_only_a_finished_task_can_be_erased(ledger: Ledger):
 
     with pytest.raises(Rejection, match="only a finished task"):
         await ledger.erase(task)
-    with pytest.raises(Rejection, match="Task not found"):
+    with pytest.raises(Rejection, match="there is no task with the id"):
         await erase_task(ledger.store, ledger.events, new_id(), "x", BY)
 
 

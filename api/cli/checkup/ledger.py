@@ -228,7 +228,9 @@ async def _archive(client: Redis, settings: Settings) -> list[Finding]:
         text = f"events of partition {worst.partition} wait for {worst.unsealed_s:,.0f} s"
         advice = "start `ledgerq archiver`" if not worst.owner else "see what its log says"
         return [warn("archive", text, advice)]
-    return [ok("archive", f"{sum(each.sealed.size for each in found):,} events are sealed")]
+    sealed = f"{counted(sum(each.sealed.size for each in found), 'event')} sealed"
+    waits_s = worst.unsealed_s
+    return [ok("archive", f"{sealed}, more wait for {waits_s:,.0f} s" if waits_s else sealed)]
 
 
 async def _retention(client: Redis, settings: Settings, now_ms: int) -> list[Finding]:
@@ -254,7 +256,8 @@ async def _retention(client: Redis, settings: Settings, now_ms: int) -> list[Fin
     if not terms.events_ms and not terms.tasks_ms:
         return [ok("retention", "all events and tasks stay in Redis for ever")]
     entries = sum(one.ends.length for one in found.partitions)
-    return [ok("retention", f"{entries:,} events in the streams; nothing holds back older ones")]
+    told = f"{counted(entries, 'event')} in the streams; nothing holds back older ones"
+    return [ok("retention", told)]
 
 
 def _number(reply: Any) -> int:

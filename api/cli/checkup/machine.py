@@ -43,7 +43,7 @@ def data_dir(directory: Path) -> Iterator[Finding]:
         yield fail("data dir", str(error), "")
         return
     owner = owner_of(directory)
-    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    nearest = nearest_of(directory)
     if not os.access(nearest, os.W_OK | os.X_OK):
         yield fail("data dir", f"{nearest} cannot be written", "change its rights, or --data-dir")
     elif owner is None:
@@ -51,7 +51,12 @@ def data_dir(directory: Path) -> Iterator[Finding]:
     else:
         yield ok("data dir", f"{directory} is held by process {owner.pid} since {owner.started_at}")
     yield from _lost(directory)
-    yield _disk(nearest)
+    yield disk("disk", nearest, "a full disk stops all writes")
+
+
+def nearest_of(folder: Path) -> Path:
+    """A folder, or what is there of the way to it."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _lost(directory: Path) -> Iterator[Finding]:
@@ -66,12 +71,13 @@ def _lost(directory: Path) -> Iterator[Finding]:
         )
 
 
-def _disk(path: Path) -> Finding:
+def disk(check: str, path: Path, otherwise: str) -> Finding:
+    """Room on the disk of a folder; `otherwise`: what becomes of it without."""
     usage = shutil.disk_usage(path)
     free = f"{usage.free / (1 << 30):.1f} GiB free ({100 * usage.free // usage.total} %)"
     if usage.free < FREE_BYTES_MIN or 100 * usage.free < FREE_PERCENT_MIN * usage.total:
-        return warn("disk", f"only {free}", "make room: a full disk stops all writes")
-    return ok("disk", free)
+        return warn(check, f"only {free}", f"make room: {otherwise}")
+    return ok(check, free)
 
 
 def service(url: str) -> Finding:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from api.cli.checkup.finding import Finding, fail, ok
+from api.cli.checkup.machine import disk, nearest_of
 from ledger.objects import ObjectStoreError, objects_folder, open_objects
 from ledger.settings import Settings
 
@@ -16,9 +17,10 @@ REASON_CHARACTERS_MAX: Final = 300
 
 
 async def object_store(settings: Settings) -> list[Finding]:
-    """Of a bucket, which is asked for nothing in particular. A folder is a matter of its disk."""
-    if objects_folder(settings) is not None:
-        return []
+    """Of a bucket, which is asked for nothing in particular; of a folder, room on its disk."""
+    folder = objects_folder(settings)
+    if folder is not None:
+        return [disk(CHECK, nearest_of(folder), "nothing is archived, and uploads are refused")]
     url = settings.object_store_url
     try:
         await _ask(settings)

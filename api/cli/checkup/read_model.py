@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from api.cli.checkup.finding import Finding, fail, ok, warn
+from api.cli.output import counted
 from ledger.settings import Settings
 from projections.model_files import ModelFiles
 from projections.read_model import is_current, read_checkpoints, read_stopped
@@ -37,4 +38,4 @@ def _look(db: sqlite3.Connection) -> Iterator[Finding]:
         yield fail(CHECK, f"{name} stopped at {found.at}: {found.reason}", advice)
     if not stopped:
         events = sum(checkpoint.events for checkpoint in read_checkpoints(db).values())
-        yield ok(CHECK, f"{events:,} events read")
+        yield ok(CHECK, f"{counted(events, 'event')} read")
