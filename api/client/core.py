@@ -108,7 +108,7 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`headers` go with every request; a function is asked for those of each."""
-        self.retries = retries or Retries()
+        self.retries = _known("retries", retries, Retries, "Retries(...)") or Retries()
         self._headers = headers if callable(headers) else dict(headers or {})
         self.clock = clock
         self._long_poll_s = long_poll_s
@@ -164,7 +164,9 @@ class Core:
             error.submitted = tasks
             raise
         except (TypeError, ValueError) as error:
-            error.add_note(f"{len(tasks)} tasks before it were handed over, with the key {key!r}")
+            if tasks:
+                told = f"{len(tasks)} tasks before it were handed over, with the key {key!r}"
+                error.add_note(told)
             raise
         return tasks
 
@@ -195,6 +197,7 @@ class Core:
 
     def wait(self, task_id: TaskId, timeout_s: float | None) -> Flow[Task]:
         """The task once it is finished. Raises TaskNotFinished when time is up before."""
+        _known("timeout_s", timeout_s, int | float, "seconds")
         deadline_s = None if timeout_s is None else self.clock() + timeout_s
         while True:
             left_s = self._long_poll_s if deadline_s is None else deadline_s - self.clock()
@@ -277,8 +280,17 @@ def query_of(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(name: str, value: Any) -> str:
     if name in LISTS:
-        return text_of(map(str, [value] if isinstance(value, str | UUID) else value))
+        if isinstance(value, str | UUID):
+            return text_of([str(value)])
+        return text_of(map(str, _known(name, value, Iterable, "a text, or several")))
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _known(name: str, given: Any, kind: Any, expected: str) -> Any:
+    """What was given, where it is of that kind, or None. Raises TypeError."""
+    if given is None or isinstance(given, kind):
+        return given
+    raise TypeError(f"{name}: expected {expected}, got {type(given).__name__}")
 
 
 def _submission(path: str, body: bytes, idempotency_key: str) -> Call:

@@ -107,7 +107,7 @@ def _file(source: Source) -> File:
         return _named(source)
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return _named(File(path.name, path))
+        return _named(File(path.name or str(path), path))  # such as ".", which cannot be opened
     _check(source, "a path, a binary stream or a File(name, content)", is_bytes_enough=False)
     name = getattr(source, "name", None)
     return _named(File(Path(name).name if isinstance(name, str) else "upload", source))
@@ -120,8 +120,8 @@ def _named(file: File) -> File:
         raise TypeError(f"expected a text as the name of a File, got {type(name).__name__}")
     if _CHANGES.search(name):
         raise ValueError(
-            f"{name[:80]!r}: expected a file name without backslashes, control characters, %22, %0A"
-            " and %0D; File(name, content) gives it another one"
+            f"{name[:80]!r}: expected a file name, without backslashes, control characters, %22,"
+            " %0A and %0D; File(name, content) gives it another one"
         )
     return file
 

@@ -118,9 +118,11 @@ def reply_of(response: httpx2.Response, body: bytes) -> Reply:
     return Reply(response.status_code, headers, body)
 
 
-def _encoded(headers: Mapping[str, str]) -> dict[str, bytes]:
+def _encoded(headers: Mapping[str, Any]) -> dict[str, bytes]:
     """As the service reads them: in UTF-8. httpx2 takes bytes as they are, and texts in ASCII."""
     for name, value in headers.items():
+        if not isinstance(value, str):
+            raise TypeError(f"the header {name}: expected a text, got {type(value).__name__}")
         if not value.replace("\t", " ").isprintable() or value != value.strip():
             expected = "printable characters, without spaces at either end"
             raise unsendable(f"the header {name}", name, expected, value)

@@ -336,6 +336,15 @@ async def test_keys_and_headers_may_be_in_any_language(form: str, service: Servi
     assert (history.events[0].meta or {})["actor"] == "Jörg"
 
 
+async def test_a_header_that_is_no_text_is_told_by_its_name(form: str, service: Service) -> None:
+    number: Any = 7
+    client = client_of(form, f"http://127.0.0.1:{service.port}", headers={"X-Actor": number})
+
+    with pytest.raises(TypeError, match=r"^the header X-Actor: expected a text, got int$"):
+        await client.get(UNKNOWN_ID)
+    await client.close()
+
+
 async def test_a_header_that_cannot_be_sent_is_not_tried_again(form: str, service: Service) -> None:
     client = client_of(form, f"http://127.0.0.1:{service.port}", headers={"X-Actor": "a\r\nb: c"})
 

@@ -1,6 +1,7 @@
 """What is sent, tried again and made of answers: the core alone, told what came back."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -106,6 +107,18 @@ def test_a_key_of_many_has_room_for_the_numbers_of_its_requests() -> None:
 
     assert taken.calls[0].headers["idempotency-key"] == f"{longest}/1"
     assert isinstance(refused.error, InvalidRequest)
+
+
+def test_what_is_of_another_kind_is_told_by_its_name() -> None:
+    seven: Any = 7
+    soon: Any = timedelta(seconds=7)
+
+    with pytest.raises(TypeError, match=r"^retries: expected Retries\(\.\.\.\), got int$"):
+        Core(seven)
+    with pytest.raises(TypeError, match=r"^timeout_s: expected seconds, got timedelta$"):
+        next(Core().wait(UNKNOWN_ID, soon))
+    with pytest.raises(TypeError, match=r"^kb_id: expected a text, or several, got int$"):
+        next(Core().list({"kb_id": seven}))
 
 
 def test_only_what_is_said_is_sent() -> None:

@@ -83,6 +83,11 @@ async def test_a_file_that_is_not_there_is_said_so(client: AsyncClient, tmp_path
         await client.upload(tmp_path / "none.txt", "kb-1")
 
 
+async def test_a_folder_is_no_file(client: AsyncClient) -> None:
+    with pytest.raises(IsADirectoryError):
+        await client.upload(Path(), "kb-1")
+
+
 async def test_no_file_is_no_upload(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="at least one file"):
         await client.upload([], "kb-1")
@@ -122,7 +127,7 @@ async def test_a_name_arrives_as_it_is(client: AsyncClient, name: str) -> None:
     "name", ["a\\b", "a\\", "a\tb", "\0", "\x7f", "a%22b", "a%0Ab", "\udcff", ""]
 )
 def test_a_name_that_would_arrive_as_another_one_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="expected a file name without backslashes") as refused:
+    with pytest.raises(ValueError, match="expected a file name, without backslashes") as refused:
         form_of([File("a", b""), File(name, b"")], "kb-1", None, None, {})
 
     assert str(refused.value).startswith(repr(name))
