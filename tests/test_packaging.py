@@ -20,6 +20,8 @@ from ledger.settings_sources import load
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "projections", "consumers", "api")
 PLUGIN = "ledgerq_pytest.py"
+FILES = ("pyproject.toml", "README.md", "LICENSE", PLUGIN)
+"""Beside the packages, what the wheel is made from."""
 ROLES = ("api", "worker", "scheduler", "projector", "notifier", "archiver")
 
 
@@ -56,7 +58,7 @@ def source(tmp_path: Path) -> Path:
     copy = tmp_path / "source"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", PLUGIN):
+    for name in FILES:
         shutil.copy(ROOT / name, copy / name)
     return copy
 
@@ -171,6 +173,12 @@ def test_settings_in_compose_are_settings(compose: Compose):
         given = {k: v for k, v in service.environment.items() if k.startswith(ENV_PREFIX)}
         sources = load({}, given, None).sources.values()
         assert {source.name for source in sources if source.name} == set(given)
+
+
+def test_the_image_is_made_from_all_that_the_wheel_is():
+    let_in = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+
+    assert {*let_in} == {*PACKAGES, *FILES}
 
 
 def test_settings_in_the_image_are_settings():
