@@ -251,12 +251,28 @@ async def test_a_sound_store_is_found_in_order(ledger_url: str, tmp_path: Path) 
     assert judge(await control_run(broken.Sound, ledger_url, tmp_path)) == {}
 
 
-async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidence:
-    """Three tasks on a store of this kind, worked on and projected, beside two that are limited and
-    one that is paused; the evidence is gathered through a sound one."""
-    sound, store = await RedisStore.open(url), await kind.open(url)
-    journal = Journal(folder)
-    oddities: list[str] = []
+class Submitted:
+    """What a store was given, as clients write it down: all of it was acknowledged."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self.sent: dict[str, Sent] = {}
+
+    async def add(self, kind: str, kb_id: str, ticks: int) -> str:
+        task_id, payload = str(uuid7()), b'{"ticks":%d}' % ticks
+        self.sent[task_id] = Sent(kb_id, kind, Priority.HIGH, payload)
+        submission = a_submission(
+            task_type=kind, kb_id=kb_id, payload=payload, priority=Priority.HIGH
+        )
+        await transact(self._store, task_id, SubmitTask(submission))
+        return task_id
+
+
+@contextlib.asynccontextmanager
+async def worked_on(
+    store: RedisStore, journal: Journal, oddities: list[str]
+) -> AsyncGenerator[None]:
+    """A worker and a scheduler meanwhile."""
 
     async def work(context: Context, payload: dict[str, int]) -> str:
         with journal.run(context) as run:
@@ -269,28 +285,25 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
     handlers = {kind: handles(kind, work) for kind in ("work", "brief", "later")}
     worker = Worker(store, handlers, options, worker_id="w")
     scheduler = Scheduler(store, sweep_interval_ms=20, outage_grace_s=0, retry=AT_ONCE).service
-    acknowledged: dict[str, float] = {}
-    sent: dict[str, Sent] = {}
+    async with _watched(worker, oddities), _watched(scheduler, oddities):
+        yield
 
-    async def submit(kind: str, kb_id: str, ticks: int) -> str:
-        task_id, payload = str(uuid7()), b'{"ticks":%d}' % ticks
-        sent[task_id] = Sent(kb_id, kind, Priority.HIGH, payload)
-        submission = a_submission(
-            task_type=kind, kb_id=kb_id, payload=payload, priority=Priority.HIGH
-        )
-        await transact(store, task_id, SubmitTask(submission))
-        acknowledged[task_id] = 0.0
-        return task_id
 
+async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidence:
+    """Three tasks on a store of this kind, worked on and projected, beside two that are limited and
+    one that is paused; the evidence is gathered through a sound one."""
+    sound, store = await RedisStore.open(url), await kind.open(url)
+    journal, submitted = Journal(folder), Submitted(store)
+    oddities: list[str] = []
     limited = await transact_system(sound, SetLimit(LimitScope.KB, "limited", 1), META)
     await store.spread_limits(limited.system)
     await transact_system(sound, PauseQueue("later"), META)
     for _ in range(2):
-        await submit("brief", "limited", 0)
-    later = await submit("later", "kb", 0)
-    async with _watched(worker, oddities), _watched(scheduler, oddities):
+        await submitted.add("brief", "limited", 0)
+    later = await submitted.add("later", "kb", 0)
+    async with worked_on(store, journal, oddities):
         for _ in range(3):
-            await submit("work", "kb", 10)
+            await submitted.add("work", "kb", 10)
         await _until_ended(sound, {later})
         await transact_system(sound, ResumeQueue("later"), META)
         await _until_ended(sound)
@@ -303,8 +316,8 @@ async def control_run(kind: type[RedisStore], url: str, folder: Path) -> Evidenc
     await store.close()
     await sound.close()
     return Evidence(
-        acknowledged=acknowledged,
-        sent=sent,
+        acknowledged=dict.fromkeys(submitted.sent, 0.0),
+        sent=submitted.sent,
         canceled={},
         runs=read_runs(folder),
         events=events,
