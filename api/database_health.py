@@ -116,15 +116,15 @@ class DatabaseHealth:
                 "no projector runs on this node: start `ledgerq projector`",
                 behind,
             )
-        hindrance = self._files.hindrance() if behind else None
-        if hindrance is not None:
-            return Database(DatabaseStatus.STALLED, _hindered(hindrance), behind)
         unmoved_s = self._unmoved_s(standing.checkpoints, behind)
         if behind and unmoved_s >= STALLED_AFTER_S:
+            # Not before: an outage is over for the projector a little later than for others.
+            reason = self._files.hindrance() or (
+                "it hangs, or the read model is locked; its log may say more. Start it again"
+            )
             return Database(
                 DatabaseStatus.STALLED,
-                f"the projector has taken nothing for {unmoved_s:.0f} s: it hangs, or the read"
-                " model is locked; its log may say more. Start it again",
+                f"the projector has taken nothing for {unmoved_s:.0f} s: {reason}",
                 behind,
             )
         return Database(DatabaseStatus.HEALTHY, "", behind)
@@ -144,7 +144,8 @@ class DatabaseHealth:
             if self._has_projector():
                 hindrance = self._files.hindrance()
                 if hindrance is not None:
-                    return Database(DatabaseStatus.STALLED, _hindered(hindrance))
+                    told = f"the projector cannot go on: {hindrance}"
+                    return Database(DatabaseStatus.STALLED, told)
                 return Database(DatabaseStatus.REBUILDING, "the projector is making it")
             if path is None:
                 return Database(DatabaseStatus.NOT_USED, str(error))
@@ -158,7 +159,3 @@ class DatabaseHealth:
             return False
         with self._files.lock(PROJECTOR_LOCK) as free:
             return not free
-
-
-def _hindered(reason: str) -> str:
-    return f"the projector cannot go on: {reason}"

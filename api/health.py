@@ -82,9 +82,9 @@ class HealthChecks:
         """Whether the service can do its work, and else which part is at fault.
 
         503 as soon as somebody has to do something: the ledger is out of reach or full, a
-        projection stopped, the read model is damaged or nobody keeps it level. A read model that is
-        being made, or is behind, comes right by itself. To decide where requests go, ask `/readyz`:
-        tasks are taken and done without the read model.
+        projection stopped, the read model is damaged, or nobody keeps it level or can make it. A
+        read model that is being made, or is behind, comes right by itself. To decide where requests
+        go, ask `/readyz`: tasks are taken and done without the read model.
         """
         exchange.parameters()
         (redis, queue), database = await asyncio.gather(self._parts(), self._database_part())
