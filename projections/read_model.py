@@ -259,7 +259,7 @@ class ReadModel:
     def evict(self, before_ms: int) -> int:
         """Let a bounded number of tasks go that were finished before `before_ms`; how many went.
         Nothing may wait for a commit."""
-        assert not self._pending  # noqa: S101
+        assert not self._pending  # noqa: S101 - it would be lost with what is superseded
         with transaction(self.db):
             if not self._may_commit():
                 raise Superseded

@@ -168,4 +168,5 @@ def _runs_on(pid: int, data_dir: Path) -> bool:
             return conf in Path(f"/proc/{pid}/cmdline").read_bytes()
         return False
     command = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
-    return conf in subprocess.run(command, capture_output=True, check=False).stdout  # noqa: S603
+    shown = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - a number alone
+    return conf in shown.stdout
