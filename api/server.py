@@ -268,7 +268,7 @@ class Protocol(HttpToolsProtocol):
     _head_too_large = False
     _head_clock: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._joined = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
         self._start_head_clock()

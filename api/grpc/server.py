@@ -129,7 +129,7 @@ class GrpcServer:
             await self._health.set(name, status)
 
 
-class _Methods(grpc.GenericRpcHandler):  # pyright: ignore[reportMissingTypeArgument]
+class _Methods(grpc.GenericRpcHandler):
     """The methods by their paths."""
 
     def __init__(self, frame: Frame) -> None:

@@ -17,7 +17,7 @@ from tests.api.reading import Projection
 
 
 @pytest.fixture(autouse=True)
-def _time_for_estimates(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+def _time_for_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request does without one that takes long, as it may on a busy machine."""
     monkeypatch.setattr("api.estimates.FIRST_WAIT_S", 20)
 

@@ -65,9 +65,9 @@ def nested_around(document: bytes, levels: int) -> bytes:
 
 def depth(value: Any) -> int:
     if isinstance(value, dict):
-        return 1 + max(map(depth, value.values()), default=0)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        return 1 + max(map(depth, value.values()), default=0)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list):
-        return 1 + max(map(depth, value), default=0)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        return 1 + max(map(depth, value), default=0)  # pyright: ignore[reportUnknownArgumentType]
     return 0
 
 

@@ -38,7 +38,7 @@ NO_GRACE = Grace(gap_s=0, grace_s=0)
 
 
 @pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.scheduler.UPKEEP_S", 0.02)
 
 

@@ -54,7 +54,7 @@ META = Meta("operator")
 
 
 @pytest.fixture(autouse=True)
-def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 50)
 
 

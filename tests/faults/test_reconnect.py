@@ -57,7 +57,7 @@ ALL_REFUSED = {
 
 
 @pytest.fixture(autouse=True)
-def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] # autouse
+def _quick_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A role that is stopped waits for the end of its read."""
     monkeypatch.setattr("consumers.claiming.READY_WAIT_MS", 100)
     monkeypatch.setattr("projections.projector.READ_WAIT_MS", 100)

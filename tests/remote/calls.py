@@ -44,7 +44,7 @@ class Remote:
     async def send(self, method: str, sent: bytes) -> bytes:
         """Call with bytes, whatever they are."""
         path = f"/ledgerq.v1.TaskService/{method}"
-        call: Any = self.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        call: Any = self.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType]
         return await call(sent, timeout=TIMEOUT_S)
 
     async def submit(self, **fields: Any) -> Any:

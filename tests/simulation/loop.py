@@ -59,7 +59,7 @@ class Handle(events.TimerHandle):
 
     __slots__ = ("arguments", "callback", "context", "due", "number", "process")
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall] # it looks up where it was called from
+    def __init__(
         self,
         due: float,
         number: int,
@@ -67,6 +67,7 @@ class Handle(events.TimerHandle):
         arguments: tuple[Any, ...],
         context: contextvars.Context,
     ) -> None:
+        # Without that of the class above, which looks up where it was called from.
         self.due = due
         self.number = number
         self.process = context.get(PROCESS)
@@ -203,7 +204,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run until `work` is done. Raises Stuck when it never will be."""
-        previous = events._get_running_loop()  # pyright: ignore[reportAttributeAccessIssue]
+        previous = events._get_running_loop()
         events._set_running_loop(self)
         self._running = True
         try:
