@@ -11,20 +11,20 @@ from ledger.archive import merkle, tiles
 from ledger.archive.checkpoint import origin_of
 from ledger.archive.compression import decompress
 from ledger.archive.index import segment_name, segment_ranges
-from ledger.archive.key_list import unpack_keys
 from ledger.archive.merkle import Range
-from ledger.archive.notes import NOTES_AN_OBJECT, BadNote, Verifier
+from ledger.archive.notes import Verifier
 from ledger.archive.reader import log_prefix
 from ledger.archive.tiles import TILE_HEIGHT, TILE_WIDTH, Stored
 from ledger.archive.verify import bundles
 from ledger.archive.verify.bundles import Leaves, Raw
 from ledger.archive.verify.faults import Faults, Kind, LogReport, verdict_of
-from ledger.archive.verify.history import History, Point
+from ledger.archive.verify.history import Point
 from ledger.archive.verify.leaves import Checked, LeafChecks
 from ledger.archive.verify.listing import Listing
 from ledger.archive.verify.partials import Partials
 from ledger.archive.verify.segments import Index, check_segment
 from ledger.archive.verify.siblings import leads_to_root
+from ledger.archive.verify.signed import Signed
 from ledger.archive.verify.stream import StreamCheck
 from ledger.archive.verify.tree import Tree
 from ledger.archive.verify.trust import Trust, renamed
@@ -78,8 +78,7 @@ class LogCheck:
         self._partials = Partials(self._read, self._listing, faults)
         known = [renamed(key, self._origin) for key in options.keys]
         self._trust = Trust(known, options.witnesses)
-        self._keys = b""
-        self._history = History(self._origin, self._trust, faults)
+        self._signed = Signed(self._origin, self._read, self._listing, self._trust, faults)
         self._leaves = LeafChecks(partition, faults)
         self._tree: Tree | None = Tree()
         self._index: Index | None = Index()
@@ -103,12 +102,12 @@ class LogCheck:
 
     async def _run(self) -> None:
         await self._read_listing()
-        await self._read_history()
+        await self._read_signed()
         if self._stream is not None:
             await self._stream.begin()
         await self._check_points(b"")
         for _ in range(NEWER_MAX):
-            size = self._head
+            size = self._signed.head
             if await self._check_leaves(size) and await self._check_end(size):
                 if not await self._is_explained_by_newer():
                     break
@@ -129,77 +128,33 @@ class LogCheck:
             for each in page:
                 self._listing.add(each.key.removeprefix(self._prefix))
 
-    async def _read_keys(self) -> None:
-        """The list of the keys, as it is now: it was written before what the newest of them
-        signed was, and must be read after that."""
-        packed = await self._read(tiles.KEYS)
-        if packed is None or packed == self._keys:
-            return
-        self._keys = packed
-        try:
-            introduced = unpack_keys(packed)
-        except BadNote as error:
-            self._faults.add(Kind.ALTERED, tiles.KEYS, str(error))
-        else:
-            self._trust.introduce(tiles.KEYS, self._origin, introduced, self._faults)
-
-    async def _read_history(self) -> None:
-        # Whatever is published stands in the list before, so it must be read before.
-        published = await self._read(tiles.CHECKPOINT)
-        # Where anything was signed, there is a list.
-        numbers, holes = self._listing.lists()
-        for number in numbers:
-            packed = await self._read(tiles.checkpoints_name(number))
-            if packed is None:
-                reason = "the list of the checkpoints is not there"
-                self._faults.add(Kind.MISSING, tiles.checkpoints_name(number), reason)
-            else:
-                await self._read_keys()
-                is_last = number == numbers[-1]
-                self._history.add_list(number, packed, is_last=is_last)
-        for start, end in holes:
-            before = tiles.checkpoints_name(end)
-            reason = f"{end - start:,} objects of the list of the checkpoints, before {before},"
-            self._faults.add(Kind.MISSING, tiles.checkpoints_name(start), f"{reason} are not there")
-        await self._read_keys()
-        if not self._keys and self._listing.objects:
-            self._faults.add(Kind.MISSING, tiles.KEYS, "the list of the keys is not there")
-        if published is not None:
-            self._history.add_published(published)
-        elif self._listing.objects:
-            self._faults.add(Kind.MISSING, tiles.CHECKPOINT, "the checkpoint is not there")
-        self._listed_size = self._head
+    async def _read_signed(self) -> None:
+        await self._signed.read_all()
+        head = self._listed_size = self._signed.head
         for point in self._options.seen:
-            if point.size > self._head:
-                reason = f"the log has {self._head} leaves, and had {point.size} when it was seen"
+            if point.size > head:
+                reason = f"the log has {head} leaves, and had {point.size} when it was seen"
                 self._faults.add(Kind.TRUNCATED, point.where, reason)
         told = self._options.told[0]
-        if told > self._head:
-            reason = (
-                f"the log has {self._head} leaves, and the ledger knows of {told} sealed events"
-            )
+        if told > head:
+            reason = f"the log has {head} leaves, and the ledger knows of {told} sealed events"
             self._faults.add(Kind.TRUNCATED, tiles.CHECKPOINT, reason)
         self._line_up_points()
 
     async def _has_grown(self) -> bool:
         """Whether there is a newer checkpoint, which is taken then. What is gone of an older one
         was superseded."""
-        size, history = self._head, self._history
-        number = history.signed // NOTES_AN_OBJECT
-        while (packed := await self._read(tiles.checkpoints_name(number))) is not None:
-            await self._read_keys()
-            history.add_list(number, packed, is_last=True)
-            number += 1
+        is_newer = await self._signed.read_newer()
         self._line_up_points()
         if self._stream is not None:
             await self._stream.extend()
-        return self._head > size
+        return is_newer
 
     async def _is_explained_by_newer(self) -> bool:
         """Whether what is wrong may be so because the log has grown, which is taken then: data was
         erased by an event that was sealed meanwhile, or the newest key is about to sign, which is
         waited for once."""
-        is_unused = self._trust.unused is not None and self._head and not self._has_waited
+        is_unused = self._trust.unused is not None and self._signed.head and not self._has_waited
         if is_unused:
             self._has_waited = True
             await asyncio.sleep(FIRST_SIGNATURE_S)
@@ -208,15 +163,9 @@ class LogCheck:
         return await self._has_grown()
 
     def _line_up_points(self) -> None:
-        points = [*self._history.points, *self._options.seen]
+        points = [*self._signed.points, *self._options.seen]
         points.sort(key=lambda point: point.size)
         self._points = deque(each for each in points if each.size > self._size or not self._size)
-
-    @property
-    def _head(self) -> int:
-        """The size of the newest checkpoint."""
-        points = self._history.points
-        return points[-1].size if points else 0
 
     # -- leaves -------------------------------------------------------------------------------
 
@@ -374,12 +323,12 @@ class LogCheck:
             return None
         first = raw.number * TILE_WIDTH
         covered = (first, first + raw.width)
-        if await self._leads_to_root(covered, tile, self._head):
+        if await self._leads_to_root(covered, tile, self._signed.head):
             return True
-        return False if await self._leads_to_root(covered, hashes, self._head) else None
+        return False if await self._leads_to_root(covered, hashes, self._signed.head) else None
 
     async def _leads_to_root(self, covered: Range, hashes: Sequence[bytes], size: int) -> bool:
-        points = self._history.points
+        points = self._signed.points
         root = next((each.root for each in reversed(points) if each.size == size), b"")
         return await leads_to_root(root, covered, hashes, size, self._read)
 
@@ -440,7 +389,7 @@ class LogCheck:
         """Checkpoints whose root is not that of the leaves."""
         if not self._wrong:
             return
-        if self._right_up_to == self._head:
+        if self._right_up_to == self._signed.head:
             for point in self._wrong:
                 reason = "it is of another history than what was sealed after it"
                 self._faults.add(Kind.FORGED, point.where, reason)
@@ -452,22 +401,23 @@ class LogCheck:
 
     def _tell_unused_key(self) -> None:
         newest = self._trust.unused
-        if newest is not None and self._history.points:
+        if newest is not None and self._signed.points:
             reason = (
                 f"it is the newest, and not signed by {newest.vkey}, the newest key: whoever has an"
                 " older one may have rewritten all (or the archiver was stopped as it changed its"
                 " key, and has sealed nothing since)"
             )
-            self._faults.add(Kind.FORGED, self._history.points[-1].where, reason)
+            self._faults.add(Kind.FORGED, self._signed.points[-1].where, reason)
 
     def _tell_witnesses(self) -> None:
+        head = self._signed.head
         for each in self._options.witnesses:
-            size = self._history.witnessed.get(each)
+            size = self._signed.history.witnessed.get(each)
             if size is None:
                 reason = f"the witness {each.vkey} has cosigned no checkpoint"
                 self._faults.add(Kind.MISSING, tiles.CHECKPOINT, reason)
-            elif size < self._head:
-                self._faults.notice(f"{each.name} has cosigned {size} of {self._head} leaves")
+            elif size < head:
+                self._faults.notice(f"{each.name} has cosigned {size} of {head} leaves")
 
     def _report(self) -> LogReport:
         unknown = self._leaves.chains.unknown_types
@@ -485,14 +435,14 @@ class LogCheck:
             self._partition,
             self._origin,
             self._size,
-            len(self._history.points),
+            len(self._signed.points),
             self._tasks,
             tuple(each.vkey for each in self._trust.signed),
             self._leaves.erasures.events,
             len(self._leaves.erasures.tasks),
             stream.same if stream else 0,
             stream.beyond if stream else 0,
-            {each.vkey: size for each, size in self._history.witnessed.items()},
+            {each.vkey: size for each, size in self._signed.history.witnessed.items()},
             tuple(self._faults.named),
             self._faults.more,
             tuple(self._faults.notices),
