@@ -1,5 +1,6 @@
 """Each leaf of a log, in order: its event, and whether the data of that is what was sealed."""
 
+import contextlib
 from typing import Final
 
 import msgspec
@@ -12,10 +13,14 @@ from ledger.archive.verify import bundles
 from ledger.archive.verify.erasures import Erasures
 from ledger.archive.verify.faults import Faults, Kind
 from ledger.archive.verify.tasks import ERASED, Chains, LastEvents
+from ledger.codec import Undecodable
 from ledger.store import Position, Recorded
+from ledger.system.events import ArchiveHalted
 
 CLOCK_SLACK_MS: Final = 1_000
 """Processes whose clocks differ by less write events in the order in which the ledger has them."""
+
+HALTED: Final = ArchiveHalted.__name__
 
 _LATEST: Final = (1 << 64, 0)
 
@@ -66,7 +71,17 @@ class LeafChecks:
             self.erasures.gone(event, stored.data)
         elif event.type == ERASED and is_whole:
             self.erasures.erased(event)
+        elif event.type == HALTED and is_whole:
+            self._tell_halted(event)
         return Checked(key, event, is_whole)
+
+    def _tell_halted(self, event: Recorded) -> None:
+        """It explains what is told of events that the ledger has not got."""
+        with contextlib.suppress(Undecodable):  # which was told then
+            halted = event.system_event()
+            if isinstance(halted, ArchiveHalted):
+                where = f"at {event.position} the sealing of partition {halted.partition} halted"
+                self._faults.notice(f"{where}, until somebody let it go on: {halted.reason}")
 
     def open_hole(self) -> None:
         """What comes next is not known."""

@@ -34,8 +34,10 @@ from ledger.archive.verify.log import Options
 from ledger.archive.verify.segments import Index, check_segment
 from ledger.archive.verify.tasks import Last, LastEvents
 from ledger.archive.verify.trust import Trust
+from ledger.codec import encode
 from ledger.objects.local_folder import LocalFolder
 from ledger.store import Position, Recorded
+from ledger.system.events import ArchiveHalted
 from tests.ledger.archive.kept import PREFIX, Kept, keys_of, sealed, some_events, verified
 from tests.ledger.archive.sealed import EPOCH, key_file, opened, seal, system_event
 
@@ -121,6 +123,20 @@ async def test_what_cannot_be_sealed_is_not_missed(archive: Kept) -> None:
     assert report.verdict is Verdict.FINE
     [notice] = report.notices
     assert notice.startswith(f"an event of the ledger cannot be sealed, and was left out: {before}")
+
+
+async def test_that_sealing_was_halted_once_is_told(keys: KeyFile) -> None:
+    data = encode(ArchiveHalted(0, "the ledger ends at 0:1-0"))
+    halted = replace(system_event(1), type="ArchiveHalted", data=data)
+
+    report = await verified(await sealed([halted], keys, 1))
+
+    assert report.verdict is Verdict.FINE
+    [notice] = report.notices
+    assert notice == (
+        f"at {halted.position} the sealing of partition 0 halted, until somebody let it go on:"
+        " the ledger ends at 0:1-0"
+    )
 
 
 async def test_a_clock_that_went_back_is_told(keys: KeyFile) -> None:
