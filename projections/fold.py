@@ -26,6 +26,7 @@ from ledger.events import (
 from ledger.evolve import initial_state, state_after
 from ledger.foreign import ForeignEntries, ForeignEntry
 from ledger.identity import is_task_id
+from ledger.moments import LAST_MS
 from ledger.script_format import read_recorded
 from ledger.store import Entry, Position, Recorded
 from ledger.task import FINISHED, State
@@ -180,7 +181,7 @@ class Fold:
             try:
                 event = recorded.event()
                 sound = _SOUND.get(type(event))
-                if not 0 <= recorded.at < NUMBER_END or (sound is not None and not sound(event)):
+                if not 0 <= recorded.at <= LAST_MS or (sound is not None and not sound(event)):
                     raise Undecodable(_OUT_OF_RANGE)
                 if known is None:
                     known = self._submitted(event, recorded.data, recorded.type, recorded.at)
@@ -243,6 +244,8 @@ class Fold:
             except _Unfit as unfit:
                 entry, reason = unfit.entry, str(unfit)
             except _Unknown as unknown:
+                if self._is_of_no_task(partition, unknown.entry):
+                    continue
                 raise Missing(partition, unknown.entry) from None
             if self._is_of_no_task(partition, entry):
                 continue
@@ -268,7 +271,7 @@ class Fold:
                 decode = decoders.get(kind) or self._decoder_of(kind)
                 event = decode(data)
                 sound = sounds.get(type(event))
-                if not 0 <= at < NUMBER_END or (sound is not None and not sound(event)):
+                if not 0 <= at <= LAST_MS or (sound is not None and not sound(event)):
                     raise ValueError(_OUT_OF_RANGE)
                 size_bytes += len(data)
                 change = changes.get(task)

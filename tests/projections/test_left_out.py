@@ -6,6 +6,7 @@ import pytest
 
 from ledger.commands import CancelTask, ReportProgress, RetryTask
 from ledger.memory_store import MemoryStore
+from ledger.moments import LAST_MS
 from ledger.store import Recorded
 from tests.contracts.store import send, start, submit
 from tests.projections.ledgers import Clock
@@ -73,7 +74,12 @@ async def test_an_event_that_could_be_read_is_left_out_too(memory: MemoryStore, 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"at": BEYOND}, {"at": 10**30}, {"at": -1}, {"version": 10**30}, {"version": 0}]
+    "fields",
+    [
+        *({"at": at} for at in (LAST_MS + 1, BEYOND, 10**30, -1)),
+        *({"version": version} for version in (0, 1 << 53, 10**30)),
+        {"version": 10**30, "task_id": "0193b0c2-7d5e-7e10-8a51-3d0f6f2c9a11"},
+    ],
 )
 async def test_what_is_of_a_time_or_version_that_none_has_is_no_event(
     memory: MemoryStore, tmp_path: Path, fields: dict[str, object]
