@@ -173,7 +173,7 @@ def _both(first: Filters, second: Filters) -> Filters | None:
 
 def _shown(filters: Filters) -> str:
     [value] = [v for v in msgspec.structs.asdict(filters).values() if v is not None]
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] # of names
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType] # of names
 
 
 async def _list(models: ReadModels, name: str, query: ListQuery) -> Timed:

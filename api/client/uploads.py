@@ -13,7 +13,6 @@ from api.client.json_text import json_of
 from api.client.submission import Options
 
 FIELD: Final = "file"
-DEFAULT_TYPE: Final = "application/octet-stream"
 
 _CHANGES: Final = re.compile(r"[\\\x00-\x09\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|%(?:22|0A|0D)|^$")
 """What a name must not have, since forms have no sure way of saying it. They say %22, %0A and %0D
