@@ -25,7 +25,10 @@ BEGINNING: Final = "0-0"
 HISTORY_CHUNK: Final = 500
 
 SCAN_COUNT_FIRST: Final = 100
-SCAN_COUNT_MAX: Final = 1_000
+SCAN_COUNT_MAX: Final = 4 * TILE_WIDTH
+"""Of sealed ones, so many bundles are read side by side: one after the other, each would take a
+trip to a bucket far away."""
+
 SCAN_BYTES: Final = 4 * 1024 * 1024
 """Entries of a stream are asked for in such numbers that a read should bring no more than this."""
 
@@ -182,8 +185,10 @@ class Joined:
             known, index = self._next.get(log.partition, (None, 0))
             if known != position:
                 index = await log.index_after(position)
-            bundle_end = (index // TILE_WIDTH + 1) * TILE_WIDTH
-            end = min(index + count, bundle_end, log.size)
+            end = index + count
+            if end // TILE_WIDTH > index // TILE_WIDTH:
+                end -= end % TILE_WIDTH  # bundles are read whole
+            end = min(end, log.size)
             if index >= end:
                 return []
             found = [event async for some in log.events(index, end) for event in some]

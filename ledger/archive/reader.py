@@ -32,7 +32,7 @@ CACHE_BYTES: Final = 16 * 1024 * 1024
 """What a process keeps of what it has read, but for data: that may be erased."""
 
 AT_ONCE: Final = 8
-"""Bundles, or segments of the index, that are read side by side for one task."""
+"""Bundles, segments of the index, or data that lies apart, that are read side by side."""
 
 FIRST_BYTES: Final = 64 * 1024
 """Of a segment, read at once: small ones are whole then, and of most others it is the directory."""
@@ -165,18 +165,34 @@ class SealedLog:
         return _parsed(name, decompress, await self._read(name))
 
     async def events(self, start: int = 0, end: int | None = None) -> AsyncIterator[list[Recorded]]:
-        """The events of these leaves, a bundle at a time. Raises Damaged for data that is not what
-        its leaf says, unless it was erased."""
+        """The events of these leaves, a bundle at a time; AT_ONCE of these are read side by side.
+        Raises Damaged for data that is not what its leaf says, unless it was erased."""
         end = self.size if end is None else min(end, self.size)
-        for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
-            first = number * TILE_WIDTH
-            entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
-            yield [
-                await self._event(index, entries[index - first], stored[index - first])
-                if stored[index - first].apart
-                else self._event_of(index, entries[index - first], stored[index - first])
-                for index in range(max(start, first), min(end, first + TILE_WIDTH))
-            ]
+        numbers = range(start // TILE_WIDTH, -(-end // TILE_WIDTH))
+        for at in range(0, len(numbers), AT_ONCE):
+            some = numbers[at : at + AT_ONCE]
+            entries, stored = await asyncio.gather(
+                all_done(map(self.entries, some)), all_done(map(self.stored, some))
+            )
+            for number, leaves, beside in zip(some, entries, stored, strict=True):
+                first = number * TILE_WIDTH
+                indices = range(max(start, first), min(end, first + TILE_WIDTH))
+                whole = await self._with_data(indices, [beside[index - first] for index in indices])
+                yield [
+                    self._event_of(index, leaves[index - first], each)
+                    for index, each in zip(indices, whole, strict=True)
+                ]
+
+    async def _with_data(self, indices: Sequence[int], stored: list[Stored]) -> list[Stored]:
+        """What lies beside these leaves, with the data that lies apart: AT_ONCE of that are read
+        side by side."""
+        apart = [at for at, each in enumerate(stored) if each.apart]
+        for begun in range(0, len(apart), AT_ONCE):
+            some = apart[begun : begun + AT_ONCE]
+            found = await all_done([self.data(indices[at], stored[at]) for at in some])
+            for at, data in zip(some, found, strict=True):
+                stored[at] = Stored(stored[at].salt, data, erased=stored[at].erased)
+        return stored
 
     async def event(self, index: int) -> Recorded:
         """One event. Raises as `events`."""

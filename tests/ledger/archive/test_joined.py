@@ -23,9 +23,28 @@ from ledger.system.commands import PauseQueue
 from ledger.system.transact import transact_system
 from tests.archives import archive_of, seal
 from tests.contracts.store import META, start, submit
+from tests.ledger.archive.kept import Kept
+from tests.ledger.archive.sealed import EPOCH, key_file, lives, opened
+from tests.ledger.archive.sealed import seal as seal_lives
 
 BEGINNING = Position(0, "0-0")
 STREAM = PartitionKeys(0).events
+
+
+class FarAway(Kept):
+    """Objects that take their time; `most`: so many were on their way at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = self._under_way = 0
+
+    async def read(self, key: str) -> bytes:
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self._under_way -= 1
+        return await super().read(key)
 
 
 async def everything(joined: Joined, count: int = 100) -> list[Recorded]:
@@ -78,6 +97,18 @@ async def test_without_a_stream_it_ends_where_it_was_sealed(store: RedisStore, t
     assert await everything(joined) == sealed
     assert await joined.last_position(0) == sealed[-1].position
     assert await joined.epoch() == await store.epoch()
+
+
+async def test_bundles_are_read_side_by_side(tmp_path: Path):
+    written, objects = lives(4_000), FarAway()
+    await seal_lives(await opened(objects, key_file(tmp_path)), written, 4_000)
+    joined = Joined(None, Archive(objects, EPOCH, 1))
+    objects.most = 0
+
+    read = [each async for some in joined.scan(BEGINNING, written[-1].position) for each in some]
+
+    assert read == written
+    assert objects.most == 8  # leaves and data of four bundles
 
 
 async def test_what_is_sealed_and_trimmed_meanwhile_is_not_missed(
