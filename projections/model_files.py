@@ -135,7 +135,9 @@ class ModelFiles:
 
     def forget_hindrance(self) -> None:
         """It goes on."""
-        (self.folder / HINDERED).unlink(missing_ok=True)
+        # Where even this cannot be done, the folder cannot be written to, and its log says so.
+        with contextlib.suppress(OSError):
+            (self.folder / HINDERED).unlink()
 
     def next_path(self) -> Path:
         """Where another file may be made."""

@@ -15,8 +15,7 @@ HEADINGS = ("worker", "status", "running", "done", "failed", "mean", "last heard
 LEAST = ("mean", "failed", "done", "last heard")
 """Left out, in this order, where the terminal is narrow."""
 
-
-LOST = "lost"
+LOST: Final = "lost"
 LOST_SHOWN_MAX: Final = 3
 """Of those that took the same types; of more, a person is shown how many there are."""
 

@@ -30,7 +30,8 @@ SCAN_COUNT_MAX: Final = 4 * TILE_WIDTH
 trip to a bucket far away."""
 
 SCAN_BYTES: Final = 4 * 1024 * 1024
-"""Entries of a stream are asked for in such numbers that a read should bring no more than this."""
+"""Entries of a stream are asked for in such numbers that a read should bring no more than this. Of
+an archive, a read ends with the bundle that has more."""
 
 
 class Gap(Incomplete):
@@ -191,8 +192,14 @@ class Joined:
             end = min(end, log.size)
             if index >= end:
                 return []
-            found = [event async for some in log.events(index, end) for event in some]
-            self._next[log.partition] = found[-1].position, end
+            found, size_bytes = list[Recorded](), 0
+            async with contextlib.aclosing(log.events(index, end)) as reading:
+                async for bundle in reading:
+                    found += bundle
+                    size_bytes += sum([len(event.data) for event in bundle])
+                    if size_bytes > SCAN_BYTES:
+                        break  # whatever came before, these are large
+            self._next[log.partition] = found[-1].position, index + len(found)
             return found
 
         return await self._from_log(position.partition, some) or []

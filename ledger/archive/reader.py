@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import Final, TypeVar, cast
 
 from ledger.archive import merkle, tiles
@@ -164,7 +164,9 @@ class SealedLog:
         name = self._prefix + tiles.apart_name(index)
         return _parsed(name, decompress, await self._read(name))
 
-    async def events(self, start: int = 0, end: int | None = None) -> AsyncIterator[list[Recorded]]:
+    async def events(
+        self, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[list[Recorded]]:
         """The events of these leaves, a bundle at a time; AT_ONCE of these are read side by side.
         Raises Damaged for data that is not what its leaf says, unless it was erased."""
         end = self.size if end is None else min(end, self.size)
@@ -198,11 +200,17 @@ class SealedLog:
         """One event. Raises as `events`."""
         number, at = divmod(index, TILE_WIDTH)
         entries, stored = await asyncio.gather(self.entries(number), self.stored(number))
-        return await self._event(index, entries[at], stored[at])
+        [whole] = await self._with_data([index], [stored[at]])
+        return self._event_of(index, entries[at], whole)
 
     async def events_of(self, indices: Sequence[int]) -> list[Recorded]:
         """These events, in this order; each bundle is read once. Raises as `events`."""
-        return [await self._event(*each) for each in await self.records(indices)]
+        records = await self.records(indices)
+        whole = await self._with_data(indices, [stored for _, _, stored in records])
+        return [
+            self._event_of(index, entry, each)
+            for (index, entry, _), each in zip(records, whole, strict=True)
+        ]
 
     async def records(self, indices: Sequence[int]) -> list[tuple[int, bytes, Stored]]:
         """These leaves, as they are hashed, and what lies beside them; each bundle is read once."""
@@ -218,10 +226,6 @@ class SealedLog:
                 if number in bundles:
                     found[index] = bundles[number][0][at], bundles[number][1][at]
         return [(index, *found[index]) for index in indices]
-
-    async def _event(self, index: int, entry: bytes, stored: Stored) -> Recorded:
-        data = await self.data(index, stored)
-        return self._event_of(index, entry, Stored(stored.salt, data, erased=stored.erased))
 
     def _event_of(self, index: int, entry: bytes, stored: Stored) -> Recorded:
         leaf, data = self._leaf(index, entry), stored.data

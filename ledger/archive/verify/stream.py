@@ -107,7 +107,7 @@ class StreamCheck:
 
     def _tell_not_sealed(self, there: Recorded, chains: Chains) -> None:
         try:
-            pack_leaf(there, bytes(HASH_BYTES), bytes(HASH_BYTES))
+            pack_leaf(there, bytes(HASH_BYTES) if there.prev else b"", bytes(HASH_BYTES))
         except NoLeaf as error:
             self._faults.notice(
                 f"an event of the ledger cannot be sealed, and was left out: {error}"

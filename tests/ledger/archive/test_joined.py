@@ -111,6 +111,18 @@ async def test_bundles_are_read_side_by_side(tmp_path: Path):
     assert objects.most == 8  # leaves and data of four bundles
 
 
+async def test_a_read_of_large_data_ends_sooner(tmp_path: Path):
+    large = b'{"text":"%b"}' % (b"large " * 4_000)
+    written = [msgspec.structs.replace(event, data=large) for event in lives(600)]
+    objects = Kept()
+    await seal_lives(await opened(objects, key_file(tmp_path)), written, 600)
+
+    joined = Joined(None, Archive(objects, EPOCH, 1))
+
+    assert len(await joined.entries_after(BEGINNING, 600, 0)) == 256
+    assert await everything(joined, 600) == written
+
+
 async def test_what_is_sealed_and_trimmed_meanwhile_is_not_missed(
     store: RedisStore, tmp_path: Path
 ):
