@@ -23,8 +23,9 @@ on Redis Cluster too.
                                                    they were erased, by its time (ms)
     {ledgerq:p}:set-aside                 stream   ready entries that could not be served, and why
     {ledgerq:p}:checkpoints               hash     of each subscription, <group>/<id>: `:at` how far
-                                                   it is, `:lease` who reads for it, `:halted` why
-                                                   it does not go on
+                                                   it is, `:lease` who reads for it, `:lasts` (ms)
+                                                   for how long, `:halted` why it does not
+                                                   go on
     {ledgerq:p}:projections               hash     <node>: how far its read model is, and when it
                                                    said so
     {ledgerq:p}:archive                   hash     owner, until, generation: who seals; size, entry,

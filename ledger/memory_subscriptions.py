@@ -1,6 +1,7 @@
 """Subscriptions in plain dictionaries: the reference that those on a server are compared with."""
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,9 @@ from ledger.subscriptions import (
     order_of,
 )
 
+SEEN_MS: Final = 5_000
+"""So long at least, one who lives is there: all say so once a second."""
+
 
 class Kept(msgspec.Struct):
     """What is kept of a group in one partition."""
@@ -28,6 +32,7 @@ class Kept(msgspec.Struct):
     checkpoint: Checkpoint
     generation: int = 0
     until: int = 0
+    lasts_ms: int = 0
     owner: str = ""
     halted: str = ""
 
@@ -69,6 +74,9 @@ class MemorySubscriptions:
     async def beat(self, name: str, member: str, lease_ms: int) -> list[str]:
         members = self._members.setdefault(name, {})
         members[member] = self._now_ms() + lease_ms
+        if lease_ms:
+            latest = self._now_ms() + max(lease_ms, SEEN_MS)
+            members.update({name: min(until, latest) for name, until in members.items()})
         return await self.members(name)
 
     async def members(self, name: str) -> list[str]:
@@ -82,9 +90,12 @@ class MemorySubscriptions:
         if kept.halted:
             return Halted(kept.halted)
         if kept.until > self._now_ms() and kept.owner != member:
+            # Longer than it lasts: the clock was set back.
+            kept.until = min(kept.until, self._now_ms() + kept.lasts_ms)
             return Taken(kept.owner)
         kept.generation += 1
         kept.until, kept.owner = self._now_ms() + lease_ms, member
+        kept.lasts_ms = lease_ms
         return Held(kept.generation, kept.checkpoint)
 
     async def keep(

@@ -92,7 +92,7 @@ class RedisSubscriptions:
             return False
         await self._ask(keys.SUBSCRIPTIONS, "HDEL", name)
         # What a member writes from now on stands under the tag of a group that is no more.
-        fields = [f"{group.tag(name)}:{field}" for field in ("at", "lease", "halted")]
+        fields = [f"{group.tag(name)}:{field}" for field in ("at", "lease", "lasts", "halted")]
         for partition in self._keys:
             await self._ask(partition.checkpoints, "HDEL", *fields)
         await self._command("DEL", keys.members(name))

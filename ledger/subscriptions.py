@@ -224,7 +224,8 @@ class Subscriptions(Protocol):
     SERVICE_UNAVAILABLE when the ledger cannot be reached in time, and may be sent again then.
 
     A `tag` is that of a group (`Group.tag`). Leases and their ends are counted by the ledger's
-    clock.
+    clock. Where that is set back, a lease ends as long after the next one who claims as it lasts,
+    not when the clock is there again.
     """
 
     @property

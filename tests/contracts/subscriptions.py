@@ -21,6 +21,8 @@ from ledger.subscriptions import (
 from tests.contracts.store import new_id, submit
 
 LONG_MS = 600_000
+LEASE_MS = 15_000
+DAY_MS = 86_400_000
 START = Checkpoint(BEGINNING, "", 0)
 
 
@@ -58,6 +60,10 @@ class SubscriptionsContract:
 
     async def wait_out(self) -> None:
         """Return once leases of `short_ms` are over that were taken before."""
+        raise NotImplementedError
+
+    async def set_clock(self, by_ms: int) -> None:
+        """Set the clock by which leases end on, or back."""
         raise NotImplementedError
 
     # -- groups -------------------------------------------------------------------------------
@@ -106,6 +112,28 @@ class SubscriptionsContract:
 
         assert await subscriptions.members("billing") == []
 
+    async def test_one_that_died_before_the_clock_was_set_back_is_soon_not_there(
+        self, subscriptions: Subscriptions
+    ):
+        await subscriptions.beat("billing", "dead", LEASE_MS)
+        await self.set_clock(-DAY_MS)
+        # It may be alive, and say so again.
+        assert await subscriptions.beat("billing", "m1", LEASE_MS) == ["dead", "m1"]
+
+        await self.set_clock(LEASE_MS)
+
+        assert await subscriptions.beat("billing", "m1", LEASE_MS) == ["m1"]
+
+    async def test_one_with_a_longer_lease_is_there_for_as_long_as_it_says_so(
+        self, subscriptions: Subscriptions
+    ):
+        for _ in range(3):
+            await subscriptions.beat("billing", "patient", LONG_MS)
+            # when others are there, and a little more than a second passes until it says so again
+            await subscriptions.beat("billing", "quick", 1_000)
+            await self.set_clock(1_500)
+            assert await subscriptions.members("billing") == ["patient"]
+
     # -- leases -------------------------------------------------------------------------------
 
     async def test_a_partition_is_held_by_one(self, subscriptions: Subscriptions):
@@ -153,6 +181,16 @@ class SubscriptionsContract:
         assert await subscriptions.keep(0, TAG, 1, LONG_MS)
 
         assert (await subscriptions.view(0)).readings[TAG].owner == "m1"
+
+    async def test_a_clock_that_is_set_back_prolongs_no_lease(self, subscriptions: Subscriptions):
+        await subscriptions.claim(0, TAG, "dead", LEASE_MS, START)
+        await self.set_clock(-DAY_MS)
+        assert await subscriptions.claim(0, TAG, "m2", LONG_MS, START) == Taken("dead")
+
+        await self.set_clock(LEASE_MS)
+
+        assert await subscriptions.claim(0, TAG, "m2", LONG_MS, START) == Held(2, START)
+        assert await subscriptions.claim(0, TAG, "m1", LONG_MS, START) == Taken("m2")
 
     async def test_what_is_given_back_is_anybodys_at_once(self, subscriptions: Subscriptions):
         await subscriptions.claim(0, TAG, "m1", LONG_MS, START)

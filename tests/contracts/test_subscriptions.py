@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger.keys import SUBSCRIPTIONS, PartitionKeys
+from ledger.keys import SUBSCRIPTIONS, PartitionKeys, members
 from ledger.memory_store import MemoryStore
 from ledger.memory_subscriptions import MemorySubscriptions
 from ledger.redis_calls import ForeignKey
@@ -31,7 +31,7 @@ TIMEOUT_MS = 5_000
 
 
 class TestMemorySubscriptions(SubscriptionsContract):
-    now_ms = 1_000
+    now_ms = 1_800_000_000_000
 
     @pytest.fixture
     def store(self) -> MemoryStore:
@@ -43,6 +43,9 @@ class TestMemorySubscriptions(SubscriptionsContract):
 
     async def wait_out(self) -> None:
         self.now_ms += self.short_ms
+
+    async def set_clock(self, by_ms: int) -> None:
+        self.now_ms += by_ms
 
 
 class OnAServer(SubscriptionsContract):
@@ -68,6 +71,18 @@ class OnAServer(SubscriptionsContract):
         await send(
             self.opened.client, ("BLPOP", PartitionKeys(0).prefix, str(self.short_ms / 1_000))
         )
+
+    async def set_clock(self, by_ms: int) -> None:
+        # As if it had been: what it says stays, and all ends of leases are moved.
+        client, checkpoints = self.opened.client, PartitionKeys(0).checkpoints
+        lease = await send(client, ("HGET", checkpoints, f"{TAG}:lease"))
+        if lease is not None:
+            generation, until, owner = lease.decode().split(" ")
+            moved = f"{generation} {int(until) - by_ms} {owner}"
+            await send(client, ("HSET", checkpoints, f"{TAG}:lease", moved))
+        there = await send(client, ("ZRANGE", members("billing"), 0, -1))
+        for member in there:
+            await send(client, ("ZINCRBY", members("billing"), -by_ms, member))
 
     async def test_leases_are_kept_at_the_memory_limit(
         self, store: RedisStore, subscriptions: RedisSubscriptions
