@@ -16,7 +16,8 @@
 --           ready queue_max  tell          as ready, and its position in the queue is told
 --           due   at_ms      ""
 --           lease lease_ms   attempt       from now on, by this server's clock
---           callback at_ms   host          in the host's line, see callbacks.lua
+--           callback at_ms   host          in the host's line, see callbacks.lua; at once, where it
+--                                          comes from another place
 --           none  0          ""
 --         the number of events n, then n times: type, data (JSON)
 -- Returns for each item: the position of its last event (a string; after a space its position in
@@ -134,10 +135,14 @@ end
 -- Whether a host has news to come that had none.
 local news = false
 
+-- News is for now, also where its time is from before this server's clock was set back.
 local function enter_line(host, at, task, before)
-  call('ZADD', line_of(host), at, task)
-  call('ZADD', callbacks, 'LT', at, host)
-  news = news or string.sub(before, 1, 9) ~= 'callback:'
+  if string.sub(before, 1, 9) ~= 'callback:' then
+    at = math.min(at, server_ms() + 1000)
+    news = true
+  end
+  call('ZADD', line_of(host), string.format('%.0f', at), task)
+  call('ZADD', callbacks, 'LT', string.format('%.0f', at), host)
   return 'callback:' .. host
 end
 

@@ -13,6 +13,7 @@ from ledger.events import CallbackFailed
 from ledger.retry_policy import RetryPolicy
 from ledger.store import CallbacksWaiting, DueCallback, DueCallbacks, Store
 from ledger.task import Task
+from ledger.transact import transact
 from tests.contracts.store import (
     LONG_MS,
     RESULT,
@@ -78,6 +79,15 @@ class CallbacksContract:
         assert await places_of(store) == {done.id: place_of(done)}
         found = await store.take_callbacks(0, 10, host_max=10, in_hand={}, lease_ms=LONG_MS)
         assert found.callbacks == (DueCallback(A, done.id),)
+
+    async def test_the_news_does_not_wait_for_a_clock_that_was_set_back(self, store: AnyStore):
+        task = await submit(store, callback_url=URLS[A])
+
+        await transact(store, task.id, CancelTask(), now_ms=store.now_ms() + LONG_MS)
+
+        found = await store.take_callbacks(0, 10, host_max=10, in_hand={}, lease_ms=LONG_MS)
+        assert found.next_in_ms is not None
+        assert found.next_in_ms <= 1_000
 
     async def test_an_end_that_nobody_wants_to_hear_of_is_not_due(self, store: AnyStore):
         await send(store, await submit(store), CancelTask())
