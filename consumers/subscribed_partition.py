@@ -37,7 +37,6 @@ from ledger.subscriptions import (
     Checkpoint,
     Held,
     Subscriptions,
-    order_of,
 )
 from ledger.system.commands import RecordSubscriptionHalted
 from ledger.system.transact import transact_system
@@ -95,6 +94,8 @@ class SubscribedPartition:
         self._saved = held.checkpoint
         self._read = held.checkpoint
         """How far it is read; its digest is that of the last event, if need be an earlier one's."""
+        self._is_behind = False
+        """What follows has left the stream, or had at the last look."""
         self._count = READ_COUNT_FIRST
         self._buffer: deque[SubscribedEvent] = deque()
         self._buffered_bytes = 0
@@ -123,7 +124,7 @@ class SubscribedPartition:
 
     async def _check(self) -> None:
         await self._remembered.check(self._read)
-        await self._remembered.is_missing(self._read)
+        self._is_behind = await self._remembered.is_missing(self._read)
 
     async def _read_on(self) -> None:
         count = max(1, min(self._count, self._terms.unacked_max - self._acks.open))
@@ -131,9 +132,11 @@ class SubscribedPartition:
         entries = await self._store.entries_after(position, count, READ_WAIT_MS)
         await self._remembered.check_if_need_be(self._read)
         if entries:
-            oldest_ms, _ = order_of(entries[0][0].decode())
-            is_old = oldest_ms < self._store.now_ms() - TRIMMED_AGE_MS
-            if is_old and await self._remembered.is_missing(self._read):
+            # Not by how old the entries are: what was between may be gone, and these be new.
+            at_ms, _ = self._read.order
+            if self._is_behind or at_ms < self._store.now_ms() - TRIMMED_AGE_MS:
+                self._is_behind = await self._remembered.is_missing(self._read)
+            if self._is_behind:
                 entries = await self._archived_after(position, count)
             self._count = next_count(entries, self._count)
             await self._take(entries)

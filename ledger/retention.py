@@ -14,7 +14,7 @@ FORGOTTEN: Final = "0-1"
 them: before all events, and behind BEGINNING, so that others are asked whether they have them."""
 
 TRIMMED_AGE_MS: Final = 60_000
-"""Nothing younger is ever trimmed: a read of what is younger misses nothing."""
+"""Nothing younger is ever trimmed: who has read up to what is younger misses nothing."""
 
 
 class ArchiveState(msgspec.Struct, frozen=True):

@@ -105,6 +105,29 @@ async def test_a_subscription_begins_in_the_archive(
     assert met == wanted
 
 
+@pytest.mark.parametrize("index", [None, 300])
+async def test_what_left_is_given_though_all_that_is_left_is_young(
+    ledger: LettingGo, tmp_path: Path, index: int | None
+):
+    """What happens first after a quiet day is sealed, and all before it goes, within seconds."""
+    everything = await mostly_archived(ledger)
+    ledger.pass_time(-2 * DAY_MS)
+    start = "beginning" if index is None else everything[index]
+    wanted = everything if index is None else everything[index + 1 :]
+    met: list[Position] = []
+
+    async with subscribe(
+        "billing", start=start, store=ledger.store, data_dir=str(tmp_path)
+    ) as subscription:
+        async for event in subscription:
+            met.append(event.position)
+            await event.ack()
+            if event.position == everything[-1]:
+                break
+
+    assert met == wanted
+
+
 async def test_a_subscription_knows_of_what_an_evicted_task_was(ledger: LettingGo, tmp_path: Path):
     """It begins behind the event that would have told."""
     task = await completed(ledger.store, IDS[0], kb_id="kb-7")
