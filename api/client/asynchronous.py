@@ -33,6 +33,7 @@ from api.client.core import (
     query_of,
 )
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
+from api.client.pools import Pools
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
 from api.client.task_ids import TaskId
@@ -65,9 +66,7 @@ class AsyncClient:
         call that waits holds one of `connections_max` all the while."""
         self._where = Where(url_of(url), timeout_s, connect_timeout_s, connections_max)
         self._core = Core(retries, headers, long_poll_s)
-        options = self._where.options
-        self._http = httpx2.AsyncClient(**options, transport=transport)
-        self._feeds = httpx2.AsyncClient(**options | self._where.feed_options, transport=transport)
+        self._pools = Pools(httpx2.AsyncClient, self._where, transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,8 +76,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._http.aclose()
-        await self._feeds.aclose()
+        for pool in self._own():
+            await pool.aclose()
 
     @property
     def url(self) -> str:
@@ -245,7 +244,8 @@ class AsyncClient:
 
     async def _follow(self, stream: Stream[None]) -> AsyncGenerator[Any]:
         told: Told = None
-        async with aclosing(_Line(self._feeds, self._where, self._core)) as line:
+        _, feeds = self._own()
+        async with aclosing(_Line(feeds, self._where, self._core)) as line:
             while True:
                 try:
                     step = stream.send(told)
@@ -262,14 +262,18 @@ class AsyncClient:
                     case _:
                         told = await self._step(step)
 
+    def _own(self) -> tuple[httpx2.AsyncClient, httpx2.AsyncClient]:
+        return self._pools.own(asyncio.get_running_loop())
+
     async def _step(self, step: Call | Pause) -> Reply | NoAnswer | None:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
         timeout_s = self._where.timeout_s + step.wait_s
+        calls, _ = self._own()
         try:
             with self._where.sending(step, self._core.headers, timeout_s) as request:
-                response = await self._http.request(**request)
+                response = await calls.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)

@@ -34,6 +34,7 @@ from api.client.core import (
 )
 from api.client.errors import LedgerqError
 from api.client.feed import RECONNECT_S, SILENCE_TIMEOUT_S, FeedFilter, Open, Read, Show, Stream
+from api.client.pools import Pools
 from api.client.retries import Retries
 from api.client.submission import Options, Submission
 from api.client.task_ids import TaskId
@@ -66,9 +67,7 @@ class Client:
         call that waits holds one of `connections_max` all the while."""
         self._where = Where(url_of(url), timeout_s, connect_timeout_s, connections_max)
         self._core = Core(retries, headers, long_poll_s)
-        options = self._where.options
-        self._http = httpx2.Client(**options, transport=transport)
-        self._feeds = httpx2.Client(**options | self._where.feed_options, transport=transport)
+        self._pools = Pools(httpx2.Client, self._where, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +77,8 @@ class Client:
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._http.close()
-        self._feeds.close()
+        for pool in self._pools.own():
+            pool.close()
 
     @property
     def url(self) -> str:
@@ -259,7 +258,8 @@ class Client:
 
     def _follow(self, stream: Stream[None]) -> Generator[Any]:
         told: Told = None
-        with closing(_Line(self._feeds, self._where, self._core)) as line:
+        _, feeds = self._pools.own()
+        with closing(_Line(feeds, self._where, self._core)) as line:
             while True:
                 try:
                     step = stream.send(told)
@@ -281,9 +281,10 @@ class Client:
             time.sleep(step.seconds)
             return None
         timeout_s = self._where.timeout_s + step.wait_s
+        calls, _ = self._pools.own()
         try:
             with self._where.sending(step, self._core.headers, timeout_s) as request:
-                response = self._http.request(**request)
+                response = calls.request(**request)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self._where.no_answer(error, timeout_s)
         return reply_of(response, response.content)

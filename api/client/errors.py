@@ -40,6 +40,16 @@ class LedgerqError(Exception):
         self.submitted: Sequence[Task] = ()
         """Of `submit_many`: the tasks of the requests that went well before this one."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To go from one process to another, as those of a pool send what they raise."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[LedgerqError], arguments: tuple[Any, ...]) -> LedgerqError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
 
 class Unreachable(LedgerqError):
     """No answer: nobody listens there, the line broke, or it took too long."""
