@@ -36,6 +36,10 @@ class RetryLater(Exception):
         self.retry_after_ms = round(min(max(seconds * 1000, 0), DELAY_MS_MAX))
         super().__init__(message or f"not before {self.retry_after_ms / 1000:g} s have passed")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To go from one process to another, as those of a pool send what they raise."""
+        return type(self), (self.retry_after_ms / 1000, str(self))
+
 
 ExceptionClass = type[BaseException]
 

@@ -38,3 +38,7 @@ class AckRefused(SubscriptionError):
             " any more, and whoever has it now is given the event again"
         )
         self.position = position
+
+    def __reduce__(self) -> tuple[type["AckRefused"], tuple[Position]]:
+        """To go from one process to another."""
+        return type(self), (self.position,)

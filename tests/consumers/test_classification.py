@@ -1,13 +1,16 @@
 """What an exception of a handler means: the most specific class that is named decides."""
 
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from consumers.classification import Classification, PermanentError, RetryLater, classify
+from consumers.subscription_errors import AckRefused
 from ledger.events import ErrorKind
 from ledger.retry_policy import DELAY_MS_MAX
+from ledger.store import Position
 
 PERMANENT, RETRYABLE = ErrorKind.PERMANENT, ErrorKind.RETRYABLE
 
@@ -121,3 +124,12 @@ def test_what_is_permanent_asks_for_nothing():
 def test_a_text_says_how_long_when_there_is_no_other():
     assert str(RetryLater(90)) == "not before 90 s have passed"
     assert str(RetryLater(90, "the model is loading")) == "the model is loading"
+
+
+@pytest.mark.parametrize(
+    "error", [RetryLater(90, "the quota is spent"), AckRefused(Position(0, "1763811000123-0"))]
+)
+def test_what_is_raised_comes_whole_from_another_process(error: Exception):
+    other = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+
+    assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
