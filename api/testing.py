@@ -67,9 +67,20 @@ class InlineService:
         self.entrance = Entrance()
         self.url = ""
         """Where the API answers, for clients of the test's own."""
-        self.client: AsyncClient
-        """A client of it."""
+        self._loop = asyncio.get_running_loop()
+        self._client: AsyncClient
         self._serve_types(self._handlers)
+
+    @property
+    def client(self) -> AsyncClient:
+        """A client of the service. Raises RuntimeError where it would wait for ever."""
+        self._check_loop()
+        return self._client
+
+    def connect(self, url: str) -> AsyncClient:
+        """Say where the service is; its client, to be closed."""
+        self.url, self._client = url, AsyncClient(url)
+        return self._client
 
     def handler(self, task_type: str, **options: Any) -> Callable[[Function], Function]:
         """`consumers.handler`, for this test alone; it may stand in for a registered one."""
@@ -103,6 +114,7 @@ class InlineService:
     async def working(self) -> AsyncGenerator[None]:
         """A worker that runs meanwhile, for a test that waits for its tasks by itself. Pauses
         before other attempts last as long as they do."""
+        self._check_loop()
         if self._working:
             yield
             return
@@ -168,6 +180,18 @@ class InlineService:
             )
         return next(iter(modules), None)
 
+    def _check_loop(self) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # it is only handed on here
+        if running is not self._loop:
+            raise RuntimeError(
+                "this test runs in another event loop than its fixture ledgerq, which stands still"
+                " meanwhile: give both the same loop scope, such as with"
+                " asyncio_default_fixture_loop_scope"
+            )
+
     # -- its life -----------------------------------------------------------------------------
 
     def _serve_types(self, task_types: Iterable[str]) -> None:
@@ -211,9 +235,8 @@ async def inline_service(
         service = InlineService(store, settings, handlers)
         stack.push_async_callback(service.close)
         await stack.enter_async_context(_projecting(store, settings))
-        service.url = await stack.enter_async_context(_served(service, settings))
-        service.client = AsyncClient(service.url)
-        stack.push_async_callback(service.client.close)
+        url = await stack.enter_async_context(_served(service, settings))
+        stack.push_async_callback(service.connect(url).close)
         yield service
 
 

@@ -149,6 +149,14 @@ async def test_what_does_not_end_is_named(ledgerq):
         await ledgerq.run_until_finished(timeout_s=0.3)
 
 
+@pytest.mark.asyncio(loop_scope="session")
+async def test_another_loop_than_the_fixtures(ledgerq):
+    with pytest.raises(RuntimeError, match="same loop scope"):
+        await ledgerq.client.submit("thumbnail", "shop")
+    with pytest.raises(RuntimeError, match="same loop scope"):
+        await ledgerq.run_until_finished()
+
+
 async def test_clients_of_the_tested_code(ledgerq):
     async with AsyncClient(ledgerq.url) as client:
         with pytest.raises(LedgerqError, match="task_type"):
@@ -207,7 +215,7 @@ def test_a_project_with_strict_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS)
 
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=14)
 
 
 def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
@@ -216,7 +224,7 @@ def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS, "-k", "retries or day or begins")
 
-    result.assert_outcomes(passed=3, deselected=8)
+    result.assert_outcomes(passed=3, deselected=9)
 
 
 def test_a_project_that_does_not_use_it(pytester: pytest.Pytester) -> None:
