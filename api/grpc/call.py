@@ -140,7 +140,7 @@ class Frame:
                     response = await method(self._read(kind, sent), call)
                 except Exception as error:
                     refusal = self._refusal(error, call, name)
-                    measured.code = STATUSES[refusal.code]
+                    measured.end(STATUSES[refusal.code])
                     await call.refuse(refusal)
                     raise
                 call.finish()
@@ -171,7 +171,7 @@ class Frame:
                     await method(self._read(kind, sent), call, write)
                 except Exception as error:
                     refusal = self._refusal(error, call, name)
-                    measured.code = STATUSES[refusal.code]
+                    measured.end(STATUSES[refusal.code])
                     await call.refuse(refusal)
                     raise
                 call.finish()

@@ -53,7 +53,7 @@ class GrpcServer:
         self._health: Any = cast("Any", health).aio.HealthServicer()
         self._workers: RemoteWorkers | None = None
         self._watch: WatchMethod | None = None
-        self._methods = _Methods(self._frame)
+        self._methods = _Methods()
         self._telling: asyncio.Task[None] | None = None
         self._stopped = False
         self._server = grpc.aio.server(
@@ -132,9 +132,11 @@ class GrpcServer:
 class _Methods(grpc.GenericRpcHandler):
     """The methods by their paths."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self) -> None:
         self.handlers: Handlers = {}
-        self._not_yet = frame.unary("other", pb.GetTaskRequest, _never)
+        # In a frame that is never opened: a call may begin before the other one is, and be read
+        # afterwards.
+        self._not_yet = Frame().unary("other", pb.GetTaskRequest, _never)
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -145,7 +147,7 @@ class _Methods(grpc.GenericRpcHandler):
 
 
 async def _never(_request: pb.GetTaskRequest, _call: Call) -> pb.Task:
-    raise AssertionError("the frame is not open yet")
+    raise AssertionError("a frame that is not open has answered")
 
 
 def _table(
@@ -177,6 +179,10 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.grpc_message_bytes_max),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+        # Of calls that come at once, grpc would else drop some beyond the first thousand, as
+        # CANCELLED, before anybody has counted them.
+        ("grpc.server.max_pending_requests", CALLS_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * CALLS_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

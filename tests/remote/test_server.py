@@ -1,6 +1,7 @@
 """The server as such: health, reflection, metrics, its beginning."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from api.app import App
 from api.errors import ANSWERS, ApiError, ErrorCode
+from api.grpc import server as grpc_server
+from api.grpc import task_service_pb2 as pb
 from api.grpc.server import SERVICE, GrpcServer
 from api.grpc.statuses import STATUSES, error_message, error_metadata
 from ledger.settings import Settings
@@ -60,12 +63,51 @@ async def test_calls_are_measured(app: App, remote: Remote):
     assert sum(meters.calls["GetTask NOT_FOUND"].counts) == 1
 
 
+async def test_calls_that_come_at_once_are_all_answered(remote: Remote):
+    calls = [remote.stub.GetTask(pb.GetTaskRequest(id="nonsense")) for _ in range(2_000)]
+
+    statuses = {await call.code() for call in calls}
+
+    assert statuses == {grpc.StatusCode.NOT_FOUND}
+
+
 async def test_before_the_ledger_is_open_calls_are_unavailable(settings: Settings):
     server = GrpcServer(settings)
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             error = await refused(Remote(channel).call("SubmitTask", submission()))
+    finally:
+        await server.stop()
+
+    assert (error.status, error.code) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+
+
+async def test_a_call_that_begins_before_the_ledger_is_open_and_ends_after_is_unavailable(
+    app: App, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    begun, opened = asyncio.Event(), asyncio.Event()
+    look_up = vars(grpc_server)["_Methods"].service
+
+    def service(methods: object, details: grpc.HandlerCallDetails) -> object:
+        begun.set()
+        return look_up(methods, details)
+
+    async def late() -> AsyncIterator[bytes]:
+        await opened.wait()
+        yield b""
+
+    monkeypatch.setattr("api.grpc.server._Methods.service", service)
+    server = GrpcServer(settings)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.stream_unary(f"/{SERVICE}/GetTask")  # pyright: ignore[reportUnknownVariableType]
+            answer = call(late(), timeout=20)
+            await asyncio.wait_for(begun.wait(), 20)
+            server.open(app)
+            opened.set()
+            error = await refused(answer)
     finally:
         await server.stop()
 
