@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -50,6 +50,7 @@ SPOOLED_BYTES_MAX: Final = 1024 * 1024
 """A larger file waits on the disk for its turn."""
 
 KBS_MAX: Final = 100
+ENHANCEMENT_BYTES_MAX: Final = 256 * 1024
 
 
 class Enhancement(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,12 +106,15 @@ class KnowledgeService:
         with SpooledTemporaryFile(max_size=SPOOLED_BYTES_MAX) as file:
             if not await _received(request, file, BYTES_MAX):
                 return _error(413, f"expected at most {BYTES_MAX} bytes")
-            uploaded = await self._client.upload(
-                File(name, file),
-                kb_id,
-                callback_url=self._callback_url,
-                idempotency_key=request.headers.get("idempotency-key"),
-            )
+            try:
+                uploaded = await self._client.upload(
+                    File(name, file),
+                    kb_id,
+                    callback_url=self._callback_url,
+                    idempotency_key=request.headers.get("idempotency-key"),
+                )
+            except ValueError:  # see docs/client.md: forms have no sure way of saying them
+                return _error(400, "filename: expected one without backslashes and control codes")
         task_id = uploaded.task_id
         await run_in_threadpool(
             self._jobs.accepted, [(task_id, kb_id, "document_processing", name)]
@@ -123,8 +127,11 @@ class KnowledgeService:
 
     async def enhance(self, request: Request) -> Response:
         """Index several knowledge bases: one task each, handed over in one go."""
+        body = await _body(request, ENHANCEMENT_BYTES_MAX)
+        if body is None:
+            return _error(413, f"expected at most {ENHANCEMENT_BYTES_MAX} bytes")
         try:
-            kb_ids = msgspec.json.decode(await request.body(), type=Enhancement).kb_ids
+            kb_ids = msgspec.json.decode(body, type=Enhancement).kb_ids
         except msgspec.MsgspecError as error:
             return _error(400, f'expected {{"kb_ids": ["..."]}}: {error}')
         if not 1 <= len(kb_ids) <= KBS_MAX:
@@ -143,11 +150,11 @@ class KnowledgeService:
 
     async def callback(self, request: Request) -> Response:
         """How a task ended. Whoever cannot sign it is not believed."""
-        body = BytesIO()
-        if not await _received(request, body, CALLBACK_BYTES_MAX):
+        body = await _body(request, CALLBACK_BYTES_MAX)
+        if body is None:
             return _error(413, f"expected at most {CALLBACK_BYTES_MAX} bytes")
         try:
-            told = verify_callback(request.headers, body.getvalue(), self._options.callback_secrets)
+            told = verify_callback(request.headers, body, self._options.callback_secrets)
         except CallbackRejected as error:
             return _error(400, str(error))
         ended_at = told.completed_at.isoformat(timespec="milliseconds") if told.completed_at else ""
@@ -213,9 +220,15 @@ def create_app(options: Options) -> Starlette:
             Route("/", service.page),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
-        exception_handlers={LedgerqError: _refused},
+        exception_handlers={LedgerqError: _refused, ClientDisconnect: _gone},
         lifespan=lifespan,
     )
+
+
+async def _body(request: Request, bytes_max: int) -> bytes | None:
+    """The body; None when it is longer than it may be."""
+    body = BytesIO()
+    return body.getvalue() if await _received(request, body, bytes_max) else None
 
 
 async def _received(request: Request, into: IO[bytes], bytes_max: int) -> bool:
@@ -233,6 +246,11 @@ def _told(job: Job) -> dict[str, Any]:
 
 def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status_code=status)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Who hung up is told nothing, and nobody else has to know."""
+    return Response(status_code=400)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -153,7 +153,10 @@ async def test_a_callback_that_ledgerq_has_not_signed_is_not_believed(
 async def test_what_cannot_be_meant_is_said_to_be_wrong(web: httpx2.AsyncClient):
     for answer, status, word in (
         (await web.post(DOCUMENTS, content=b"x"), 400, "filename"),
+        (await web.post(DOCUMENTS + "?filename=a%5Cb.md", content=b"x"), 400, "filename"),
+        (await web.post(DOCUMENTS + "?filename=a%00b.md", content=b"x"), 400, "filename"),
         (await web.post("/api/v1/enhance", content=b"["), 400, "kb_ids"),
+        (await web.post("/api/v1/enhance", content=b" " * 300_000), 413, "bytes"),
         (await web.post("/api/v1/enhance", json={"kb_ids": []}), 400, "kb_ids"),
         (await web.post("/api/v1/enhance", json={"kb_ids": [""]}), 400, "kb_id"),
         (await web.get(f"/api/v1/documents/{SOME_ID}"), 404, "no such document"),
