@@ -122,6 +122,11 @@ class Worker {
       try {
         return await this.call("updateStatus", { workerId: this.id, update });
       } catch (error) {
+        if (error.code === grpc.status.INVALID_ARGUMENT && report.completed) {
+          // Too large, say: no other attempt would do better.
+          const kind = "ERROR_KIND_PERMANENT";
+          return await this.report(task, { failed: { errorMessage: error.details, kind } });
+        }
         if (!LATER.has(error.code) || attempt >= REPORT_ATTEMPTS) {
           // Not ours any more, or the lease runs out: others take it up.
           return log("report_refused", { task: task.id, reason: error.details });

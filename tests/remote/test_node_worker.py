@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from api.grpc import task_service_pb2 as pb
 from api.grpc.server import GrpcServer
 from ledger.redis_store import RedisStore
+from ledger.settings import Settings
 from tests.remote.calls import Remote
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "examples" / "node_worker"
@@ -26,6 +28,12 @@ pytestmark = [
         reason="examples/node_worker has no node_modules: run `npm ci` there",
     ),
 ]
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """Results may have so many bytes as the test says."""
+    return msgspec.structs.replace(settings, result_bytes_max=getattr(request, "param", 1_000))
 
 
 async def test_a_worker_in_node_does_its_tasks_and_leaves_in_order(
@@ -46,6 +54,19 @@ async def test_a_worker_in_node_does_its_tasks_and_leaves_in_order(
     assert worker.report.concurrency == 8
     assert '"what":"stopped"' in said[-1]
     assert await store.workers() == []
+
+
+@pytest.mark.parametrize("settings", [10], indirect=True)
+async def test_a_result_that_is_refused_fails_its_task(
+    server: tuple[GrpcServer, int], remote: Remote
+):
+    task = await remote.submit(payload=b'{"text": "one"}')
+
+    async with _worker(server[1]):
+        ended = await _ended(remote, task.id)
+
+    assert (ended.status, ended.error_kind) == (pb.TASK_STATUS_FAILED, pb.ERROR_KIND_PERMANENT)
+    assert ended.error_message.startswith("result: expected at most 10 bytes")
 
 
 async def _ended(remote: Remote, task_id: str) -> Any:
