@@ -166,13 +166,9 @@ class Intake:
         except UNREADABLE as error:
             raise self._refusals.unreadable(error, body) from None
         # Counted before they are decoded: a body may hold far more than a batch may.
-        self.check_count(len(items))
+        if not 1 <= len(items) <= self._batch_items_max:
+            raise self._refusals.no_batch(self._batch_items_max, f"got {len(items)}")
         return [self._item(item, body_sha256, index) for index, item in enumerate(items)]
-
-    def check_count(self, count: int) -> None:
-        """Raises ApiError (400) when a batch may not hold so many."""
-        if not 1 <= count <= self._batch_items_max:
-            raise self._refusals.no_batch(self._batch_items_max, f"got {count}")
 
     def _item(self, item: msgspec.Raw, body_sha256: str, index: int) -> TaskSubmitted:
         try:

@@ -49,6 +49,7 @@ class TaskMethods:
         self._queries = queries
         self._lists = lists
         self._wait_seconds_max = settings.wait_seconds_max
+        self._batch_items_max = settings.batch_items_max
 
     async def submit(self, request: pb.SubmitTaskRequest, call: Call) -> pb.SubmitTaskResponse:
         if not request.HasField("task"):
@@ -65,7 +66,8 @@ class TaskMethods:
         self, request: pb.SubmitBatchRequest, call: Call
     ) -> pb.SubmitBatchResponse:
         key = _key(request.idempotency_key)
-        self._intake.check_count(len(request.tasks))
+        if not 1 <= len(request.tasks) <= self._batch_items_max:
+            raise invalid("tasks", f"1 to {self._batch_items_max} of them")
         with self._submissions.place_for_batch():
             batch = [
                 self._intake.given(submission_fields(task, index), key, index)

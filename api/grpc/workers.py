@@ -38,7 +38,9 @@ MESSAGE_CHARS_MAX: Final = 4_096
 REASON_CHARS_MAX: Final = 1_000
 CONCURRENCY_MAX: Final = 10_000
 
-REPORTED_KINDS: Final = frozenset((ErrorKind.RETRYABLE, ErrorKind.PERMANENT, ErrorKind.TIMEOUT))
+REPORTED_KIND_OF: Final = {
+    number: kind for number, kind in KIND_OF.items() if kind is not ErrorKind.WORKER_LOST
+}
 
 REASON_OF: Final = {
     EndedBy.CANCELED: pb.EndedLease.REASON_CANCELED,
@@ -185,9 +187,7 @@ class WorkerMethods:
     def _failed(self, attempt: int, failed: pb.Failed) -> Command:
         kind = ErrorKind.RETRYABLE
         if failed.kind:
-            kind = known(KIND_OF, failed.kind, "kind")
-        if kind not in REPORTED_KINDS:
-            raise invalid("kind", f"one of {', '.join(sorted(REPORTED_KINDS))}")
+            kind = known(REPORTED_KIND_OF, failed.kind, "kind")
         after_ms = failed.retry_after_ms if failed.HasField("retry_after_ms") else None
         if after_ms is not None and after_ms < 0:
             raise invalid("retry_after_ms", "milliseconds from 0 on")

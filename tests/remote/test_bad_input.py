@@ -72,7 +72,7 @@ async def test_a_submission_that_is_refused_names_its_field(
         ("SubmitTask", pb.SubmitTaskRequest(), "task"),
         ("SubmitTask", submission("x" * 256), "idempotency_key"),
         ("SubmitTask", submission("a\nb"), "idempotency_key"),
-        ("SubmitBatch", pb.SubmitBatchRequest(), "body"),
+        ("SubmitBatch", pb.SubmitBatchRequest(), "tasks"),
         ("GetTask", pb.GetTaskRequest(id=UNKNOWN_ID, version=1, as_of="1h"), "version and as_of"),
         ("GetTask", pb.GetTaskRequest(id=UNKNOWN_ID, version=-1), "version"),
         ("GetTask", pb.GetTaskRequest(id=UNKNOWN_ID, as_of="yesterday"), "as_of"),
