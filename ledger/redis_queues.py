@@ -12,8 +12,8 @@ from ledger import keys
 from ledger.events import Priority
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
+from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls, StoreOptions
-from ledger.redis_connection import Script
 from ledger.rejections import Rejection
 from ledger.script_format import PRIORITIES, Argument, read_claimed, read_delivery
 from ledger.store import Claimed, Delivery, Waiting, waiting_elsewhere
@@ -148,7 +148,7 @@ class RedisQueues(LedgerCalls):
             return surplus
         streams = [self._keys[partition].ready(queue) for queue in queues]
         try:
-            reply = await self._caller.command(
+            reply = await self._caller.blocking_command(
                 "XREADGROUP", "GROUP", keys.GROUP, keys.CONSUMER, "COUNT", 1,
                 "BLOCK", self._block_ms(timeout_ms), "STREAMS", *streams, *(">" for _ in streams),
             )  # fmt: skip

@@ -17,9 +17,10 @@ from ledger.identity import is_derived
 from ledger.keys import PartitionKeys
 from ledger.past import Past
 from ledger.redis_callbacks import RedisCallbacks
+from ledger.redis_caller import Caller, Script
 from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
-from ledger.redis_connection import Caller, Script, connect, connections_made
+from ledger.redis_connection import connect, connections_made
 from ledger.redis_queues import RedisQueues
 from ledger.redis_recount import LOAD, RedisRecount
 from ledger.redis_retention import RedisRetention
@@ -410,7 +411,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
 
     async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
         key, block_ms = self._keys[position.partition].events, self._block_ms(wait_ms)
-        reply = await self._caller.command(
+        reply = await self._caller.blocking_command(
             "XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", key, position.entry
         )
         return reply[0][1] if reply else []

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from api.app import create_app
 from ledger import redis_calls
-from ledger.redis_connection import Caller, Script
+from ledger.redis_caller import Caller, Script
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection
 from ledger.script_format import Argument
