@@ -28,7 +28,8 @@ async def nothing() -> None:
 
 class WatchedStore(RedisStore):
     """Lets a test act before and after chosen reads of who catches up. The shared reader's reads
-    are those that wait. `over` is set once the last chosen one was made."""
+    are those that wait: `shared` is set by the first. `over` is set once the last chosen one was
+    made."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -36,9 +37,11 @@ class WatchedStore(RedisStore):
         self.after: dict[int, Interference] = {}
         self.reads = 0
         self.over = asyncio.Event()
+        self.shared = asyncio.Event()
 
     async def events_after(self, position: Position, count: int, wait_ms: int) -> list[Recorded]:
         if wait_ms != AT_ONCE_MS:
+            self.shared.set()
             return await super().events_after(position, count, wait_ms)
         self.reads += 1
         number = self.reads
@@ -119,6 +122,9 @@ async def listeners(
     await submit(store)
     listeners = Listeners(store)
     async with listeners.following(listeners.early):
+        # What happens from now on needs none of its own reads.
+        async with asyncio.timeout(PATIENCE_S):
+            await store.shared.wait()
         await listeners.happens()
         store.reads = 0
         yield listeners
