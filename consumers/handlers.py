@@ -127,10 +127,13 @@ def load_handlers(module: str | None) -> Mapping[str, Handler]:
     before = len(_registered)
     try:
         imported = importlib.import_module(module)
-    except ImportError as error:
-        raise HandlersError(
-            f"--handlers {module}: {error}; expected a module importable from {here}"
-        ) from error
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and something that it imports is not
+        expected = f"a module importable from {here}"
+        if module.endswith(".py"):
+            expected += ", named without .py"
+        raise HandlersError(f"--handlers {module}: {error}; expected {expected}") from error
     own = [h for h in _registered.values() if h.function.__module__ == imported.__name__]
     if len(_registered) == before and not own:
         raise HandlersError(f"--handlers {module}: it registers no function with @handler")

@@ -246,6 +246,12 @@ def test_history_shows_each_event(client: Call, done: dict[str, Any]):
     ]
 
 
+def test_history_writes_times_as_people_do(client: Call):
+    task = client(*SUBMIT, "--payload", "{}", *LATER, "--json").json()
+
+    assert "schedule_for=2100-01-01T00:00:00.000Z" in client("history", task["id"]).out
+
+
 def test_history_is_the_same_from_the_service_and_from_the_ledger(
     client: Call, done: dict[str, Any], service: Up
 ):

@@ -69,6 +69,13 @@ def test_a_module_that_is_missing_is_named(module: Path) -> None:
         load_handlers("my_handlers")
 
 
+def test_a_module_is_named_without_its_ending(module: Path) -> None:
+    module.write_text("")
+
+    with pytest.raises(HandlersError, match=r"--handlers my_handlers\.py: .*, named without \.py"):
+        load_handlers("my_handlers.py")
+
+
 def test_a_module_without_handlers_is_refused(module: Path) -> None:
     module.write_text("from consumers import handler\n")
 
@@ -76,10 +83,20 @@ def test_a_module_without_handlers_is_refused(module: Path) -> None:
         load_handlers("my_handlers")
 
 
-def test_the_error_of_a_module_comes_through_so_that_its_author_sees_where(module: Path) -> None:
-    module.write_text("1 / 0\n")
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        ("1 / 0", ZeroDivisionError),
+        ("import no_such_package", ModuleNotFoundError),
+        ("from consumers import no_such_name", ImportError),
+    ],
+)
+def test_the_error_of_a_module_comes_through_so_that_its_author_sees_where(
+    module: Path, code: str, raised: type[Exception]
+) -> None:
+    module.write_text(f"{code}\n")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(raised):
         load_handlers("my_handlers")
 
 
