@@ -74,17 +74,17 @@ def _read(file: str) -> bytes:
 
 
 def _print(shown: Shown) -> None:
+    headings = ("#", "at", "event", "by")
     rows = [
-        (
-            str(leaf.version),
-            _moment(leaf.at),
-            leaf.type,
-            _meta(leaf).actor,
-            "erased" if leaf.version in shown.erased else "",
-        )
-        for leaf in shown.events
+        (str(leaf.version), _moment(leaf.at), leaf.type, _meta(leaf).actor) for leaf in shown.events
     ]
-    print_table(("#", "at", "event", "by", "data"), rows)
+    if shown.erased:
+        headings += ("data",)
+        rows = [
+            (*row, "erased" if leaf.version in shown.erased else "")
+            for row, leaf in zip(rows, shown.events, strict=True)
+        ]
+    print_table(headings, rows)
     print(f"These are all events of the task {shown.task_id}{_until(shown)}.")
     print(f"It stands in the log {shown.origin}, which had {counted(shown.size, 'event')} by then.")
     for key in shown.signed_by:

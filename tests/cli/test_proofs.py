@@ -157,6 +157,8 @@ def test_an_erased_task_is_proved_by_what_is_left_of_it(
         ("TaskCanceled", False),
         ("TaskErased", False),
     ]
+    [submitted, *_] = ledgerq("check-proof", str(file), "--key", key).out.splitlines()
+    assert submitted.endswith("erased")
     assert by_script(file, key).code == 0
 
 
