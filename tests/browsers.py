@@ -14,11 +14,12 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromi
 
 
 @contextlib.asynccontextmanager
-async def new_page(patience_ms: int) -> AsyncGenerator[Page]:
-    """An empty page, which waits no longer for anything; its browser ends with it."""
+async def new_page(patience_ms: int, *arguments: str) -> AsyncGenerator[Page]:
+    """An empty page, which waits no longer for anything; its browser ends with it. `arguments` are
+    further ones of the browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *arguments]
         )
         try:
             page = await browser.new_page()
