@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def ledgerq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Valkey in memory, for the whole session. Override it to test on a server of your
-    own: it is emptied before each test."""
+    own: the database that it names is emptied before each test."""
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 

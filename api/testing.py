@@ -222,7 +222,7 @@ class InlineStore(RedisStore):
 async def inline_service(
     redis_url: str, folder: Path, modules: Iterable[str] = ()
 ) -> AsyncGenerator[InlineService]:
-    """A service on the server at `redis_url`, which is emptied first. Its handlers are those that
+    """A service in the database at `redis_url`, which is emptied first. Its handlers are those that
     are registered, and those of `modules`, which are imported for the purpose."""
     handlers = dict(load_handlers(None))
     for module in modules:
@@ -276,7 +276,7 @@ def blocking_service(
 async def _empty(redis_url: str) -> None:
     client = connect(redis_url, timeout_ms=5_000, connections_max=1)
     try:
-        await send(client, ("FLUSHALL",))
+        await send(client, ("FLUSHDB",))
     finally:
         await client.aclose()
 

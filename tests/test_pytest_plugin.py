@@ -194,6 +194,27 @@ async def test_with_anyio(ledgerq):
     assert done.status == "completed"
 """
 
+OWN_SERVER = """
+import pytest
+import redis
+
+
+@pytest.fixture(scope="session")
+def ledgerq_server(ledgerq_server):
+    with redis.Redis.from_url(ledgerq_server) as other:
+        other.set("of-somebody-else", "here")
+        yield f"{ledgerq_server}?db=3"
+
+
+def test_other_databases_of_a_server_are_left_alone(ledgerq_blocking, ledgerq_server):
+    ledgerq_blocking.client.submit("health_check", "kb-1")
+
+    with redis.Redis.from_url(ledgerq_server) as own:
+        assert own.dbsize()
+    with redis.Redis.from_url(ledgerq_server.removesuffix("?db=3")) as other:
+        assert other.keys() == [b"of-somebody-else"]
+"""
+
 UNRELATED = """
 import sys
 import api
@@ -225,6 +246,14 @@ def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(*OPTIONS, "-k", "retries or day or begins")
 
     result.assert_outcomes(passed=3, deselected=9)
+
+
+def test_a_project_with_a_server_of_its_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own_server=OWN_SERVER)
+
+    result = pytester.runpytest_subprocess(*OPTIONS, "-p", "no:asyncio")
+
+    result.assert_outcomes(passed=1)
 
 
 def test_a_project_that_does_not_use_it(pytester: pytest.Pytester) -> None:
