@@ -140,20 +140,25 @@ async def _serve_while_opening(
     server = Server(uvicorn_config(entrance, settings), stop_waiting, stop, None)
     host, port = listener.getsockname()[:2]
 
-    def opened(opening: "asyncio.Task[RedisStore]") -> None:
-        if opening.cancelled():
-            return
-        if opening.exception() is not None:
-            server.end()
-            return
-        app = create_app(opening.result(), settings)
+    async def open_all() -> RedisStore:
+        store = await open_store(settings)
+        try:
+            app = create_app(store, settings)
+        except BaseException:
+            await store.close()
+            raise
         app.start()
         entrance.open(app)
         grpc.open(app)
         if on_started is not None:
             on_started(host, port)
+        return store
 
-    opening = asyncio.get_running_loop().create_task(open_store(settings))
+    def opened(opening: "asyncio.Task[RedisStore]") -> None:
+        if not opening.cancelled() and opening.exception() is not None:
+            server.end()
+
+    opening = asyncio.get_running_loop().create_task(open_all())
     opening.add_done_callback(opened)
     try:
         with rarely_collecting():

@@ -62,6 +62,17 @@ def test_a_port_in_use_is_a_clear_error(tmp_path: Path, empty_url: str):
     assert f"127.0.0.1:{port} is in use by another program" in refused.stderr
 
 
+def test_an_api_without_a_usable_object_store_stops(tmp_path: Path, empty_url: str):
+    """Only once its ledger is there, and it listens already."""
+    store = {"LEDGERQ_OBJECT_STORE_URL": "s3://bucket", "AWS_ENDPOINT_URL": "http://192.0.2.1:9000"}
+
+    refused = run("api", "--port", "0", "--redis", empty_url, cwd=tmp_path, **store)
+
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("ledgerq: object_store_url: the endpoint")
+    assert "Traceback" not in refused.stderr
+
+
 def test_workers_whose_handlers_are_missing_stop(tmp_path: Path, empty_url: str):
     refused = run("worker", "--handlers", "missing", "--redis", empty_url, cwd=tmp_path)
 
