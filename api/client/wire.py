@@ -39,11 +39,13 @@ class Where(msgspec.Struct, frozen=True):
         address = urlsplit(self.url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"expected a URL such as {DEFAULT_URL}, got {self.url!r}")
+        # Of use to https alone, and what takes longest of all: made once, where it is needed.
+        certificates = httpx2.create_ssl_context() if address.scheme == "https" else False
         return {
             "base_url": self.url.rstrip("/"),
             # A proxy of the environment is not for services on this machine.
             "trust_env": not _is_local(address.hostname),
-            "verify": httpx2.create_ssl_context(),  # takes longer than all the rest: made once
+            "verify": certificates,
             "limits": httpx2.Limits(
                 max_connections=self.connections_max, keepalive_expiry=KEPT_ALIVE_S
             ),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from api.client import (
+    Client,
     InvalidRequest,
     LedgerqError,
     QueueFull,
@@ -285,3 +286,14 @@ def test_values_may_hold_commas() -> None:
     query = driven.calls[0].query
     assert values_of(query["kb_id"]) == kbs
     assert (query["status"], query["q"]) == ("queued", "a,b")
+
+
+def test_certificates_that_cannot_be_read_matter_to_https_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+
+    Client("http://ledgerq.example").close()
+
+    with pytest.raises(FileNotFoundError):
+        Client("https://ledgerq.example")
