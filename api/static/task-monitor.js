@@ -37,7 +37,8 @@ export class TaskMonitor {
       onState: () => this.#stateChanged(),
     };
     // Watching single tasks narrows a connection down to them, so updates have one of their own.
-    this.#tasks = new Line(base, {}, undefined, { ...events, onUpdate: heard });
+    const onError = (error) => this.#refused(error);
+    this.#tasks = new Line(base, {}, undefined, { ...events, onError, onUpdate: heard });
     this.#feed = new Line(
       base,
       { kb_id: kbId, status, task_type: taskType },
@@ -141,6 +142,12 @@ export class TaskMonitor {
     this.#tell(this.#watched.get(update.task_id) ?? [], update);
   }
 
+  #refused(error) {
+    // A connection that names no task would be told of all.
+    this.#watched.delete(error.details?.task_id);
+    this.#tell(this.#errorCallbacks, error);
+  }
+
   #stateChanged() {
     const states = [this.#tasks.state, this.#feed.state].filter((state) => state !== "closed");
     const worst = ["refused", "waiting", "connecting", "open"].find((s) => states.includes(s));
@@ -207,8 +214,8 @@ class Line {
   }
 
   subscribe(id) {
-    if (!this.ids.has(id)) this.ids.set(id, false);
-    this.#say("subscribe", id); // of one that was there already too: tell how it stands
+    // Of one that was there already too: tell how it stands, now or at the next connection.
+    if (!this.#say("subscribe", id) || !this.ids.has(id)) this.ids.set(id, false);
   }
 
   unsubscribe(id) {
@@ -349,9 +356,9 @@ class Line {
   }
 
   #say(type, id) {
-    if (this.socket?.readyState === WebSocket.OPEN) {
-      this.socket.send(JSON.stringify({ type, task_id: id }));
-    }
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify({ type, task_id: id }));
+    return true;
   }
 
   #become(state) {

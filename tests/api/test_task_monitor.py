@@ -206,6 +206,47 @@ async def test_tasks_that_cannot_be_watched_keep_nothing_from_the_others(
     assert sorted(errors) == ["INVALID_REQUEST", *["TASK_NOT_FOUND"] * len(unknown)]
 
 
+async def test_who_begins_to_watch_while_there_is_no_connection_is_told_how_the_task_stands(
+    service: Service, web: httpx2.AsyncClient
+):
+    task = await submitted(web)
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(WATCH, task["id"])
+        await told_until(page, "told.length == 1")
+        # given a connection that broke, and another one who wants to know of the same task
+        await page.evaluate("monitor.close()")
+        await page.evaluate("told.length = 0")
+        await page.evaluate(f"void monitor.watchTask('{task['id']}', (task) => told.push(task))")
+        # when it is there again
+        await page.evaluate("monitor.connect()")
+        told = await told_until(page, "told.length == 2")
+        await page.evaluate("monitor.close()")
+
+    assert [one["status"] for one in told] == ["queued", "queued"]
+
+
+async def test_a_task_that_cannot_be_watched_is_forgotten(service: Service):
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(WATCH, UNKNOWN_ID)
+        await page.wait_for_function("errors.length == 1 && monitor.state == 'closed'")
+        await page.evaluate(
+            """() => {
+              window.addresses = [];
+              window.WebSocket = class extends WebSocket {
+                constructor(address) { super(address); addresses.push(String(address)); }
+              };
+            }"""
+        )
+        await page.evaluate(FOLLOW)
+        addresses = await page.evaluate("addresses")
+        await page.evaluate("monitor.close()")
+
+    # A second one would name no task, and be told of all.
+    assert len(addresses) == 1
+
+
 async def test_a_page_of_elsewhere_learns_why_it_may_not_watch(
     service: Service, web: httpx2.AsyncClient
 ):
