@@ -13,7 +13,8 @@ from consumers.programs import server_url
 from consumers.service import backoff_s, through_outages
 from consumers.subscribed_partition import Terms
 from consumers.subscription_errors import GroupMismatch
-from consumers.subscription_start import Start, checkpoints
+from consumers.subscription_options import Options
+from consumers.subscription_start import checkpoints
 from ledger.archive.evicted import EvictedTasks
 from ledger.archive.joined import Joined
 from ledger.archive.reader import Archive
@@ -26,18 +27,6 @@ from ledger.settings_sources import find_file, load, masked
 from ledger.subscriptions import Filters, Group
 
 log = structlog.get_logger("subscription")
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What a member asks for."""
-
-    name: str
-    start: Start
-    filters: Filters
-    redis_url: str | None
-    data_dir: str | None
-    lease_ms: int
-    unacked_max: int
 
 
 async def join(store: RedisStore, objects: ObjectStore, options: Options) -> Membership:

@@ -267,7 +267,7 @@ class Notifier:
 
     async def _keep(self, task_id: str, command: DeliverCallback | FailCallback) -> None:
         """Write down what came of a post: while the ledger is out of reach, again and again for as
-        long as nobody else may take the callback. Raises Rejection."""
+        long as a lease lasts. Raises Rejection."""
         loop = asyncio.get_running_loop()
         give_up_at, failures = loop.time() + self._options.lease_ms / 1000, 0
         while True:

@@ -262,5 +262,10 @@ def _reason(error: Exception) -> str:
         return str(cause)[:ERROR_CHARACTERS_MAX]
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror[:ERROR_CHARACTERS_MAX]
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its status is aiohttp's own, and the URL says nothing that the task does not.
+        return f"its answer cannot be read: {error.message}"[:ERROR_CHARACTERS_MAX]
+    if isinstance(error, aiohttp.ClientPayloadError) and error.__cause__ is not None:
+        return "its answer breaks off"
     kind = type(error).__name__
     return f"{kind}: {error}"[:ERROR_CHARACTERS_MAX]

@@ -14,23 +14,19 @@ from typing import Final, Generic, Self, TypeVar
 
 import structlog
 
-from consumers.joining import Options, join, open_ledger, settings_of
+from consumers.joining import join, open_ledger, settings_of
 from consumers.membership import Membership
 from consumers.subscribed_event import SubscribedEvent
 from consumers.subscription_errors import AckRefused
+from consumers.subscription_options import Options, check_terms, filters_of
 from consumers.subscription_start import Start
-from ledger.events import EVENT_TYPES
-from ledger.identity import SYSTEM, is_task_id
 from ledger.objects import open_objects
 from ledger.redis_store import RedisStore
 from ledger.store import Position
-from ledger.subscriptions import GROUP_EXPECTED, Filters, is_group_name
-from ledger.system.events import SYSTEM_EVENT_TYPES
 
 log = structlog.get_logger("subscription")
 
 LEASE_MS: Final = 15_000
-LEASE_MS_MIN: Final = 1_000
 UNACKED_MAX: Final = 1_000
 BATCH_EVENTS_MAX: Final = 100
 
@@ -79,37 +75,10 @@ def subscribe(
     consumers.programs.NoServer where the ledger is named wrongly or not at all. While the ledger is
     out of reach it waits.
     """
-    if not is_group_name(group):
-        raise ValueError(f"group: expected {GROUP_EXPECTED}, got {group[:120]!r}")
-    if lease_ms < LEASE_MS_MIN:
-        raise ValueError(f"lease_ms: expected {LEASE_MS_MIN} or more, got {lease_ms}")
-    if unacked_max < 1:
-        raise ValueError(f"unacked_max: expected 1 or more, got {unacked_max}")
-    filters = Filters(
-        _listed("types", types),
-        _listed("kb_ids", kb_ids),
-        _listed("task_types", task_types),
-        _listed("task_ids", task_ids),
-    )
-    _check(filters)
+    check_terms(group, start, lease_ms, unacked_max)
+    filters = filters_of(types, kb_ids, task_types, task_ids)
     options = Options(group, start, filters, redis_url, data_dir, lease_ms, unacked_max)
     return Subscription(options, store)
-
-
-def _listed(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise ValueError(f"{name}: expected a list of texts, got the text {values[:80]!r}")
-    return tuple(sorted(set(values)))
-
-
-def _check(filters: Filters) -> None:
-    known = EVENT_TYPES.keys() | SYSTEM_EVENT_TYPES.keys()
-    for name in filters.types:
-        if name not in known:
-            raise ValueError(f"types: there is no event {name!r}, only {', '.join(sorted(known))}")
-    for task_id in filters.task_ids:
-        if not is_task_id(task_id) and task_id != SYSTEM:
-            raise ValueError(f"task_ids: expected lower-case UUIDs, got {task_id[:80]!r}")
 
 
 class Subscription:

@@ -1,6 +1,7 @@
 """Subscriptions on a server: a registry beside the ledger, and a hash in each partition."""
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import structlog
@@ -87,14 +88,19 @@ class RedisSubscriptions:
         return None if stored is None else decode_group(name, stored)
 
     async def remove(self, name: str) -> bool:
-        group = await self.group(name)
-        if group is None:
+        stored = await self._ask(keys.SUBSCRIPTIONS, "HGET", name)
+        if stored is None:
             return False
         await self._ask(keys.SUBSCRIPTIONS, "HDEL", name)
         # What a member writes from now on stands under the tag of a group that is no more.
-        fields = [f"{group.tag(name)}:{field}" for field in ("at", "lease", "lasts", "halted")]
+        prefix = f"{name}/"
+        with contextlib.suppress(Undecodable):
+            prefix = f"{decode_group(name, stored).tag(name)}:"
         for partition in self._keys:
-            await self._ask(partition.checkpoints, "HDEL", *fields)
+            fields = await self._ask(partition.checkpoints, "HKEYS")
+            ours = [field for field in fields if field.startswith(prefix.encode())]
+            if ours:
+                await self._ask(partition.checkpoints, "HDEL", *ours)
         await self._command("DEL", keys.members(name))
         return True
 

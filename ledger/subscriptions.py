@@ -245,7 +245,8 @@ class Subscriptions(Protocol):
         ...
 
     async def remove(self, name: str) -> bool:
-        """Forget a group with all that it has; whether there was one."""
+        """Forget a group with all that it has, also one that cannot be read; whether there was
+        one."""
         ...
 
     async def beat(self, name: str, member: str, lease_ms: int) -> list[str]:

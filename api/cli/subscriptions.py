@@ -91,14 +91,17 @@ def remove(group: GroupName, /, *, data_dir: DataDir = None, redis_url: RedisUrl
     ) -> str | None:
         found = await followers(subscriptions, 0)
         at = [s for s in found.groups if s.name == group and s.group is not None]
-        if not await subscriptions.remove(group) or not at:
+        if not await subscriptions.remove(group):
             return None
-        return positions_text(one.position for one in at[0].partitions)
+        return positions_text(one.position for one in at[0].partitions) if at else ""
 
     was_at = _run(remove, data_dir, redis_url)
     if was_at is None:
         raise _unknown(group)
-    print(f"{group} was at {was_at}; a new one goes on there with start={was_at!r}")
+    if was_at:
+        print(f"{group} was at {was_at}; a new one goes on there with start={was_at!r}")
+    else:
+        print(f"{group} is removed; where it was could not be read")
 
 
 @app.command(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ledger.keys import SUBSCRIPTIONS
+from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.redis_subscriptions import RedisSubscriptions
 from ledger.subscriptions import Checkpoint, Filters, Group
@@ -87,6 +89,22 @@ def test_a_subscription_is_removed(ledgerq: Call, followed: str):
     assert ran.code == 0, ran.err
     assert "billing was at 0:0-0" in ran.out
     assert on(followed, lambda _, subscriptions: subscriptions.groups()) == {}
+
+
+def test_a_subscription_that_cannot_be_read_is_removed(ledgerq: Call, followed: str):
+    async def break_it(store: RedisStore, subscriptions: RedisSubscriptions) -> None:
+        await subscriptions.claim(0, TAG, "m1", 1_000, Checkpoint())
+        await send(store.client, ("HSET", SUBSCRIPTIONS, "billing", "{"))
+
+    on(followed, break_it)
+
+    ran = ledgerq("subscriptions", "remove", "billing", "--redis", followed)
+
+    assert ran.code == 0, ran.err
+    assert "billing is removed; where it was could not be read" in ran.out
+    assert on(followed, lambda _, subscriptions: subscriptions.view(0)).readings == {}
+    again = ledgerq("subscriptions", "remove", "billing", "--redis", followed)
+    assert "there is no subscription 'billing'" in again.err
 
 
 @pytest.mark.parametrize(("to", "lag"), [("now", 0), ("beginning", 3), ("2020-01-01T00:00:00Z", 3)])
