@@ -17,11 +17,11 @@ from tests.servers import PERSISTENT, make_server, valkey_binary
 
 @contextmanager
 def notifier_process(folder: Path, url: str) -> Generator[RoleProcess]:
-    """One as `ledgerq up` runs it, whose work others take up after a second."""
+    """One as `ledgerq up` runs it, whose work others take up after two seconds."""
     settings = Settings(
         redis_url=url,
         data_dir=str(folder),
-        callback_timeout_ms=500,
+        callback_timeout_ms=1_500,
         redis_timeout_ms=250,
         callback_retry_base_ms=20,
     )
