@@ -11,13 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from standardwebhooks import Webhook
 
-from ledger.settings import Settings
+from ledger.settings import CallbackSecret, Settings
 from ledger.settings_sources import SettingsError
 
 KEY_FILE_NAME: Final = "callback-secret"
 """The file in the data directory; one key in it."""
+
+NO_KEY: Final = "it holds no key that begins with whsec_ and goes on with 24 to 64 bytes in base64"
 
 SECRET_BYTES: Final = 32
 
@@ -55,10 +58,10 @@ def signing_secrets(settings: Settings) -> tuple[str, ...]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make(path)
-        secret = path.read_text().strip()
+        secret = msgspec.convert(path.read_text().strip(), CallbackSecret)
         Webhook(secret)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it holds no whsec_ key"
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NO_KEY
         raise SettingsError(
             [f"callback_secrets: none is set, and {path} cannot be used: {reason}"]
         ) from error
