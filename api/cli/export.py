@@ -27,7 +27,6 @@ from api.cli.reading import (
     read_through,
     reading,
 )
-from api.cli.replay import INTERRUPTED
 from api.replay.chosen import Filters
 from api.replay.exports import Format, NoParquet, writer_of
 from consumers.collector import collect_rarely
@@ -74,8 +73,6 @@ def export(
         with _file(output) as file:
             work = _export(settings, file, format, archive, epoch, since, until, filters)
             count = asyncio.run(work)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except NoParquet as error:
         raise CliError(str(error)) from error
     except BrokenPipeError:

@@ -51,9 +51,6 @@ from ledger.moments import moment_text
 from ledger.settings import Settings
 from ledger.store import Recorded
 
-INTERRUPTED: Final = 130
-"""The exit code of what ctrl-C ended, as shells have it."""
-
 TYPE_CHARACTERS: Final = 17
 STATE_CHARACTERS_MAX: Final = 300
 
@@ -143,8 +140,6 @@ def replay(
         if diff is not None:
             return asyncio.run(_diff(settings, wishes, diff))
         return asyncio.run(_send(settings, wishes, to))
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except (SinkFailed, NoVersion) as error:
         raise CliError(str(error)) from error
 
