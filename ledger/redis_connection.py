@@ -78,6 +78,18 @@ class _Sending:
         that is known at once to be in vain."""
         self._writer.writelines(commands)
 
+    async def read_reply(self: Any) -> Any:
+        """The next reply; an error that the server answered is returned. It takes as long as it
+        takes, and what is cancelled is read on by the next call. Raises RedisError.
+
+        redis-py's own `read_response` takes a connection that the system has given up (ETIMEDOUT)
+        for a wait that is over, and returns None where it has no time limit: an empty reply.
+        """
+        try:
+            return await self._parser.read_response()
+        except OSError as error:
+            raise RedisConnectionError(f"Error while reading from socket. {error}.") from error
+
     async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
         """Send what was packed, within the connection's time-out.
 

@@ -8,7 +8,6 @@ has it, costs a process twice as much for a single call, and ten times as much f
 import asyncio
 import contextlib
 import copy
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -117,24 +116,17 @@ class Line:
 
     async def _read(self) -> None:
         """One reply."""
-        reply: Any = None
-        refusal: ResponseError | None = None
-        try:
-            # What is cut off in the middle is read on: nothing of it is lost.
-            reply = await self._connection.read_response(
-                timeout=math.inf, disconnect_on_error=False
-            )
-        except ResponseError as error:
-            refusal = error
-            if is_fault(error):
-                distrust(self._client)
+        reply = await self._connection.read_reply()
         _, answer = self._sent.popleft()
+        is_refusal = isinstance(reply, ResponseError)
+        if is_refusal and is_fault(reply):
+            distrust(self._client)
         if answer.done():
             return
-        if refusal is None:
-            answer.set_result(reply)
+        if is_refusal:
+            answer.set_exception(reply)
         else:
-            answer.set_exception(refusal)
+            answer.set_result(reply)
 
     async def _fail(self, error: Exception) -> None:
         """Tell all who wait, and begin anew with those who come."""

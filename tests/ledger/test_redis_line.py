@@ -1,6 +1,8 @@
 """One connection that many calls share."""
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -137,6 +139,17 @@ async def test_a_connection_that_is_cut_fails_all_who_wait_and_nobody_after(
 
 async def test_a_connection_that_was_cut_while_nobody_asked_fails_nobody(client: Redis, line: Line):
     await send(client, ("CLIENT", "KILL", "ID", await line.ask(("CLIENT", "ID"))))
+
+    assert await line.ask(("ECHO", "next")) == b"next"
+
+
+async def test_a_connection_that_the_system_gave_up_is_no_empty_reply(line: Line):
+    await line.ask(("PING",))
+    given_up = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+    line._connection._reader.set_exception(given_up)  # pyright: ignore[reportPrivateUsage]
+
+    with pytest.raises(RedisConnectionError):
+        await line.ask(("GET", "nothing"))
 
     assert await line.ask(("ECHO", "next")) == b"next"
 
