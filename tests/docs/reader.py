@@ -24,6 +24,9 @@ from tests.faults.replicas import free_port
 from tests.servers import tied
 
 PATIENCE_S: Final = 30
+SCRIPT_PATIENCE_S: Final = 60
+"""Several commands take longer."""
+
 AGAIN_S: Final = 0.1
 
 BASH: Final = shutil.which("bash")
@@ -108,9 +111,12 @@ class Reader:
             assert copied, f"no {name} in {self.seen[-1]}"
             self._env[name] = copied[1]
         script = _COPY.sub("#", script)
-        # A single command is given again until it shows that, as by somebody who waits for it.
-        again = script.count("\n") == 1
-        self.seen.append(_until(lambda: self._run(script), shown, PATIENCE_S if again else 0))
+        said = self._run(script)
+        if not is_shown(shown, said):
+            # The last command is given again, as by somebody who waits for what it is to show.
+            *_, last = script.replace("\\\n", " ").splitlines()
+            said = _until(lambda: self._run(last), shown)
+        self.seen.append(said)
 
     def _run(self, script: str) -> str:
         """What a terminal shows of it."""
@@ -193,9 +199,9 @@ def _without_plugins() -> str:
     return " ".join(f"-p no:{name}" for name in sorted(names))
 
 
-def _until(said: Callable[[], str], shown: str, patience_s: float = PATIENCE_S) -> str:
+def _until(said: Callable[[], str], shown: str) -> str:
     """What is said once it is what the page shows."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while not is_shown(shown, now := said()):
         assert time.monotonic() < deadline, f"to be shown:\n{shown}\nsaid:\n{now}"
         time.sleep(AGAIN_S)
@@ -203,17 +209,17 @@ def _until(said: Callable[[], str], shown: str, patience_s: float = PATIENCE_S) 
 
 
 def _read(terminal: int) -> str:
-    """All that is written there until nobody has it open any more, or time is up."""
+    """All that is written there until nobody has it open any more."""
     said = b""
-    deadline = time.monotonic() + PATIENCE_S
-    while (left_s := deadline - time.monotonic()) > 0:
-        if not select.select([terminal], [], [], left_s)[0]:
-            break
+    deadline = time.monotonic() + SCRIPT_PATIENCE_S
+    while True:
+        left_s = max(0, deadline - time.monotonic())
+        readable, _, _ = select.select([terminal], [], [], left_s)
+        assert readable, f"no end after {SCRIPT_PATIENCE_S} s: {said.decode(errors='replace')}"
         try:
             piece = os.read(terminal, 65536)
         except OSError:  # so Linux says that it is closed
-            break
+            piece = b""
         if not piece:
-            break
+            return said.decode(errors="replace")
         said += piece
-    return said.decode(errors="replace")

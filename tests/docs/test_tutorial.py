@@ -10,7 +10,7 @@ from tests.docs.reader import BASH, CURL, Reader
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 
 QUICK = {
-    "PAUSE_S": "0.2",
+    "PAUSE_S": "0.25",
     "LEDGERQ_RETRY_BASE_MS": "50",
     "LEDGERQ_ARCHIVE_SEAL_INTERVAL_MS": "100",
 }
