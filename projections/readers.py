@@ -178,7 +178,6 @@ def _one_state(db: sqlite3.Connection) -> Generator[None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # Closed by whichever thread lets go of it last.
     db = sqlite.open_reader(path, timeout_s=LOCK_TIMEOUT_S)
     try:
         db.execute("PRAGMA query_only = ON")

@@ -72,6 +72,15 @@ def is_whole(path: Path) -> bool:
     return version != 0
 
 
+class _Reader(sqlite3.Connection):
+    """Closed by whoever lets go of it last, which may be a thread that ends: from Python 3.13 on,
+    one that is left to be collected is warned of."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # of one that could not be opened
+            self.close()
+
+
 def open_reader(path: Path, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite3.Connection:
     """A connection that only reads, for one thread after the other."""
     return sqlite3.connect(
@@ -80,6 +89,7 @@ def open_reader(path: Path, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sql
         timeout=timeout_s,
         isolation_level=None,
         check_same_thread=False,
+        factory=_Reader,
     )
 
 
