@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from io import SEEK_END, SEEK_SET, TextIOBase
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any, Final
@@ -128,6 +129,7 @@ def _named(file: File) -> File:
 def _check(content: object, expected: str, *, is_bytes_enough: bool = True) -> None:
     """Raises TypeError for what cannot be sent: a text may be a path, or what is meant itself."""
     is_kind = hasattr(content, "read") or hasattr(content, "__fspath__")
+    is_kind = is_kind and not isinstance(content, TextIOBase)
     if not is_kind and not (is_bytes_enough and isinstance(content, bytes)):
         raise TypeError(f"expected {expected}, got {type(content).__name__}")
 
@@ -143,9 +145,46 @@ def _is_repeatable(content: bytes | IO[bytes] | PathLike[str]) -> bool:
 
 
 def _opened(content: bytes | IO[bytes] | PathLike[str], stack: ExitStack) -> Any:
+    if isinstance(content, bytes):
+        return content
     if isinstance(content, PathLike):
-        return stack.enter_context(Path(content).open("rb"))
-    return content if _is_repeatable(content) else _Flow(content)
+        content = stack.enter_context(Path(content).open("rb"))
+    size = 0
+    if content.seekable():
+        with suppress(OSError):  # some in /proc have no end to go to
+            content.seek(0, SEEK_END)
+            size = content.tell()
+        content.seek(0)
+    # What says that it has none may have some all the same, as there.
+    return _Sized(content, size) if size else _Flow(content)
+
+
+class _Sized:
+    """A file as it was when it was begun: one that grows meanwhile, as logs do, would be longer
+    than the request says."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream = stream
+        self._size = self._left = size
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self._size - self._left
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Go to a place counted from the beginning, or to the end."""
+        if whence == SEEK_END:
+            offset += self._size
+        self._left = self._size - offset
+        return self._stream.seek(offset)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises ValueError when there are fewer than there were."""
+        found = self._stream.read(min(size, self._left))
+        if self._left and not found:
+            raise ValueError(f"a file became shorter while it was sent: {self._left} bytes missing")
+        self._left -= len(found)
+        return found
 
 
 class _Flow:

@@ -78,6 +78,44 @@ async def test_a_pipe_is_sent_as_it_flows(client: AsyncClient, pipe: IO[bytes]) 
     assert uploaded.files[0].size == len(b"from a pipe")
 
 
+class Changing(io.BytesIO):
+    """A file that somebody else changes while it is read."""
+
+    def __init__(self, change: bytes | int) -> None:
+        super().__init__(CONTENT)
+        self._change = change
+
+    def read(self, size: int | None = -1) -> bytes:
+        at = self.tell()
+        if isinstance(self._change, int):
+            self.truncate(self._change)
+        elif at == 0:
+            self.seek(0, io.SEEK_END)
+            self.write(self._change)
+            self.seek(0)
+        return super().read(size)
+
+
+async def test_a_file_that_grows_meanwhile_is_sent_as_it_was(client: AsyncClient) -> None:
+    uploaded = await client.upload(File("a.log", Changing(b"a line more")), "kb-1")
+
+    assert uploaded.files[0].sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+async def test_a_file_that_shrinks_meanwhile_is_said_so(client: AsyncClient) -> None:
+    with pytest.raises(ValueError, match="became shorter while it was sent: 249000 bytes missing"):
+        await client.upload(File("a.log", Changing(1_000)), "kb-1")
+
+    assert (await client.submit("health_check", "kb-1")).status == "queued"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
+async def test_a_file_that_does_not_tell_its_size_is_sent_as_it_flows(client: AsyncClient) -> None:
+    uploaded = await client.upload("/proc/self/status", "kb-1")
+
+    assert uploaded.files[0].size > 0
+
+
 async def test_a_file_that_is_not_there_is_said_so(client: AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await client.upload(tmp_path / "none.txt", "kb-1")
