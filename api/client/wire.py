@@ -1,6 +1,7 @@
 """Calls as httpx2 has them: what both transports need, and neither does."""
 
 import ipaddress
+import math
 import os
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,11 @@ class Where(msgspec.Struct, frozen=True):
     """Between two pieces of an answer, beyond what a request may wait for."""
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     connections_max: int = CONNECTIONS_MAX
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "connect_timeout_s"):
+            _check(name, getattr(self, name), int | float, "seconds, more than none")
+        _check("connections_max", self.connections_max, int, "a whole number from 1")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -118,6 +124,13 @@ def reply_of(response: httpx2.Response, body: bytes) -> Reply:
     """The answer as a value."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status_code, headers, body)
+
+
+def _check(name: str, given: Any, kind: Any, expected: str) -> None:
+    if not isinstance(given, kind) or isinstance(given, bool):
+        raise TypeError(f"{name}: expected {expected}, got {type(given).__name__}")
+    if not 0 < given < math.inf:
+        raise ValueError(f"{name}: expected {expected}, got {given}")
 
 
 def _encoded(headers: Mapping[str, Any]) -> dict[str, bytes]:

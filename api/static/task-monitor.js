@@ -30,6 +30,8 @@ export class TaskMonitor {
    */
   constructor({ url, kbId, status, taskType, after } = {}) {
     const base = new URL(url ?? new URL("/", import.meta.url));
+    // Else its last part would be taken for a file, and left out.
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
     const heard = (update) => this.#heard(update);
     const events = {
       onReload: (reason) => this.#tell(this.#reloadCallbacks, reason),

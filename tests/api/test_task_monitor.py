@@ -247,6 +247,26 @@ async def test_a_task_that_cannot_be_watched_is_forgotten(service: Service):
     assert len(addresses) == 1
 
 
+@pytest.mark.parametrize("given", ["/tasks", "/tasks/"])
+async def test_a_service_may_lie_under_a_path(service: Service, given: str):
+    async with browsing(service.port) as page:
+        await page.evaluate(
+            """() => {
+              window.addresses = [];
+              window.WebSocket = class extends WebSocket {
+                constructor(address) { super(address); addresses.push(address.pathname); }
+              };
+            }"""
+        )
+        await page.evaluate(BEGIN, {"url": f"http://127.0.0.1:{service.port}{given}"})
+        await page.evaluate("monitor.onUpdate(() => {})")
+        await page.evaluate("void monitor.connect().catch(() => {})")
+        addresses = await page.evaluate("addresses")
+        await page.evaluate("monitor.close()")
+
+    assert addresses[0] == "/tasks/ws/tasks"
+
+
 async def test_a_page_of_elsewhere_learns_why_it_may_not_watch(
     service: Service, web: httpx2.AsyncClient
 ):

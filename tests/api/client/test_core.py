@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from api.client import (
+    AsyncClient,
     Client,
     InvalidRequest,
     LedgerqError,
@@ -297,3 +298,24 @@ def test_certificates_that_cannot_be_read_matter_to_https_alone(
 
     with pytest.raises(FileNotFoundError):
         Client("https://ledgerq.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fault"),
+    [
+        ("connections_max", 0, ValueError),
+        ("connections_max", 2.5, TypeError),
+        ("connections_max", True, TypeError),
+        ("timeout_s", 0, ValueError),
+        ("timeout_s", float("nan"), ValueError),
+        ("timeout_s", "30", TypeError),
+        ("connect_timeout_s", -1, ValueError),
+        ("connect_timeout_s", float("inf"), ValueError),
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_no_call_could_be_made_with_is_refused_at_once(
+    kind: Any, name: str, given: Any, fault: type[Exception]
+):
+    with pytest.raises(fault, match=f"^{name}: expected "):
+        kind(**{name: given})
