@@ -40,9 +40,7 @@ class RedisCallbacks(LedgerCalls):
 
     async def callbacks_due(self, partition: int, timeout_ms: int) -> bool:
         bell, timeout_s = self._keys[partition].callback_bell, self._block_ms(timeout_ms) / 1000
-        return bool(
-            await of_ours((bell,), self._caller.blocking_command("BLPOP", bell, str(timeout_s)))
-        )
+        return bool(await of_ours((bell,), self._caller.command("BLPOP", bell, str(timeout_s))))
 
     async def callbacks_waiting(self, partition: int) -> CallbacksWaiting:
         script_keys = (self._keys[partition].callbacks,)

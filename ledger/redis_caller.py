@@ -51,6 +51,8 @@ ANYTHING: Final = ""
 REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 """How a server's error begins that takes no writes for now: its disk, its replicas, or a script."""
 
+Send = Callable[[Sequence[Argument]], Awaitable[Any]]
+
 
 class Script:
     """A Lua script that lies beside this file, called by its hash; what it builds on stands before
@@ -73,9 +75,7 @@ class Caller:
     def __init__(self, client: Redis, timeout_ms: int) -> None:
         self._client = client
         self._timeout_s = timeout_ms / 1000
-        self._send: Callable[[Sequence[Argument]], Awaitable[Any]] = (
-            line_of(client).ask if is_shareable(client) else partial(send, client)
-        )
+        self._share: Send = line_of(client).ask if is_shareable(client) else partial(send, client)
         self._failing: set[str] = set()
         """What was given up and did not go well since: kinds of calls, or ANYTHING."""
         self._well_at_s = float("-inf")
@@ -84,28 +84,33 @@ class Caller:
         """Told the reason when a call was given up, and None when all goes well again."""
 
     async def command(self, *arguments: Argument) -> Any:
-        """The reply as the server gave it: bytes, ints, lists, None. Not of a command that waits
-        for something: others would wait for its reply."""
-        reply, _ = await self._persist(str(arguments[0]), lambda: self._send(arguments))
-        return reply
-
-    async def blocking_command(self, *arguments: Argument) -> Any:
-        """As `command`, of one that waits for something."""
-        reply, _ = await self._persist(str(arguments[0]), lambda: send(self._client, arguments))
+        """The reply as the server gave it: bytes, ints, lists, None."""
+        kind = str(arguments[0])
+        reply, _ = await self._persist(kind, lambda: send(self._client, arguments))
         return reply
 
     async def script(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        shared: bool = False,
     ) -> tuple[Any, bool]:
         """The script's reply, and whether it was sent more than once: if so, an earlier one may
-        have run with its reply lost."""
+        have run with its reply lost.
+
+        Calls that are `shared` cost less, and wait for the replies to others of them: not for what
+        has to be there in time, such as leases.
+        """
         rest = (len(keys), *keys, *arguments)
+        ask: Send = self._share if shared else partial(send, self._client)
 
         async def once() -> Any:
             try:
-                return await self._send(("EVALSHA", script.sha, *rest))
+                return await ask(("EVALSHA", script.sha, *rest))
             except NoScriptError:
-                return await self._send(("EVAL", script.text, *rest))
+                return await ask(("EVAL", script.text, *rest))
 
         return await self._persist(script.name, once)
 

@@ -1,6 +1,7 @@
 """Connections to the server: how they are made, and which are not to be used again."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -22,6 +23,7 @@ from redis.exceptions import (
     ClusterDownError,
     InvalidResponse,
     MasterDownError,
+    MaxConnectionsError,
     ReadOnlyError,
     RedisError,
 )
@@ -62,6 +64,7 @@ class _Sending:
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         """What is said first on a new connection."""
         self._made_at_s, self.is_new = time.monotonic(), True
+        cast("Any", self).reset_should_reconnect()  # a fault before it was made says nothing of it
         await cast("Any", super()).on_connect_check_health(check_health=check_health)
 
     def is_worn(self: Any) -> bool:
@@ -77,6 +80,10 @@ class _Sending:
         """Have commands sent that were packed, and go on. Raises OSError and RuntimeError where
         that is known at once to be in vain."""
         self._writer.writelines(commands)
+
+    def abort(self: Any) -> None:
+        """Drop what is not sent yet."""
+        self._writer.transport.abort()
 
     async def read_reply(self: Any) -> Any:
         """The next reply; an error that the server answered is returned. It takes as long as it
@@ -155,15 +162,14 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
         raise ValueError(f"redis_url: expected redis://, rediss:// or unix://, got {url!r}")
     # Not ConnectionPool.from_url: there the URL's own connection class would win over ours.
     options: dict[str, Any] = {**parse_url(url), "connection_class": CONNECTION_CLASSES[scheme]}
-    pool = _Pool(
-        **options,
-        max_connections=connections_max,
-        socket_timeout=timeout_ms / 1000,
-        socket_connect_timeout=timeout_ms / 1000,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
+    options |= {
+        "max_connections": connections_max,
+        "socket_timeout": timeout_ms / 1000,
+        "socket_connect_timeout": timeout_ms / 1000,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    return Redis.from_pool(_Pool(**options))
 
 
 class ServerRefused(Exception):
@@ -204,9 +210,10 @@ async def usable(client: Redis, held: Any = None) -> Any:
     for that, else one of the pool's. It is to be released in the end."""
     pool = cast("Any", client.connection_pool)
     if held is not None:
-        # What is to be read of it now is its end.
-        if held.is_connected and not held.is_worn() and not await held.can_read():
-            return held
+        with contextlib.suppress(RedisConnectionError):  # it is being closed
+            # What is to be read of it now is its end.
+            if held.is_connected and not held.is_worn() and not await held.can_read():
+                return held
         await give_up(client, held)
     connection = await pool.get_connection()
     if not _is_ours(connection):
@@ -226,6 +233,9 @@ async def usable(client: Redis, held: Any = None) -> Any:
 
 async def give_up(client: Redis, connection: Any) -> None:
     """Close a connection, and give it back to the pool."""
+    if connection.is_connected:
+        # Else it would go on sending to whoever does not read.
+        connection.abort()
     await connection.disconnect(nowait=True)
     await cast("Any", client.connection_pool).release(connection)
 
@@ -264,7 +274,7 @@ def is_unblocked(error: RedisError) -> bool:
 def is_fault(error: RedisError) -> bool:
     """Whether the way to the server, or where it leads, is to be looked for anew."""
     lost = isinstance(error, (RedisConnectionError, RedisTimeoutError, *ELSEWHERE))
-    return lost or is_unblocked(error)
+    return (lost and not isinstance(error, MaxConnectionsError)) or is_unblocked(error)
 
 
 def distrust(client: Redis) -> None:

@@ -1,4 +1,4 @@
-"""One connection for all that a process asks of the server at the same time.
+"""One connection for what a process asks of the server most: many calls share it.
 
 What is asked in one turn of the event loop leaves in one write, whatever is still to be answered:
 the server answers in the order it was asked. A connection of its own for each call, as redis-py
@@ -54,7 +54,8 @@ class Line:
         """While there is something to send or to read."""
 
     def ask(self, arguments: Sequence[Argument]) -> Answer:
-        """The reply to a command, as the server gave it. Cancelling it does not recall the command.
+        """The reply to a command, as the server gave it. Cancelling it recalls the command only as
+        long as it was not sent.
 
         It fails with RedisError or ServerRefused.
         """
@@ -62,22 +63,33 @@ class Line:
         answer: Answer = loop.create_future()
         self._unsent.append((packed(arguments), answer))
         if self._running is None:
-            self._running = loop.create_task(self._run())
+            self._begin()
         elif self._sent and len(self._unsent) == 1:
             loop.call_soon(self._write_beside)
         return answer
 
+    def _begin(self) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run())
+        self._running.add_done_callback(self._ended)
+
     async def _run(self) -> None:
-        try:
-            while self._unsent:
-                try:
-                    await self._serve()
-                except Exception as error:
-                    await self._fail(plain_fault(error))
-        finally:
-            self._running = None
-            for answer in self._forget():
+        while self._unsent:
+            try:
+                await self._serve()
+            except Exception as error:
+                await self._fail(plain_fault(error))
+
+    def _ended(self, _running: asyncio.Task[None]) -> None:
+        self._running = None
+        if self._sent:
+            # Cancelled, as the event loop does in the end: the replies to come are for nobody.
+            if self._connection is not None:
+                self._connection.mark_for_reconnect()
+            for _, answer in self._sent:
                 answer.cancel()
+            self._sent.clear()
+        if self._unsent:
+            self._begin()
 
     async def _serve(self) -> None:
         """Until there is nothing to send."""
@@ -91,11 +103,15 @@ class Line:
     def _write_beside(self) -> None:
         """While replies are read: unless the connection is not to be used again. It is read to its
         end then, and another one takes its place."""
-        if self._unsent and self._connection is not None and not self._connection.is_worn():
+        connection = self._connection
+        if connection is not None and connection.is_connected and not connection.is_worn():
             self._write()
 
     def _write(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        unsent = [(command, answer) for command, answer in self._unsent if not answer.done()]
+        self._unsent.clear()
+        if not unsent:
+            return
         now_s = asyncio.get_running_loop().time()
         self._sent.extend([(now_s, answer) for _, answer in unsent])
         # If it is closed, whoever reads it is told as well, and tells all who wait.
@@ -129,10 +145,15 @@ class Line:
             answer.set_result(reply)
 
     async def _fail(self, error: Exception) -> None:
-        """Tell all who wait, and begin anew with those who come."""
+        """Tell all who wait for a reply; what was not sent yet is sent on another connection. Where
+        none was to be had, tell all."""
         if isinstance(error, RedisError) and is_fault(error):
             distrust(self._client)
-        for answer in self._forget():
+        waiting = [answer for _, answer in self._sent or self._unsent if not answer.done()]
+        if not self._sent:
+            self._unsent.clear()
+        self._sent.clear()
+        for answer in waiting:
             # One for each: a shared one would gather all their tracebacks.
             own = copy.copy(error)
             own.__cause__ = error.__cause__
@@ -140,10 +161,3 @@ class Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             await give_up(self._client, connection)
-
-    def _forget(self) -> list[Answer]:
-        """Whoever waits, and nobody after that."""
-        waiting = [answer for _, answer in (*self._sent, *self._unsent) if not answer.done()]
-        self._sent.clear()
-        self._unsent.clear()
-        return waiting

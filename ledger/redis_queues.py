@@ -148,7 +148,7 @@ class RedisQueues(LedgerCalls):
             return surplus
         streams = [self._keys[partition].ready(queue) for queue in queues]
         try:
-            reply = await self._caller.blocking_command(
+            reply = await self._caller.command(
                 "XREADGROUP", "GROUP", keys.GROUP, keys.CONSUMER, "COUNT", 1,
                 "BLOCK", self._block_ms(timeout_ms), "STREAMS", *streams, *(">" for _ in streams),
             )  # fmt: skip

@@ -284,7 +284,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
             script_keys.append(item.key)
             arguments += item.arguments
         began_s = asyncio.get_running_loop().time()
-        replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
+        replies, sent_again = await self._caller.script(APPEND, script_keys, arguments, shared=True)
         if self.on_append is not None:
             self.on_append(len(batch), asyncio.get_running_loop().time() - began_s)
         outcomes = [read_outcome(partition.partition, reply) for reply in replies]
@@ -323,7 +323,8 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
     async def _send_loads(
         self, partition: PartitionKeys, batch: list[str]
     ) -> list[tuple[bytes | None, bytes, bytes]]:
-        flat = await self._call(LOAD, [partition.task(task_id) for task_id in batch], ())
+        script_keys = [partition.task(task_id) for task_id in batch]
+        flat, _ = await self._caller.script(LOAD, script_keys, (), shared=True)
         return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
 
     async def history(self, task_id: str) -> list[Recorded]:
@@ -411,7 +412,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
 
     async def entries_after(self, position: Position, count: int, wait_ms: int) -> list[Entry]:
         key, block_ms = self._keys[position.partition].events, self._block_ms(wait_ms)
-        reply = await self._caller.blocking_command(
+        reply = await self._caller.command(
             "XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", key, position.entry
         )
         return reply[0][1] if reply else []

@@ -81,11 +81,16 @@ class CountingCaller(Caller):
         self.out = asyncio.Event()
 
     async def script(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        shared: bool = False,
     ) -> tuple[Any, bool]:
         self.out.set()
         try:
-            return await super().script(script, keys, arguments)
+            return await super().script(script, keys, arguments, shared=shared)
         except Rejection:
             self.given_up += 1
             raise

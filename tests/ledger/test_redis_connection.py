@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from ledger.redis_connection import send
+from ledger.redis_connection import connect, send
 from ledger.redis_store import RedisStore
 
 STEPS: Final = 20
@@ -48,3 +48,12 @@ async def test_a_reply_that_nobody_took_is_not_given_to_the_next(store: RedisSto
         await asyncio.wait([call])
 
         assert await send(store.client, ("ECHO", "new")) == b"new"
+
+
+async def test_the_bounds_of_a_call_are_ours_whatever_the_url_says():
+    url = "redis://localhost/0?socket_timeout=3&max_connections=9&protocol=3"
+
+    pool = connect(url, timeout_ms=5_000, connections_max=4).connection_pool
+
+    assert pool.max_connections == 4
+    assert (pool.connection_kwargs["socket_timeout"], pool.connection_kwargs["protocol"]) == (5, 2)

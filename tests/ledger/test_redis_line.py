@@ -1,19 +1,20 @@
 """One connection that many calls share."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Final
 
+import hiredis
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ledger.redis_caller import Caller
 from ledger.redis_connection import ServerRefused, connect, connections_made, distrust, send
 from ledger.redis_line import Line, line_of
 
@@ -22,6 +23,9 @@ PAUSE_MS: Final = 60_000
 
 CALLERS: Final = 50
 CONNECTIONS_MAX: Final = 4
+PATIENCE_S: Final = 10
+LARGE_BYTES: Final = 64 * 1024 * 1024
+"""More than the system keeps for a connection."""
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ async def test_each_gets_its_own_reply(line: Line):
 
 async def test_all_of_them_take_one_connection(client: Redis):
     await asyncio.gather(*(line_of(client).ask(("PING",)) for _ in range(CALLERS)))
-    await Caller(client, 10_000).command("PING")
+    await line_of(client).ask(("PING",))
 
     assert connections_made(client) == 1
 
@@ -73,6 +77,47 @@ async def test_whoever_goes_takes_no_reply_along(line: Line):
         left = [(n, call.result()) for n, call in enumerate(calls) if not call.cancelled()]
         assert left == [(n, b"%d" % n) for n, _ in left]
         assert await line.ask(("ECHO", "next")) == b"next"
+
+
+async def test_nobody_waits_for_the_reply_of_another_before_asking():
+    async with Echoes(at_once=2).at() as url:
+        client = connect(url, timeout_ms=10_000, connections_max=1)
+        first = line_of(client).ask(("ECHO", "first"))
+        await asyncio.wait([first], timeout=0.05)
+
+        second = line_of(client).ask(("ECHO", "second"))
+
+        async with asyncio.timeout(PATIENCE_S):
+            assert await asyncio.gather(first, second) == [b"first", b"second"]
+        await client.aclose()
+
+
+async def test_what_is_cancelled_before_it_was_sent_is_not_sent(line: Line):
+    line.ask(("SET", "a", 1)).cancel()
+
+    assert await line.ask(("EXISTS", "a")) == 0
+
+
+async def test_replies_to_those_who_were_cancelled_with_the_loop_are_for_nobody(
+    client: Redis, line: Line
+):
+    waiting = line.ask(("BLPOP", "nothing", 0))
+    await send(client, ("PING",))
+
+    await _cancel_all_tasks()
+
+    assert await line.ask(("ECHO", "next")) == b"next"
+    assert waiting.cancelled()
+
+
+async def test_a_line_that_was_cancelled_before_it_began_begins_again(line: Line):
+    first = line.ask(("ECHO", "first"))
+
+    await _cancel_all_tasks()
+    second = line.ask(("ECHO", "second"))
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await asyncio.gather(first, second) == [b"first", b"second"]
 
 
 async def test_an_error_is_for_the_one_who_asked(line: Line):
@@ -108,6 +153,82 @@ async def test_a_reply_that_does_not_come_fails_all_who_wait_and_nobody_after(
     assert await line.ask(("ECHO", "next")) == b"next"
     await send(hasty, ("DEL", "a"))
     assert connections_made(hasty) == made + 2, "one was used that was there before the fault"
+
+
+async def test_what_was_not_sent_does_not_fail_with_what_was(client: Redis, hasty: Redis):
+    line = line_of(hasty)
+    await line.ask(("PING",))
+    await send(client, ("CLIENT", "PAUSE", PAUSE_MS, "WRITE"))
+    sent = line.ask(("SET", "a", 1))
+    await send(client, ("PING",))
+
+    distrust(hasty)
+    replies = await asyncio.gather(sent, line.ask(("ECHO", "next")), return_exceptions=True)
+    await send(client, ("CLIENT", "UNPAUSE"))
+
+    assert isinstance(replies[0], RedisTimeoutError)
+    assert replies[1] == b"next"
+    await send(client, ("DEL", "a"))
+
+
+async def test_a_full_pool_is_no_fault_of_its_connections(ledger_url: str):
+    client = connect(ledger_url, timeout_ms=10_000, connections_max=1)
+    await send(client, ("PING",))
+    held = asyncio.create_task(send(client, ("BLPOP", "nothing", "0.2")))
+    await asyncio.sleep(0)
+
+    with pytest.raises(MaxConnectionsError):
+        await line_of(client).ask(("PING",))
+
+    await held
+    await send(client, ("PING",))
+    assert connections_made(client) == 1
+    await client.aclose()
+
+
+async def test_nothing_more_is_sent_on_a_connection_that_was_given_up():
+    server = Echoes()
+    async with server.at() as url:
+        hasty = connect(url, timeout_ms=200, connections_max=1)
+        await line_of(hasty).ask(("ECHO", "first"))
+        server.reading.clear()
+
+        with pytest.raises(RedisTimeoutError):
+            await line_of(hasty).ask(("SET", "a", bytes(LARGE_BYTES)))
+        server.reading.set()
+
+        async with asyncio.timeout(PATIENCE_S):
+            await server.over.wait()
+        assert server.bytes_read < LARGE_BYTES
+        await hasty.aclose()
+
+
+async def test_a_server_that_comes_is_connected_to_once(unused_tcp_port: int):
+    client = connect(f"redis://127.0.0.1:{unused_tcp_port}", timeout_ms=10_000, connections_max=2)
+    with pytest.raises(RedisConnectionError):
+        await line_of(client).ask(("ECHO", "nobody"))
+
+    server = Echoes()
+    async with server.at(unused_tcp_port):
+        assert await line_of(client).ask(("ECHO", "first")) == b"first"
+        assert server.accepted == 1
+        await client.aclose()
+
+
+async def test_whoever_asks_while_the_client_closes_takes_no_connection_along():
+    async with Echoes().at() as url:
+        client = connect(url, timeout_ms=10_000, connections_max=CONNECTIONS_MAX)
+        for steps in range(2 * CONNECTIONS_MAX):
+            await line_of(client).ask(("ECHO", "before"))
+            closing = asyncio.create_task(client.aclose())
+            for _ in range(steps % 4):
+                await asyncio.sleep(0)
+            with contextlib.suppress(RedisConnectionError):
+                await line_of(client).ask(("ECHO", "meanwhile"))
+            await closing
+
+        assert await line_of(client).ask(("ECHO", "next")) == b"next"
+        await client.aclose()
 
 
 async def test_each_has_its_own_time_however_long_the_line_is_busy(client: Redis, ledger_url: str):
@@ -173,6 +294,52 @@ async def test_a_server_that_lets_nobody_in_is_told_to_all(ledger_url: str):
 
     assert [type(reply) for reply in replies] == [ServerRefused, ServerRefused]
     await stranger.aclose()
+
+
+class Echoes:
+    """A server that answers ECHO once it has been asked so often, and reads while it is let."""
+
+    def __init__(self, at_once: int = 1) -> None:
+        self.accepted = 0
+        self.bytes_read = 0
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.over = asyncio.Event()
+        self._at_once = at_once
+
+    @contextlib.asynccontextmanager
+    async def at(self, port: int = 0) -> AsyncGenerator[str]:
+        async with await asyncio.start_server(self._answer, "127.0.0.1", port) as server:
+            host, port = server.sockets[0].getsockname()
+            yield f"redis://{host}:{port}"
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        commands, asked = hiredis.Reader(), list[bytes]()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                self.bytes_read += len(data)
+                commands.feed(data)
+                while command := commands.gets():
+                    if command[0] == b"ECHO":
+                        asked.append(command[1])
+                    else:
+                        writer.write(b"+OK\r\n")
+                if len(asked) >= self._at_once:
+                    texts = [b"$%d\r\n%s\r\n" % (len(each), each) for each in asked]
+                    writer.write(b"".join(texts))
+                    asked.clear()
+                await self.reading.wait()
+        writer.close()
+        self.over.set()
+
+
+async def _cancel_all_tasks() -> None:
+    """As `asyncio.run` does in the end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _all(line: Line, *commands: Sequence[Any]) -> list[asyncio.Future[Any]]:
