@@ -31,7 +31,7 @@ class StoreOptions(msgspec.Struct, frozen=True):
 
     @property
     def connections_max(self) -> int:
-        """Each partition keeps one or two in blocking reads; everything else shares a few."""
+        """Each partition keeps one or two in reads that wait; other calls have one for a moment."""
         return 64 + 4 * self.partitions
 
 
