@@ -259,8 +259,7 @@ async def test_a_service_may_lie_under_a_path(service: Service, given: str):
             }"""
         )
         await page.evaluate(BEGIN, {"url": f"http://127.0.0.1:{service.port}{given}"})
-        await page.evaluate("monitor.onUpdate(() => {})")
-        await page.evaluate("void monitor.connect().catch(() => {})")
+        await page.evaluate(f"void ({FOLLOW})().catch(() => {{}})")
         await page.wait_for_function("addresses.length > 0")
         addresses = await page.evaluate("addresses")
         await page.evaluate("monitor.close()")

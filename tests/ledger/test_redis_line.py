@@ -101,6 +101,7 @@ async def test_what_is_cancelled_before_it_was_sent_is_not_sent(line: Line):
 async def test_replies_to_those_who_were_cancelled_with_the_loop_are_for_nobody(
     client: Redis, line: Line
 ):
+    await line.ask(("PING",))
     waiting = line.ask(("BLPOP", "nothing", 0))
     await send(client, ("PING",))
 
