@@ -2,7 +2,8 @@
 
 What is asked in one turn of the event loop leaves in one write, whatever is still to be answered:
 the server answers in the order it was asked. A connection of its own for each call, as redis-py
-has it, costs a process twice as much for a single call, and ten times as much for each of many.
+has it, costs a process half as much again for a single call, and three times as much for each of
+many.
 """
 
 import asyncio
