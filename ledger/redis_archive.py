@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from ledger.codec import Undecodable
 from ledger.keys import PartitionKeys
-from ledger.redis_caller import Caller, Script
 from ledger.redis_calls import of_ours
+from ledger.redis_connection import Caller, Script
 from ledger.script_format import Argument
 from ledger.subscriptions import BEGINNING, HALT_CHARACTERS_MAX, Halted, Taken, order_of
 

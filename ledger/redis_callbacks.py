@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls, of_ours
+from ledger.redis_connection import Script
 from ledger.store import (
     CALLBACK_HOSTS_COUNTED,
     CallbacksWaiting,

@@ -11,7 +11,7 @@ from ledger.batching import Coalescer
 from ledger.identity import partition_of
 from ledger.keys import PartitionKeys
 from ledger.placement import STAGED_MAX
-from ledger.redis_caller import Caller, Script
+from ledger.redis_connection import Caller, Script
 from ledger.script_format import Argument
 
 
@@ -31,7 +31,7 @@ class StoreOptions(msgspec.Struct, frozen=True):
 
     @property
     def connections_max(self) -> int:
-        """Each partition keeps one or two in reads that wait; other calls have one for a moment."""
+        """Each partition keeps one in a blocking read, and may have its batches in flight."""
         return 64 + 4 * self.partitions
 
 

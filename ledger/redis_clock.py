@@ -6,7 +6,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from ledger.redis_caller import Caller
+from ledger.redis_connection import Caller
 from ledger.rejections import Rejection
 
 SYNC_INTERVAL_S: Final = 60.0

@@ -1,9 +1,11 @@
-"""Connections to the server: how they are made, and which are not to be used again."""
+"""How the server is spoken to: connections, scripts, and the calls that outlive a fault."""
 
 import asyncio
-import contextlib
+import hashlib
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -20,19 +22,37 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     ClusterDownError,
     InvalidResponse,
     MasterDownError,
-    MaxConnectionsError,
+    NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ledger.rejections import Rejection, RejectionCode
 from ledger.script_format import Argument
 
+RETRY_FIRST_S: Final = 0.02
+RETRY_CAP_S: Final = 1.0
 CONNECTION_AGE_MAX_S: Final = 60.0
+
+PASSING_ERRORS: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    TryAgainError,
+    ClusterDownError,
+    MasterDownError,
+)
+"""Faults of a server that restarts, fails over or is out of reach: worth another try."""
 
 UNBLOCKED: Final = "UNBLOCKED"
 """How the error begins, which redis-py has no class for, that ends a blocking read when its server
@@ -42,16 +62,31 @@ ELSEWHERE: Final = (ReadOnlyError, MasterDownError, ClusterDownError)
 """What a server says that is not, or no longer, the one to ask. After a fail-over the address leads
 to another one, but a connection that is still open does not."""
 
+AWAY: Final = (RedisConnectionError, RedisTimeoutError, MasterDownError, ClusterDownError)
+"""Faults after which nothing is answered, neither writes nor reads."""
+
+ANYTHING: Final = ""
+"""In place of a kind of call: all of them."""
+
+REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
+"""How a server's error begins that takes no writes for now: its disk, its replicas, or a script."""
+
+
+class Script:
+    """A Lua script that lies beside this file, called by its hash; what it builds on stands before
+    it."""
+
+    def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
+        self.name = name
+        *before, own = [
+            Path(__file__).with_name(f"{part}.lua").read_bytes() for part in (*after, name)
+        ]
+        flags, own = own.split(b"\n", 1) if own.startswith(b"#!") else (b"", own)
+        self.text = b"".join((flags, b"\n" if flags else b"", *before, own))
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
 
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
-
-
-def packed(arguments: Sequence[Any]) -> bytes:
-    """A command as it is sent. Raises TypeError for what is neither text nor bytes nor a number."""
-    head = arguments[0]
-    if isinstance(head, str) and " " in head:
-        arguments = (*head.split(), *arguments[1:])
-    return _pack(tuple(arguments))
 
 
 class _Sending:
@@ -64,7 +99,6 @@ class _Sending:
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         """What is said first on a new connection."""
         self._made_at_s, self.is_new = time.monotonic(), True
-        cast("Any", self).reset_should_reconnect()  # a fault before it was made says nothing of it
         await cast("Any", super()).on_connect_check_health(check_health=check_health)
 
     def is_worn(self: Any) -> bool:
@@ -74,28 +108,10 @@ class _Sending:
         return is_old or self.should_reconnect()
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        return [packed(args)]
-
-    def write(self: Any, commands: Sequence[bytes]) -> None:
-        """Have commands sent that were packed, and go on. Raises OSError and RuntimeError where
-        that is known at once to be in vain."""
-        self._writer.writelines(commands)
-
-    def abort(self: Any) -> None:
-        """Drop what is not sent yet."""
-        self._writer.transport.abort()
-
-    async def read_reply(self: Any) -> Any:
-        """The next reply; an error that the server answered is returned. It takes as long as it
-        takes, and what is cancelled is read on by the next call. Raises RedisError.
-
-        redis-py's own `read_response` takes a connection that the system has given up (ETIMEDOUT)
-        for a wait that is over, and returns None where it has no time limit: an empty reply.
-        """
-        try:
-            return await self._parser.read_response()
-        except OSError as error:
-            raise RedisConnectionError(f"Error while reading from socket. {error}.") from error
+        head = args[0]
+        if isinstance(head, str) and " " in head:
+            args = (*head.split(), *args[1:])
+        return [_pack(args)]
 
     async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
         """Send what was packed, within the connection's time-out.
@@ -142,15 +158,6 @@ CONNECTION_CLASSES: Final = {
 }
 
 
-class _Pool(ConnectionPool):
-    """What calls share that have a client in common."""
-
-    made = 0
-    """Connections that commands were sent on."""
-    line: Any = None
-    """The one that they send on together, once there is one (`ledger.redis_line`)."""
-
-
 def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
     """A client of the server at `url` (redis://, rediss:// or unix://); connects when first used.
 
@@ -162,6 +169,7 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
         raise ValueError(f"redis_url: expected redis://, rediss:// or unix://, got {url!r}")
     # Not ConnectionPool.from_url: there the URL's own connection class would win over ours.
     options: dict[str, Any] = {**parse_url(url), "connection_class": CONNECTION_CLASSES[scheme]}
+    # Ours, whatever the URL says of them.
     options |= {
         "max_connections": connections_max,
         "socket_timeout": timeout_ms / 1000,
@@ -169,7 +177,7 @@ def connect(url: str, *, timeout_ms: int, connections_max: int) -> Redis:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    return Redis.from_pool(_Pool(**options))
+    return Redis.from_pool(ConnectionPool(**options))
 
 
 class ServerRefused(Exception):
@@ -177,116 +185,184 @@ class ServerRefused(Exception):
     server. Trying again is no help."""
 
 
+class Caller:
+    """Sends commands and scripts, again and again while the server is out of reach, within
+    `timeout_ms`. Everything sent this way must be safe to send twice."""
+
+    def __init__(self, client: Redis, timeout_ms: int) -> None:
+        self._client = client
+        self._timeout_s = timeout_ms / 1000
+        self._failing: set[str] = set()
+        """What was given up and did not go well since: kinds of calls, or ANYTHING."""
+        self._well_at_s = float("-inf")
+        """When that was the last time so; calls that began before may still give up."""
+        self.on_outage: Callable[[str | None], None] | None = None
+        """Told the reason when a call was given up, and None when all goes well again."""
+
+    async def command(self, *arguments: Argument) -> Any:
+        """The reply as the server gave it: bytes, ints, lists, None."""
+        kind = str(arguments[0])
+        reply, _ = await self._persist(kind, lambda: send(self._client, arguments))
+        return reply
+
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> tuple[Any, bool]:
+        """The script's reply, and whether it was sent more than once: if so, an earlier one may
+        have run with its reply lost."""
+        rest = (len(keys), *keys, *arguments)
+
+        async def once() -> Any:
+            try:
+                return await send(self._client, ("EVALSHA", script.sha, *rest))
+            except NoScriptError:
+                return await send(self._client, ("EVAL", script.text, *rest))
+
+        return await self._persist(script.name, once)
+
+    async def _persist(self, kind: str, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """The reply, and whether it took more than one call."""
+        began_s = asyncio.get_running_loop().time()
+        try:
+            reply = await self._until_answered(call, began_s + self._timeout_s)
+        except Rejection as rejection:
+            if began_s >= self._well_at_s:
+                is_away = isinstance(rejection.__cause__, AWAY)
+                self._given_up(ANYTHING if is_away else kind, rejection.message)
+            raise
+        if self._failing:
+            self._went_well(kind)
+        return reply
+
+    def _given_up(self, kind: str, reason: str) -> None:
+        if not self._failing and self.on_outage is not None:
+            self.on_outage(reason)
+        self._failing.add(kind)
+
+    def _went_well(self, kind: str) -> None:
+        # A server that takes no writes goes on answering reads.
+        self._failing -= {ANYTHING, kind}
+        if self._failing:
+            return
+        self._well_at_s = asyncio.get_running_loop().time()
+        if self.on_outage is not None:
+            self.on_outage(None)
+
+    async def _until_answered(
+        self, call: Callable[[], Awaitable[Any]], deadline: float
+    ) -> tuple[Any, bool]:
+        try:
+            # The connection's own time-outs bound a single call; a clock more is felt here.
+            return await call(), False
+        except RedisError as error:
+            self._check_passing(error)
+            fault = error
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._again(call), True
+        except TimeoutError:
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                f"the ledger's server cannot be reached ({type(fault).__name__}: {fault}); "
+                "try again",
+            ) from fault
+
+    async def _again(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Call with growing pauses until there is a reply."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            await asyncio.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - no secret
+            try:
+                return await call()
+            except RedisError as error:
+                self._check_passing(error)
+                delay_s = min(delay_s * 2, RETRY_CAP_S)
+
+    def _check_passing(self, error: RedisError) -> None:
+        """Return when another try may help. Raises Rejection(SERVICE_UNAVAILABLE) when the server
+        only takes no writes for now, and any other error as it is."""
+        if isinstance(error, PASSING_ERRORS) or _is_unblocked(error):
+            return
+        if isinstance(error, ResponseError):
+            _check_refusal(error)
+        raise error
+
+
+def _check_refusal(error: ResponseError) -> None:
+    """Raise Rejection(SERVICE_UNAVAILABLE) when the server only takes no writes for now."""
+    if isinstance(error, OutOfMemoryError):
+        reason = "is at its memory limit"
+    elif str(error).startswith(REFUSALS):
+        reason = f"takes no writes ({error})"
+    else:
+        return
+    raise Rejection(
+        RejectionCode.SERVICE_UNAVAILABLE, f"the ledger's server {reason}; try again later"
+    ) from error
+
+
 def connections_made(client: Redis) -> int:
     """How many connections commands were sent on so far. While it has not grown, the server is the
     one that it was, with all that it had."""
-    return pool_of(client).made if is_shareable(client) else 0
+    return getattr(client.connection_pool, "made", 0)
 
 
 async def send(client: Redis, arguments: Sequence[Argument]) -> Any:
-    """One command on a connection of the pool that is its own until the reply is there, without
-    redis-py's reply conversions."""
+    """One command on a connection of the pool, without redis-py's reply conversions."""
     pool = cast("Any", client.connection_pool)
     try:
-        connection = await usable(client)
+        connection: Any = await pool.get_connection()
         try:
+            if _is_ours(connection):
+                if connection.is_worn():
+                    await connection.disconnect(nowait=True)
+                    await connection.connect()
+                if connection.is_new:
+                    connection.is_new = False
+                    pool.made = connections_made(client) + 1
             await connection.send_command(*arguments)
             return await connection.read_response()
         except RedisError as error:
-            if is_fault(error):
-                distrust(client)
+            if _is_fault(error):
+                _distrust(pool)
             raise
         finally:
             await pool.release(connection)
-    except Exception as error:
-        fault = plain_fault(error)
-        if fault is error:
-            raise
-        raise fault from error
-
-
-async def usable(client: Redis, held: Any = None) -> Any:
-    """A connection that a command can be sent on: the one that is held already, while it is good
-    for that, else one of the pool's. It is to be released in the end."""
-    pool = cast("Any", client.connection_pool)
-    if held is not None:
-        with contextlib.suppress(RedisConnectionError):  # it is being closed
-            # What is to be read of it now is its end.
-            if held.is_connected and not held.is_worn() and not await held.can_read():
-                return held
-        await give_up(client, held)
-    connection = await pool.get_connection()
-    if not _is_ours(connection):
-        return connection
-    try:
-        if connection.is_worn():
-            await connection.disconnect(nowait=True)
-            await connection.connect()
-    except BaseException:
-        await pool.release(connection)
+    except RedisConnectionError as error:
+        # redis-py shows a refused login as a lost connection.
+        if isinstance(error, AuthenticationError) or isinstance(
+            error.__cause__, AuthenticationError
+        ):
+            raise ServerRefused(f"the ledger's server does not let us in: {error}") from error
         raise
-    if connection.is_new:
-        connection.is_new = False
-        pool.made += 1
-    return connection
-
-
-async def give_up(client: Redis, connection: Any) -> None:
-    """Close a connection, and give it back to the pool."""
-    if connection.is_connected:
-        # Else it would go on sending to whoever does not read.
-        connection.abort()
-    await connection.disconnect(nowait=True)
-    await cast("Any", client.connection_pool).release(connection)
-
-
-def is_shareable(client: Redis) -> bool:
-    """Whether the client's connections can be written to while a reply is awaited. Those of
-    fakeredis cannot."""
-    return isinstance(client.connection_pool, _Pool)
-
-
-def pool_of(client: Redis) -> _Pool:
-    """Of a client that `connect` made."""
-    return cast("_Pool", client.connection_pool)
-
-
-def plain_fault(error: Exception) -> Exception:
-    """What an error of redis-py's or uvloop's means; itself where it says so."""
-    match error:
-        case AuthenticationError() | RedisConnectionError(__cause__=AuthenticationError()):
-            # redis-py shows a refused login as a lost connection.
-            return ServerRefused(f"the ledger's server does not let us in: {error}")
-        case InvalidResponse():
-            return ServerRefused(f"the server is no Redis and no Valkey: {error}")
-        case RuntimeError() if "handler is closed" in str(error):
-            # What uvloop says of a connection that the server closed a moment ago.
-            return RedisConnectionError(str(error))
-        case _:
-            return error
-
-
-def is_unblocked(error: RedisError) -> bool:
-    """Whether a blocking read was ended since its server was made a replica."""
-    return str(error).startswith(UNBLOCKED)
-
-
-def is_fault(error: RedisError) -> bool:
-    """Whether the way to the server, or where it leads, is to be looked for anew."""
-    lost = isinstance(error, (RedisConnectionError, RedisTimeoutError, *ELSEWHERE))
-    return (lost and not isinstance(error, MaxConnectionsError)) or is_unblocked(error)
-
-
-def distrust(client: Redis) -> None:
-    """No connection that was made before a fault is used for another command: each may lead to a
-    server that is gone without a word, or is no longer the one to ask; to find that out would take
-    a time-out for each."""
-    pool = cast("Any", client.connection_pool)
-    for connection in (*pool._get_free_connections(), *pool._get_in_use_connections()):
-        if _is_ours(connection):
-            connection.mark_for_reconnect()
+    except InvalidResponse as error:
+        raise ServerRefused(f"the server is no Redis and no Valkey: {error}") from error
+    except RuntimeError as error:
+        # What uvloop says of a connection that the server closed a moment ago.
+        if "handler is closed" not in str(error):
+            raise
+        raise RedisConnectionError(str(error)) from error
 
 
 def _is_ours(connection: Any) -> bool:
     """fakeredis has connections of its own."""
     return isinstance(connection, _Sending)
+
+
+def _is_unblocked(error: RedisError) -> bool:
+    return str(error).startswith(UNBLOCKED)
+
+
+def _is_fault(error: RedisError) -> bool:
+    """Whether the way to the server, or where it leads, is to be looked for anew."""
+    lost = isinstance(error, (RedisConnectionError, RedisTimeoutError, *ELSEWHERE))
+    return lost or _is_unblocked(error)
+
+
+def _distrust(pool: Any) -> None:
+    """No connection that was made before a fault is used for another command: each may lead to a
+    server that is gone without a word, or is no longer the one to ask; to find that out would take
+    a time-out for each."""
+    for connection in (*pool._get_free_connections(), *pool._get_in_use_connections()):
+        if _is_ours(connection):
+            connection.mark_for_reconnect()

@@ -12,8 +12,8 @@ from ledger import keys
 from ledger.events import Priority
 from ledger.keys import PartitionKeys, queue_name
 from ledger.placement import Queue, queue_of
-from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls, StoreOptions
+from ledger.redis_connection import Script
 from ledger.rejections import Rejection
 from ledger.script_format import PRIORITIES, Argument, read_claimed, read_delivery
 from ledger.store import Claimed, Delivery, Waiting, waiting_elsewhere

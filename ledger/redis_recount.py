@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from ledger.keys import PartitionKeys
-from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls
+from ledger.redis_connection import Script
 from ledger.script_format import PRIORITIES, read_lease
 
 log = structlog.get_logger("ledger")

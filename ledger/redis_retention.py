@@ -6,8 +6,8 @@ from typing import Any, Final
 import structlog
 
 from ledger.codec import Undecodable, encode
-from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls, of_ours
+from ledger.redis_connection import Script
 from ledger.retention import (
     BEGINNING,
     ArchiveState,

@@ -17,10 +17,9 @@ from ledger.identity import is_derived
 from ledger.keys import PartitionKeys
 from ledger.past import Past
 from ledger.redis_callbacks import RedisCallbacks
-from ledger.redis_caller import Caller, Script
 from ledger.redis_calls import ForeignKey, StoreOptions, of_ours
 from ledger.redis_clock import ServerClock
-from ledger.redis_connection import connect, connections_made
+from ledger.redis_connection import Caller, Script, connect, connections_made
 from ledger.redis_queues import RedisQueues
 from ledger.redis_recount import LOAD, RedisRecount
 from ledger.redis_retention import RedisRetention
@@ -284,7 +283,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
             script_keys.append(item.key)
             arguments += item.arguments
         began_s = asyncio.get_running_loop().time()
-        replies, sent_again = await self._caller.script(APPEND, script_keys, arguments, shared=True)
+        replies, sent_again = await self._caller.script(APPEND, script_keys, arguments)
         if self.on_append is not None:
             self.on_append(len(batch), asyncio.get_running_loop().time() - began_s)
         outcomes = [read_outcome(partition.partition, reply) for reply in replies]
@@ -323,8 +322,7 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
     async def _send_loads(
         self, partition: PartitionKeys, batch: list[str]
     ) -> list[tuple[bytes | None, bytes, bytes]]:
-        script_keys = [partition.task(task_id) for task_id in batch]
-        flat, _ = await self._caller.script(LOAD, script_keys, (), shared=True)
+        flat = await self._call(LOAD, [partition.task(task_id) for task_id in batch], ())
         return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
 
     async def history(self, task_id: str) -> list[Recorded]:

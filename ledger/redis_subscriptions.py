@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 from ledger import keys
 from ledger.codec import Undecodable, encode
 from ledger.keys import PartitionKeys
-from ledger.redis_caller import Caller, Script
 from ledger.redis_calls import of_ours
+from ledger.redis_connection import Caller, Script
 from ledger.script_format import Argument
 from ledger.subscriptions import (
     BEGINNING,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from ledger.identity import SYSTEM
 from ledger.keys import PartitionKeys
-from ledger.redis_caller import Script
 from ledger.redis_calls import LedgerCalls, of_ours
+from ledger.redis_connection import Script
 from ledger.script_format import (
     PRIORITIES,
     changed_limit_fields,

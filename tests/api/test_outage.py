@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from api.app import create_app
 from ledger import redis_calls
-from ledger.redis_caller import Caller, Script
+from ledger.redis_connection import Caller, Script
 from ledger.redis_store import RedisStore, StoreOptions
 from ledger.rejections import Rejection
 from ledger.script_format import Argument
@@ -81,16 +81,11 @@ class CountingCaller(Caller):
         self.out = asyncio.Event()
 
     async def script(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        arguments: Sequence[Argument],
-        *,
-        shared: bool = False,
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> tuple[Any, bool]:
         self.out.set()
         try:
-            return await super().script(script, keys, arguments, shared=shared)
+            return await super().script(script, keys, arguments)
         except Rejection:
             self.given_up += 1
             raise

@@ -15,8 +15,7 @@ from ledger.events import Priority
 from ledger.keys import HEARTBEATS, LEDGER, WORKERS, PartitionKeys
 from ledger.moments import LAST_MS
 from ledger.placement import STAGED_MAX, Queue
-from ledger.redis_caller import Caller, Script
-from ledger.redis_connection import ServerRefused
+from ledger.redis_connection import Caller, Script, ServerRefused
 from ledger.redis_store import (
     ANNOUNCE,
     APPEND,
