@@ -63,7 +63,8 @@ class AsyncClient:
         """`url` is LEDGERQ_URL of the environment, else http://127.0.0.1:8084, where it is not
         given. `headers` go with every request: `X-Actor` says in the history who it was. Where they
         are a function, it is asked for those of each request: of the `traceparent` of now. Each
-        call that waits holds one of `connections_max` all the while."""
+        call that waits holds one of `connections_max` all the while. Raises ValueError and
+        TypeError for what no call could be made with."""
         self._where = Where(url_of(url), timeout_s, connect_timeout_s, connections_max)
         self._core = Core(retries, headers, long_poll_s)
         self._pools = Pools(httpx2.AsyncClient, self._where, transport)

@@ -83,6 +83,22 @@ def test_all_commands_are_listed_without_loading_any(tmp_path: object):
         assert any(line.startswith(f"│ {command} ") for line in listed), command
 
 
+def test_one_that_is_interrupted_while_it_is_loaded_ends_as_others_do():
+    code = (
+        "import signal, sys; from api.cli import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'api.cli.app': signal.raise_signal(signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.exit(main())"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_the_version_is_told(ledgerq: Call):
     assert ledgerq("--version").out.strip() == __version__
 
