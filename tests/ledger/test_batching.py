@@ -121,6 +121,53 @@ async def test_a_few_items_are_not_divided(line: Line):
     assert [len(batch) for batch in line.batches] == [SPLIT_ITEMS_MIN]
 
 
+async def test_a_few_wait_for_the_batch_that_is_out_though_another_might_leave(line: Line):
+    coalescer = line.coalescer(in_flight=2)
+    line.open.clear()
+    futures = [coalescer.submit(0, 1)]
+    await line.arrived.wait()
+
+    for n in range(1, SPLIT_ITEMS_MIN):
+        futures.append(coalescer.submit(n, 1))
+        await asyncio.sleep(0)
+    assert line.batches == [[0]]
+
+    line.open.set()
+    await asyncio.gather(*futures)
+    assert [len(batch) for batch in line.batches] == [1, SPLIT_ITEMS_MIN - 1]
+
+
+async def test_enough_of_them_do_not_wait_for_the_batch_that_is_out(line: Line):
+    coalescer = line.coalescer(in_flight=2)
+    line.open.clear()
+    futures = [coalescer.submit(0, 1)]
+    await line.arrived.wait()
+    line.arrived.clear()
+
+    futures += [coalescer.submit(n, 1) for n in range(SPLIT_ITEMS_MIN)]
+    await line.arrived.wait()
+
+    assert [len(batch) for batch in line.batches] == [1, SPLIT_ITEMS_MIN]
+    line.open.set()
+    await asyncio.gather(*futures)
+
+
+async def test_callers_who_get_ready_a_few_turns_apart_come_to_travel_together(line: Line):
+    coalescer = line.coalescer(items_max=1_000, queue=1_000)
+    callers = 200
+
+    async def call(n: int) -> int:
+        for _ in range(3 * n):
+            await asyncio.sleep(0)
+        return await coalescer.submit(n, 1)
+
+    replies = await asyncio.gather(*(call(n) for n in range(callers)))
+
+    assert replies == [n * 10 for n in range(callers)]
+    assert [n for batch in line.batches for n in batch] == list(range(callers))
+    assert len(line.batches) < callers / 2, "one by one they would have been as many as they are"
+
+
 async def test_an_error_reaches_every_item_of_its_batch_and_no_other(line: Line):
     coalescer = line.coalescer(items_max=2)
     line.error = Rejection(RejectionCode.SERVICE_UNAVAILABLE, "down")
