@@ -158,15 +158,25 @@ def task_view(task: Task, queue_position: int, estimated_completion: int | None 
 
 
 def event_view(recorded: Recorded) -> EventView:
-    """The event for a caller; `data` and `meta` are the stored bytes."""
+    """The event for a caller; `data` and `meta` are the stored bytes, see `json_or_text`."""
     return EventView(
         str(recorded.position),
         recorded.type,
         recorded.version,
         moment_text(recorded.at),
-        msgspec.Raw(recorded.data),
-        msgspec.Raw(recorded.meta),
+        json_or_text(recorded.data),
+        json_or_text(recorded.meta),
     )
+
+
+def json_or_text(stored: bytes) -> msgspec.Raw:
+    """JSON as it stands. What others wrote to a stream may be none: it is told as text, since it
+    would make the whole answer unreadable."""
+    try:
+        stored.decode()
+        return msgspec.json.decode(stored, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(encode(stored.decode(errors="replace")))
 
 
 def task_json(task: Task, queue_position: int, estimated_completion: int | None = None) -> bytes:

@@ -8,7 +8,7 @@ from typing import IO, Any, Final, Literal, Protocol
 import msgspec
 
 from api.replay.event_json import event_line, meta_of, one_line
-from api.wire import moment_or_nothing
+from api.wire import json_or_text, moment_or_nothing
 from ledger.codec import encode
 from ledger.store import Recorded
 
@@ -89,7 +89,7 @@ def cloud_event(event: Recorded, epoch: str) -> bytes:
         subject=event.task_id,
         time=moment_or_nothing(event.at),
         datacontenttype="application/json",
-        data=msgspec.Raw(event.data),
+        data=json_or_text(event.data),
         ledgerqversion=event.version,
         ledgerqactor=meta.actor,
         ledgerqrequest=meta.request,

@@ -6,8 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from api.replay.event_json import event_line
+from api.replay.exports import cloud_event
 from ledger.objects.local_folder import LocalFolder
 from tests.archives import EPOCH, T0, histories, seal
 from tests.cli.running import Call
@@ -53,6 +56,23 @@ def test_cloud_events_have_what_they_must(archive: str, ledgerq: Call, tmp_path:
         "ledgerqactor": "somebody",
         "ledgerqrequest": "r-150",
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"no JSON", "no JSON"),
+        (b'{"number": 1} and more', '{"number": 1} and more'),
+        (b'{"name": "\xff"}', '{"name": "\N{REPLACEMENT CHARACTER}"}'),
+        (b"", ""),
+    ],
+)
+def test_what_somebody_wrote_that_is_no_json_is_told_as_text(data: bytes, told: str):
+    event = msgspec.structs.replace(EVENTS[0], data=data)
+
+    lines = event_line(event), cloud_event(event, EPOCH)
+
+    assert [json.loads(line)["data"] for line in lines] == [told, told]
 
 
 def test_parquet_has_a_row_for_each_event(archive: str, ledgerq: Call, tmp_path: Path):
