@@ -264,7 +264,7 @@ class RemoteWorkers:
         holding = worker.running.get(lease)
         task = holding.task if holding is not None else await self._own(worker_id, lease)
         postponements = task.state.postponements
-        done = await transact(self._store, task_id, command, meta=meta, known=task)
+        done = await transact(self._store, task_id, command, meta=meta, known=task, patient=True)
         if not done.events and holding is not None:
             # It holds already, by what is remembered: nothing was written that would have told
             # whether that is out of date.

@@ -1,55 +1,53 @@
-"""When a batch that could leave waits for company, and for how long."""
+"""When a batch of the patient, which could leave, waits for company, and for how long."""
 
 from typing import Final
 
-TURNS_MAX: Final = 128
-"""Of the event loop: 0.1 ms where nothing goes on, and as many callers as get ready meanwhile where
-something does."""
+QUIET_TURNS_MAX: Final = 16
+"""After so many turns of the event loop in a row in which nobody came it leaves: a moment where
+nothing goes on, and where something does, as long as callers keep getting ready."""
 
-WAIT_S: Final = 0.004
-"""And no longer than that, however long the turns are."""
+WAIT_S: Final = 0.005
+"""It waits no longer than that, however long the turns are. With 2 ms a slow machine, which takes
+half a millisecond for a call and more, gained nothing."""
 
-COMPANY_ENOUGH: Final = 32
+COMPANY_ENOUGH: Final = 16
 """So many leave at once."""
 
-FRUITLESS_MAX: Final = 4
-"""After so many batches in a row that waited and that nobody joined, the next ones do not wait."""
-
-TRY_EVERY: Final = 32
-"""But one in so many does, to see whether that is so still."""
+ALONE_MAX: Final = 4
+"""After so many batches of one in a row, the next ones do not wait."""
 
 
 class Lingering:
-    """`begin` when a batch could leave, then ask `is_over` once in each turn of the loop, until it
-    is.
+    """`begin` when a batch could leave, then `turn` in each turn of the loop, until it leaves.
 
-    Callers in one process that are answered together ask together again, and nothing is gained by
-    waiting for others. Calls from elsewhere get ready one after the other, some turns apart, and
-    the server has answered one before the next is ready: of 400 gRPC calls at once, nearly all left
-    alone, each at the price of a whole batch. When they linger they leave in batches of five to
-    eight, and 1.2 to 1.3 times as many calls are answered. Which of the two it is shows by itself,
-    by whether anybody joins.
+    Callers in one process that are answered together ask together again. Calls from elsewhere get
+    ready one after the other, some turns apart, and the server has answered one before the next is
+    ready: of 400 gRPC calls at once, nine in ten left alone, each at the price of a whole batch.
     """
 
-    def __init__(self) -> None:
-        self._fruitless = FRUITLESS_MAX
-        self._turns_left = 0
+    def __init__(self, items_max: int) -> None:
+        """A batch has no room for more than `items_max`."""
+        self._enough = min(COMPANY_ENOUGH, items_max)
+        self._alone = ALONE_MAX
+        self._quiet_turns = 0
+        self._waiting = 0
         self._until_s = 0.0
-        self._at_first = 0
 
     def begin(self, now_s: float) -> None:
-        """From now on, in seconds of a clock that does not go back."""
-        self._turns_left = TURNS_MAX if self._fruitless < FRUITLESS_MAX else 1
+        """From now on, by the loop's clock."""
+        self._quiet_turns = self._waiting = 0
         self._until_s = now_s + WAIT_S
-        self._at_first = 0
 
-    def is_over(self, waiting: int, now_s: float) -> bool:
-        """Whether those who wait, so many, leave now."""
-        self._turns_left -= 1
-        self._at_first = self._at_first or waiting
-        if self._turns_left > 0 and waiting < COMPANY_ENOUGH and now_s < self._until_s:
+    def turn(self, waiting: int, now_s: float) -> bool:
+        """A turn is over, and so many wait; whether they leave."""
+        self._quiet_turns = 0 if waiting > self._waiting else self._quiet_turns + 1
+        self._waiting = waiting
+        if (
+            self._alone < ALONE_MAX
+            and waiting < self._enough
+            and self._quiet_turns < QUIET_TURNS_MAX
+            and now_s < self._until_s
+        ):
             return False
-        self._fruitless = 0 if waiting > self._at_first else self._fruitless + 1
-        if self._fruitless == TRY_EVERY:
-            self._fruitless = FRUITLESS_MAX - 1
+        self._alone = 0 if waiting > 1 else self._alone + 1
         return True

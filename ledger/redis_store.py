@@ -208,7 +208,9 @@ class RedisStore(RedisQueues, RedisCallbacks, RedisSystem, RedisRecount, RedisRe
         self, partition: int, step: Append, absent_as_of: str = BEGINNING
     ) -> Outcome | EvictedSince | None:
         encoded = self._encode(partition, step, absent_as_of)
-        return await self._appends[partition].submit(encoded, encoded.size_bytes)
+        return await self._appends[partition].submit(
+            encoded, encoded.size_bytes, patient=step.patient
+        )
 
     async def _append_first(self, partition: int, step: Append) -> Outcome | None:
         """Of a task whose id is derived from a key: it may have been, and been evicted. Whoever

@@ -98,6 +98,8 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     """Refuse to enter a ready queue in which so many wait already; 0 means no bound."""
     tell_queue_position: bool = False
     """Say in the outcome where in its ready queue the task waits, when it enters one."""
+    patient: bool = False
+    """It may wait a moment, at most 5 ms, for others to be written with."""
 
 
 class SystemAppend(msgspec.Struct, frozen=True, gc=False):

@@ -51,6 +51,7 @@ async def transact(
     queue_max: int = 0,
     tell_queue_position: bool = False,
     expected_versions: Collection[int] | None = None,
+    patient: bool = False,
 ) -> Committed:
     """Make `command` happen to the task, once.
 
@@ -58,6 +59,7 @@ async def transact(
     that turns out to be out of date, it is loaded. `now_ms` is the ledger's clock unless given.
     `tell_queue_position` saves another, see `Committed.queue_position`. With `expected_versions`
     the command is meant for a task at one of these versions, and is not decided again on another.
+    `patient`: see `Append.patient`.
 
     Raises Rejection: the domain's own, QUEUE_FULL, VERSION_CONFLICT when the task is at none of the
     versions expected, or others were faster CONFLICTS_MAX times, SERVICE_UNAVAILABLE when the
@@ -79,7 +81,8 @@ async def transact(
         # Time never runs backwards within a task, whatever a clock does.
         at = now if task is None else max(now, task.state.updated_at)
         after = apply(task_id, task, events, at)
-        step = Append(task, after, events, _traced(meta, after), queue_max, tell_queue_position)
+        traced = _traced(meta, after)
+        step = Append(task, after, events, traced, queue_max, tell_queue_position, patient)
         match await store.append(step):
             case Written(position, queue_position):
                 return Committed(after, events, position, queue_position)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ledger.batching import SPLIT_ITEMS_MIN, Coalescer
+from ledger.lingering import QUIET_TURNS_MAX
 from ledger.rejections import Rejection, RejectionCode
 
 
@@ -37,6 +38,19 @@ class Line:
             queue_items_max=queue,
             in_flight_max=in_flight,
         )
+
+
+async def turns(count: int) -> None:
+    """So many turns of the loop go by."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def in_company(line: Line, coalescer: Coalescer[int, int]) -> None:
+    """Two have left together, which the patient then hope for too."""
+    await asyncio.gather(*(coalescer.submit(0, 1, patient=True) for _ in range(2)))
+    line.batches.clear()
+    line.arrived.clear()
 
 
 @pytest.fixture
@@ -121,51 +135,75 @@ async def test_a_few_items_are_not_divided(line: Line):
     assert [len(batch) for batch in line.batches] == [SPLIT_ITEMS_MIN]
 
 
-async def test_a_few_wait_for_the_batch_that_is_out_though_another_might_leave(line: Line):
+async def test_one_alone_leaves_beside_a_batch_that_is_out(line: Line):
     coalescer = line.coalescer(in_flight=2)
     line.open.clear()
-    futures = [coalescer.submit(0, 1)]
-    await line.arrived.wait()
-
-    for n in range(1, SPLIT_ITEMS_MIN):
-        futures.append(coalescer.submit(n, 1))
-        await asyncio.sleep(0)
-    assert line.batches == [[0]]
-
-    line.open.set()
-    await asyncio.gather(*futures)
-    assert [len(batch) for batch in line.batches] == [1, SPLIT_ITEMS_MIN - 1]
-
-
-async def test_enough_of_them_do_not_wait_for_the_batch_that_is_out(line: Line):
-    coalescer = line.coalescer(in_flight=2)
-    line.open.clear()
-    futures = [coalescer.submit(0, 1)]
+    first = coalescer.submit(1, 1)
     await line.arrived.wait()
     line.arrived.clear()
 
-    futures += [coalescer.submit(n, 1) for n in range(SPLIT_ITEMS_MIN)]
+    second = coalescer.submit(2, 1)
     await line.arrived.wait()
 
-    assert [len(batch) for batch in line.batches] == [1, SPLIT_ITEMS_MIN]
+    assert line.batches == [[1], [2]]
     line.open.set()
-    await asyncio.gather(*futures)
+    assert await asyncio.gather(first, second) == [10, 20]
 
 
-async def test_callers_who_get_ready_a_few_turns_apart_come_to_travel_together(line: Line):
-    coalescer = line.coalescer(items_max=1_000, queue=1_000)
+async def test_patient_callers_who_get_ready_a_few_turns_apart_travel_together(line: Line):
+    coalescer = line.coalescer(queue=1_000)
     callers = 200
+    await in_company(line, coalescer)
 
-    async def call(n: int) -> int:
-        for _ in range(3 * n):
-            await asyncio.sleep(0)
-        return await coalescer.submit(n, 1)
+    futures: list[asyncio.Future[int]] = []
+    for n in range(callers):
+        futures.append(coalescer.submit(n, 1, patient=True))
+        await turns(QUIET_TURNS_MAX // 2)
 
-    replies = await asyncio.gather(*(call(n) for n in range(callers)))
-
-    assert replies == [n * 10 for n in range(callers)]
+    assert await asyncio.gather(*futures) == [n * 10 for n in range(callers)]
     assert [n for batch in line.batches for n in batch] == list(range(callers))
-    assert len(line.batches) < callers / 2, "one by one they would have been as many as they are"
+    assert len(line.batches) < callers / 2, "they left one by one"
+
+
+async def test_one_who_is_not_patient_takes_those_along_who_are(line: Line):
+    coalescer = line.coalescer()
+    await in_company(line, coalescer)
+
+    patient = coalescer.submit(1, 1, patient=True)
+    await turns(2)
+    assert line.batches == []
+    other = coalescer.submit(2, 1)
+    await turns(2)
+
+    assert line.batches == [[1, 2]]
+    assert await asyncio.gather(patient, other) == [10, 20]
+
+
+async def test_what_is_not_patient_never_waits(line: Line):
+    coalescer = line.coalescer()
+    await in_company(line, coalescer)
+
+    for n in (1, 2, 3):
+        future = coalescer.submit(n, 1)
+        await turns(2)
+        assert line.batches[-1] == [n]
+        await future
+
+
+async def test_the_patient_linger_behind_a_batch_too(line: Line):
+    coalescer = line.coalescer()
+    await in_company(line, coalescer)
+    line.open.clear()
+    first = coalescer.submit(1, 1)
+    await line.arrived.wait()
+    second = coalescer.submit(2, 1, patient=True)
+    line.open.set()
+    await first
+
+    third = coalescer.submit(3, 1, patient=True)
+
+    assert await asyncio.gather(second, third) == [20, 30]
+    assert line.batches == [[1], [2, 3]]
 
 
 async def test_an_error_reaches_every_item_of_its_batch_and_no_other(line: Line):

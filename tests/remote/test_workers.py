@@ -11,6 +11,7 @@ from ledger.codec import decode_meta
 from ledger.commands import ReportProgress
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
+from ledger.store import Append, Outcome
 from ledger.task import Status, Task
 from ledger.transact import transact
 from ledger.workers import WorkerState
@@ -104,6 +105,24 @@ async def test_two_workers_share_what_there_is(remote: Remote):
 
     taken = [task.id for answer in await asyncio.gather(*waits) for task in answer]
     assert sorted(taken) == sorted(task.id for task in tasks)
+
+
+async def test_reports_may_wait_for_others_and_nothing_else_does(
+    remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    steps: list[Append] = []
+    append = store.append
+
+    async def noted(step: Append) -> Outcome:
+        steps.append(step)
+        return await append(step)
+
+    monkeypatch.setattr(store, "append", noted)
+    await remote.submit()
+    [task] = await remote.take()
+    await remote.report(task, completed=pb.Completed(result=b"1"))
+
+    assert [step.patient for step in steps] == [False, False, True]
 
 
 async def test_a_report_that_is_sent_again_is_done_once(remote: Remote, store: RedisStore):
