@@ -68,11 +68,11 @@ def test_cloud_events_have_what_they_must(archive: str, ledgerq: Call, tmp_path:
     ],
 )
 def test_what_somebody_wrote_that_is_no_json_is_told_as_text(data: bytes, told: str):
-    event = msgspec.structs.replace(EVENTS[0], data=data)
+    event = msgspec.structs.replace(EVENTS[0], data=data, meta=data)
 
-    lines = event_line(event), cloud_event(event, EPOCH)
+    line, cloud = json.loads(event_line(event)), json.loads(cloud_event(event, EPOCH))
 
-    assert [json.loads(line)["data"] for line in lines] == [told, told]
+    assert (line["data"], line["meta"], cloud["data"]) == (told, told, told)
 
 
 def test_parquet_has_a_row_for_each_event(archive: str, ledgerq: Call, tmp_path: Path):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ledger import lingering
 from ledger.batching import SPLIT_ITEMS_MIN, Coalescer
 from ledger.lingering import QUIET_TURNS_MAX
 from ledger.rejections import Rejection, RejectionCode
@@ -51,6 +52,12 @@ async def in_company(line: Line, coalescer: Coalescer[int, int]) -> None:
     await asyncio.gather(*(coalescer.submit(0, 1, patient=True) for _ in range(2)))
     line.batches.clear()
     line.arrived.clear()
+
+
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns alone count: a machine that stands still for a moment ends no patience."""
+    monkeypatch.setattr(lingering, "WAIT_S", 3_600.0)
 
 
 @pytest.fixture
@@ -150,6 +157,7 @@ async def test_one_alone_leaves_beside_a_batch_that_is_out(line: Line):
     assert await asyncio.gather(first, second) == [10, 20]
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_patient_callers_who_get_ready_a_few_turns_apart_travel_together(line: Line):
     coalescer = line.coalescer(queue=1_000)
     callers = 200
@@ -165,6 +173,7 @@ async def test_patient_callers_who_get_ready_a_few_turns_apart_travel_together(l
     assert len(line.batches) < callers / 2, "they left one by one"
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_one_who_is_not_patient_takes_those_along_who_are(line: Line):
     coalescer = line.coalescer()
     await in_company(line, coalescer)
@@ -179,6 +188,20 @@ async def test_one_who_is_not_patient_takes_those_along_who_are(line: Line):
     assert await asyncio.gather(patient, other) == [10, 20]
 
 
+async def test_the_patient_wait_no_longer_than_their_time(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lingering, "WAIT_S", 0.0)
+    coalescer = line.coalescer()
+    await in_company(line, coalescer)
+
+    patient = coalescer.submit(1, 1, patient=True)
+    await turns(2)
+
+    assert line.batches == [[1]]
+    assert await patient == 10
+
+
 async def test_what_is_not_patient_never_waits(line: Line):
     coalescer = line.coalescer()
     await in_company(line, coalescer)
@@ -190,6 +213,7 @@ async def test_what_is_not_patient_never_waits(line: Line):
         await future
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_the_patient_linger_behind_a_batch_too(line: Line):
     coalescer = line.coalescer()
     await in_company(line, coalescer)
@@ -199,6 +223,8 @@ async def test_the_patient_linger_behind_a_batch_too(line: Line):
     second = coalescer.submit(2, 1, patient=True)
     line.open.set()
     await first
+    await turns(3)
+    assert line.batches == [[1]]
 
     third = coalescer.submit(3, 1, patient=True)
 

@@ -1,17 +1,19 @@
 """Workers elsewhere: they take tasks, work on them under a lease, and report."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import msgspec
 import pytest
 
 from api.grpc import task_service_pb2 as pb
+from ledger.batching import Coalescer
 from ledger.codec import decode_meta
 from ledger.commands import ReportProgress
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
-from ledger.store import Append, Outcome
+from ledger.script_format import EncodedAppend
 from ledger.task import Status, Task
 from ledger.transact import transact
 from ledger.workers import WorkerState
@@ -108,21 +110,24 @@ async def test_two_workers_share_what_there_is(remote: Remote):
 
 
 async def test_reports_may_wait_for_others_and_nothing_else_does(
-    remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
 ):
-    steps: list[Append] = []
-    append = store.append
+    asked: list[bool] = []
+    submit = Coalescer[Any, Any].submit
 
-    async def noted(step: Append) -> Outcome:
-        steps.append(step)
-        return await append(step)
+    def noted(
+        coalescer: Coalescer[Any, Any], item: Any, size_bytes: int, *, patient: bool = False
+    ) -> asyncio.Future[Any]:
+        if isinstance(item, EncodedAppend):
+            asked.append(patient)
+        return submit(coalescer, item, size_bytes, patient=patient)
 
-    monkeypatch.setattr(store, "append", noted)
+    monkeypatch.setattr(Coalescer, "submit", noted)
     await remote.submit()
     [task] = await remote.take()
     await remote.report(task, completed=pb.Completed(result=b"1"))
 
-    assert [step.patient for step in steps] == [False, False, True]
+    assert asked == [False, False, True]
 
 
 async def test_a_report_that_is_sent_again_is_done_once(remote: Remote, store: RedisStore):
