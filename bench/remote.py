@@ -1,20 +1,26 @@
 """A worker that speaks gRPC, beside one of our own: both drain a full queue of no-op tasks.
 
 Client and server are processes of their own. How many calls a task takes is what makes the
-difference: a call costs Python far more than a task.
+difference: a call costs Python far more than a task. Where each task has its own, the client costs
+about as much as the server, and takes that from it on a machine of two cores: hence the same once
+more with one that costs little (`bench.http2_load`).
 """
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import grpc
+import msgspec
+from google.protobuf.message import Message
 
 from api.grpc import task_service_pb2 as pb
 from api.grpc.task_service_pb2_grpc import TaskServiceStub
 from bench.children import child
 from bench.drain import drains_per_s
+from bench.http2_load import LightStub
 from bench.measure import Goal, Measured, alternate, row
 from bench.roles import Options
 from bench.scale import Scale
@@ -28,23 +34,43 @@ FLOOR: Final = f"a worker process of ours, {IN_FLIGHT} in flight"
 WAIT_MS: Final = 1_000
 
 
+Call = Callable[[str, Message], Awaitable[Any]]
+"""Calls a method, at once; its answer is what is waited for."""
+
+
 async def work(
-    target: str, count: int, loops: int, at_once: int, *, together: bool
+    target: str, count: int, loops: int, at_once: int, *, together: bool, light: bool
 ) -> tuple[float, float]:
     """Take `count` tasks, `at_once` with each call, and end them, with one call or one each; when
     it began and ended (s, of the loop's clock)."""
     loop = asyncio.get_running_loop()
-    async with grpc.aio.insecure_channel(target) as channel:
-        worker = _Worker(TaskServiceStub(channel), count, together=together)
+    async with (_light if light else _usual)(target) as call:
+        worker = _Worker(call, count, together=together)
         began = loop.time()
         await asyncio.gather(*(worker.run(at_once) for _ in range(loops)))
         # Not when the loops ended, which may wait for more.
         return began, worker.ended
 
 
+@contextlib.asynccontextmanager
+async def _usual(target: str) -> AsyncGenerator[Call]:
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = TaskServiceStub(channel)
+        yield lambda method, request: getattr(stub, method)(request)
+
+
+@contextlib.asynccontextmanager
+async def _light(target: str) -> AsyncGenerator[Call]:
+    stub = await LightStub.open(target)
+    try:
+        yield stub.call
+    finally:
+        stub.close()
+
+
 class _Worker:
-    def __init__(self, stub: Any, count: int, *, together: bool) -> None:
-        self._stub = stub
+    def __init__(self, call: Call, count: int, *, together: bool) -> None:
+        self._call = call
         self._left = count
         self._end = self._end_together if together else self._end_each
         self.ended = 0.0
@@ -54,7 +80,7 @@ class _Worker:
             asked = pb.GetPendingTasksRequest(
                 worker_id="bench", task_types=[TASK_TYPE], max_tasks=at_once, wait_ms=WAIT_MS
             )
-            tasks = (await self._stub.GetPendingTasks(asked)).tasks
+            tasks = (await self._call("GetPendingTasks", asked)).tasks
             self._left -= len(tasks)
             updates = [
                 pb.StatusUpdate(task_id=t.id, attempt=t.attempt, completed=_NOTHING) for t in tasks
@@ -65,25 +91,55 @@ class _Worker:
 
     async def _end_together(self, updates: Sequence[pb.StatusUpdate]) -> None:
         reports = pb.UpdateStatusBatchRequest(worker_id="bench", updates=updates)
-        answer = await self._stub.UpdateStatusBatch(reports)
+        answer = await self._call("UpdateStatusBatch", reports)
         assert not any(result.HasField("error") for result in answer.results)
 
     async def _end_each(self, updates: Sequence[pb.StatusUpdate]) -> None:
         reports = [pb.UpdateStatusRequest(worker_id="bench", update=update) for update in updates]
-        await asyncio.gather(*map(self._stub.UpdateStatus, reports))
+        # All are on their way before the first is waited for.
+        for answer in [self._call("UpdateStatus", report) for report in reports]:
+            await answer
 
 
 _NOTHING: Final = pb.Completed(result=b"null")
 
 
-async def remote_per_s(
-    server: BenchServer, count: int, target: str, loops: int, at_once: int, together: bool
-) -> float:
+class _Way(msgspec.Struct, frozen=True):
+    """How a worker goes about it."""
+
+    title: str
+    loops: int
+    at_once: int
+    together: bool = False
+    light: bool = False
+    goal: Goal | None = None
+
+
+WAYS: Final = (
+    _Way("gRPC worker, 100 tasks a call", 4, 100, together=True, goal=GOAL),
+    _Way(
+        "gRPC worker that costs little, 100 tasks a call, each ended with its own",
+        *(4, 100),
+        light=True,
+        goal=GOAL,
+    ),
+    _Way("gRPC worker, 100 tasks a call, each ended with its own", 4, 100),
+    _Way("gRPC worker, one task a call", 50, 1),
+)
+
+
+async def remote_per_s(server: BenchServer, count: int, target: str, way: _Way) -> float:
     """Tasks per second of a worker elsewhere, from a queue that holds them all."""
     await server.empty()
     async with server.store() as store:
         await submit(store, count, CALLERS)
-    options = Options(server.url, count, loops, target=target, at_once=at_once, together=together)
+    options = Options(
+        *(server.url, count, way.loops),
+        target=target,
+        at_once=way.at_once,
+        together=way.together,
+        light=way.light,
+    )
     async with child("remote_worker", options) as worker:
         worker.begin()
         worked = await worker.worked()
@@ -95,14 +151,8 @@ async def run(scale: Scale) -> Sequence[Measured]:
     rows: list[Measured] = []
     async with run_server("memory") as server, child("grpc_api", Options(server.url)) as api:
         floor = functools.partial(drains_per_s, server, scale.lives, IN_FLIGHT)
-        for title, loops, at_once, together, goal in (
-            ("gRPC worker, 100 tasks a call", 4, 100, True, GOAL),
-            ("gRPC worker, 100 tasks a call, each ended with its own", 4, 100, False, GOAL),
-            ("gRPC worker, one task a call", 50, 1, False, None),
-        ):
-            figure = functools.partial(
-                remote_per_s, server, scale.lives, api.url, loops, at_once, together
-            )
+        for way in WAYS:
+            figure = functools.partial(remote_per_s, server, scale.lives, api.url, way)
             pairs = await alternate(scale.rounds, floor, figure)
-            rows.append(row(title, "tasks/s", pairs, floor_name=FLOOR, goal=goal))
+            rows.append(row(way.title, "tasks/s", pairs, floor_name=FLOOR, goal=way.goal))
     return rows

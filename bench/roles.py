@@ -47,6 +47,7 @@ class Options(msgspec.Struct, frozen=True):
     concurrency: int = 100
     at_once: int = 1
     together: bool = True
+    light: bool = False
     target: str = ""
     """Where the service listens."""
     seconds: int = 0
@@ -132,6 +133,7 @@ async def remote_worker(options: Options) -> None:
         options.concurrency,
         options.at_once,
         together=options.together,
+        light=options.light,
     )
     _tell(Worked(began, ended))
     await _line()

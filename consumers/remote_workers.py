@@ -183,13 +183,17 @@ class RemoteWorkers:
                 for claim, (task, _) in zip(claimed, wishes, strict=True):
                     self._start_unknown(queue, worker, claim, task)
                 raise rejection from None
-        started = await asyncio.gather(
-            *(
-                self._started(queue, worker, claim, wish, task, meta)
-                for claim, wish, task in zip(claimed, wishes, known, strict=True)
-            ),
-            return_exceptions=True,
+        left = iter(
+            await asyncio.gather(
+                *(
+                    self._started(queue, worker, claim, wish, meta)
+                    for claim, wish, task in zip(claimed, wishes, known, strict=True)
+                    if task is None
+                ),
+                return_exceptions=True,
+            )
         )
+        started = [next(left) if task is None else task for task in known]
         now_ms = self._store.now_ms()
         tasks = [task for task in started if isinstance(task, Task)]
         for task in tasks:
@@ -205,11 +209,8 @@ class RemoteWorkers:
         worker: RemoteWorker,
         claim: Claimed,
         wish: tuple[Task, Command],
-        known: Task | None,
         meta: Meta,
     ) -> Task | None:
-        if known is not None:
-            return known
         task, command = wish
         try:
             return (await transact(self._store, task.id, command, meta=meta, known=task)).task

@@ -10,7 +10,7 @@ WAIT_S: Final = 0.005
 """It waits no longer than that, however long the turns are. With 2 ms a slow machine, which takes
 half a millisecond for a call and more, gained nothing."""
 
-COMPANY_ENOUGH: Final = 16
+COMPANY_ENOUGH: Final = 32
 """So many leave at once."""
 
 ALONE_MAX: Final = 4

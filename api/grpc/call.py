@@ -4,7 +4,7 @@ statuses, and what a call took is measured."""
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -103,7 +103,7 @@ class Frame:
     """Around every call. While there is nobody to answer, calls are UNAVAILABLE."""
 
     def __init__(self) -> None:
-        self._meter: Meter | None = None
+        self.meter: Meter | None = None
         self._in_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -112,7 +112,7 @@ class Frame:
 
     def open(self, meter: Meter) -> None:
         """Let the methods answer from now on."""
-        self._meter = meter
+        self.meter = meter
         self.reason = ""
 
     def close(self, reason: str) -> None:
@@ -135,7 +135,7 @@ class Frame:
 
         async def answer(sent: bytes, context: Context) -> Response:
             call = Call(context)
-            with self._measuring(name) as measured:
+            with _Measured(self, name) as measured:
                 try:
                     response = await method(self._read(kind, sent), call)
                 except Exception as error:
@@ -161,7 +161,7 @@ class Frame:
 
         async def answer(sent: bytes, context: Context) -> None:
             call = Call(context)
-            with self._measuring(name) as measured:
+            with _Measured(self, name) as measured:
 
                 async def write(message: bytes) -> None:
                     measured.end(grpc.StatusCode.OK)
@@ -178,18 +178,16 @@ class Frame:
 
         return grpc.unary_stream_rpc_method_handler(cast("Any", answer))
 
-    @contextlib.contextmanager
-    def _measuring(self, name: str) -> Generator["_Measured"]:
-        measured = _Measured(self._meter, name)
+    def began(self) -> None:
+        """A call is in work."""
         self._in_work += 1
         self._idle.clear()
-        try:
-            yield measured
-        finally:
-            measured.end(measured.code)
-            self._in_work -= 1
-            if not self._in_work:
-                self._idle.set()
+
+    def ended(self) -> None:
+        """It is no more."""
+        self._in_work -= 1
+        if not self._in_work:
+            self._idle.set()
 
     def _read(self, kind: type[Request], sent: bytes) -> Request:
         if self.reason:
@@ -208,20 +206,30 @@ class Frame:
 
 
 class _Measured:
-    """How long a call takes; a caller who is gone gets no answer, which counts too."""
+    """A call in work, and how long it takes; a caller who is gone gets no answer, which counts too.
+    `with` it: as a generator it would cost more than what it does."""
 
-    def __init__(self, meter: Meter | None, name: str) -> None:
-        self._meter = meter
+    def __init__(self, frame: Frame, name: str) -> None:
+        self._frame = frame
         self._name = name
         self._began_s = time.perf_counter()
-        self._ended = False
+        self._is_told = False
         self.code = grpc.StatusCode.CANCELLED
+
+    def __enter__(self) -> "_Measured":
+        self._frame.began()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(self.code)
+        self._frame.ended()
 
     def end(self, code: grpc.StatusCode) -> None:
         """Once counts."""
-        if self._meter is not None and not self._ended:
-            self._meter.call(self._name, code.name, time.perf_counter() - self._began_s)
-        self._ended = True
+        meter = self._frame.meter
+        if meter is not None and not self._is_told:
+            meter.call(self._name, code.name, time.perf_counter() - self._began_s)
+        self._is_told = True
 
 
 def _to_bytes(message: Message) -> bytes:

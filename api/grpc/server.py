@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from api.grpc import task_service_pb2 as pb
 from api.grpc.call import Call, Frame
@@ -60,9 +60,11 @@ class GrpcServer:
             options=_options(settings), maximum_concurrent_rpcs=CALLS_MAX
         )
         self._server.add_generic_rpc_handlers((self._methods,))
-        cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, self._server)
+        by_path = _ByPath(self._server)
+        cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, by_path)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflecting = cast("Any", reflection).aio.ReflectionServicer(names)
+        cast("Any", reflection_pb2_grpc).add_ServerReflectionServicer_to_server(reflecting, by_path)
 
     async def start(self) -> int:
         """Listen; the port. Raises OSError when that is not possible."""
@@ -127,6 +129,18 @@ class GrpcServer:
     async def _tell(self, status: Any) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+class _ByPath:
+    """A server for those who would register each of their methods: it finds them by their paths
+    instead. For each registered one grpc keeps a future, and after every call, of whatever method,
+    it waits for all of them anew."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, _service: str, _handlers: Handlers) -> None:
+        pass
 
 
 class _Methods(grpc.GenericRpcHandler):
