@@ -153,6 +153,7 @@ class App:
         await self.read_model.models.close()
         await self.past.close()
         await self._memory.close()
+        await self.submissions.close()
         await self.uploads.close()
         await self._objects.close()
         if self._meter_file is not None:

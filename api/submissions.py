@@ -3,6 +3,7 @@ uploads."""
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -13,13 +14,14 @@ import uuid_utils
 
 from api.errors import ApiError, of_rejection
 from api.overload import MemoryGuard
+from api.shared_answer import SharedAnswer
 from ledger.codec import Meta
 from ledger.commands import SubmitTask
 from ledger.events import Priority, TaskSubmitted
 from ledger.identity import derived_id
 from ledger.rejections import Rejection, RejectionCode
 from ledger.settings import Settings
-from ledger.store import Store
+from ledger.store import Store, Waiting
 from ledger.transact import Committed, queue_full, transact
 
 BATCHES_MAX: Final = 8
@@ -27,6 +29,11 @@ BATCHES_MAX: Final = 8
 
 BATCH_WAVE: Final = 128
 """Items of a batch that are submitted together; between waves, others get their turn."""
+
+
+ROOM_FRESH_S: Final = 0.25
+"""That a queue has room is believed for so long by those who only want to refuse early: whether it
+has is for the append to say."""
 
 
 class Submissions:
@@ -37,6 +44,13 @@ class Submissions:
         self._queue_max = settings.queue_tasks_max
         self._memory = memory
         self._batches = 0
+        self._waiting: dict[str, SharedAnswer[Waiting]] = {}
+        """How many tasks of a type wait, for each that was asked about."""
+
+    async def close(self) -> None:
+        """End what runs beside the requests."""
+        for waiting in self._waiting.values():
+            await waiting.close()
 
     async def submit(
         self, task_id: str, submission: TaskSubmitted, body_bytes: int, meta: Meta
@@ -52,10 +66,20 @@ class Submissions:
         """Raises Rejection where a submission would be refused now, for want of memory or, when its
         type is known, of room in its queue: before a caller sends much."""
         await self._memory.check(0, 0)
-        if task_type:
-            waiting = await self._store.waiting(task_type)
-            if min(waiting[priority]) >= self._queue_max:
-                raise queue_full(task_type, priority, self._queue_max)
+        if task_type and await self._is_full(task_type, priority):
+            raise queue_full(task_type, priority, self._queue_max)
+
+    async def _is_full(self, task_type: str, priority: Priority) -> bool:
+        shared = self._waiting.get(task_type)
+        if shared is None:
+            ask = functools.partial(self._store.waiting, task_type)
+            shared = self._waiting[task_type] = SharedAnswer(ask, ROOM_FRESH_S)
+        waiting = await shared.get()
+        if min(waiting[priority]) < self._queue_max:
+            return False
+        # Bad news are not believed for longer than they are true.
+        waiting = await self._store.waiting(task_type)
+        return min(waiting[priority]) >= self._queue_max
 
     @contextlib.contextmanager
     def place_for_batch(self) -> Generator[None]:

@@ -34,6 +34,7 @@ from api.filing import Draft, Filing, uploaded_file
 from api.intake import Intake
 from api.kb_ids import KB_ID_EXPECTED
 from api.multipart_form import FORM, FileHead, FormReader, boundary_of
+from api.shared_answer import SharedAnswer
 from api.staging import Place, StagedFile, Staging
 from api.submissions import Submissions
 from api.turns import Turns
@@ -64,6 +65,10 @@ INCOMING: Final = "incoming"
 EARLY_BYTES_MIN: Final = 4 * 1024 * 1024
 """Of a smaller body most has arrived before the ledger could tell whether it has room."""
 
+EPOCH_FRESH_S: Final = 1.0
+"""Which ledger it is is asked no more often: it can become another one while a file is stored, too.
+Each question takes a turn of a busy loop, in which nothing of the upload goes on."""
+
 Incomer = tuple[FileHead, StagedFile]
 
 
@@ -92,7 +97,7 @@ class Uploads:
         self._turns = Turns()
         self._running = 0
         self._clearing: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[str] | None = None
+        self._epoch = SharedAnswer(store.epoch, EPOCH_FRESH_S)
 
     def start(self) -> None:
         """Clear away what a killed process left."""
@@ -100,9 +105,9 @@ class Uploads:
 
     async def close(self) -> None:
         """End what runs beside the requests."""
-        running = [task for task in (self._clearing, self._asking) if task is not None]
-        if running:
-            await asyncio.wait(running)
+        if self._clearing is not None:
+            await asyncio.wait([self._clearing])
+        await self._epoch.close()
         await self._staging.close()
         await self.objects.close()
 
@@ -183,21 +188,12 @@ class Uploads:
             )
             with self._turns.turn() as turn:
                 fields = await reader.read(turn.pieces(body))
-            epoch = await self._epoch()
+            epoch = await self._epoch.get()
             drafts = self._drafts(epoch, key, fields, incoming.files)
             committed = await self._filing.file(drafts, keyed=key is not None, meta=meta)
             size = sum(file.size for _, file in incoming.files)
             self._meter.uploads(files=len(drafts), size=size)
             return committed
-
-    async def _epoch(self) -> str:
-        """Asked once for all who want to know it at the same time."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._store.epoch())
-            # Whoever asked may be gone when it fails.
-            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-        # One of them hanging up must not end it for the others.
-        return await asyncio.shield(self._asking)
 
     def _drafts(
         self,

@@ -10,12 +10,13 @@ from typing import Any, Final
 import httpx2
 import pytest
 
+from api import submissions
 from api.app import App
 from ledger.objects import ObjectStoreError
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from tests.api.conftest import Service
-from tests.api.requests import state_of
+from tests.api.requests import TASKS, state_of, submitted
 from tests.api.uploading import (
     BOUNDARY,
     FORM,
@@ -31,6 +32,7 @@ from tests.api.uploading import (
 )
 
 FILE_BYTES_MAX: Final = 1_000_000
+LONG_S: Final = 3_600.0
 
 
 @pytest.fixture
@@ -254,6 +256,38 @@ async def test_a_full_queue_is_503_and_takes_no_object(
     assert [a.json()["code"] for a in (early, late)] == ["QUEUE_FULL"] * 2
     assert await state_of(store) == before
     assert files_in(settings) == files
+
+
+async def test_a_queue_that_has_filled_up_since_it_was_looked_at_takes_no_object(
+    api: httpx2.AsyncClient,
+    store: RedisStore,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(submissions, "ROOM_FRESH_S", LONG_S)
+    await upload(api, KB, file())
+    for _ in range(2):
+        await submitted(api)
+    before, files = await state_of(store), files_in(settings)
+
+    answer = await upload(api, KB, file())
+
+    assert answer.json()["code"] == "QUEUE_FULL"
+    assert await state_of(store) == before
+    assert files_in(settings) == files
+
+
+async def test_a_queue_that_has_room_again_takes_an_upload_at_once(
+    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(submissions, "ROOM_FRESH_S", LONG_S)
+    waiting = [await submitted(api) for _ in range(3)]
+    refused = await upload(api, KB, file())
+    await api.delete(f"{TASKS}/{waiting[0]['id']}")
+
+    answer = await upload(api, KB, file())
+
+    assert (refused.status_code, answer.status_code) == (503, 201)
 
 
 async def test_what_has_no_room_beside_other_files_leaves_no_object(
