@@ -15,14 +15,16 @@ stands in a table of its own (`jobs.py`), which the callbacks keep up to date.
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -157,7 +159,6 @@ class KnowledgeService:
             told = verify_callback(request.headers, body, self._options.callback_secrets)
         except CallbackRejected as error:
             return _error(400, str(error))
-        ended_at = told.completed_at.isoformat(timespec="milliseconds") if told.completed_at else ""
         await run_in_threadpool(
             self._jobs.ended,
             task_id=told.task_id,
@@ -166,7 +167,7 @@ class KnowledgeService:
             status=told.status,
             result=told.result,
             error=told.error_message,
-            finished_at=ended_at,
+            finished_at=_moment(told.completed_at),
         )
         return Response(status_code=204)
 
@@ -220,7 +221,11 @@ def create_app(options: Options) -> Starlette:
             Route("/", service.page),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
-        exception_handlers={LedgerqError: _refused, ClientDisconnect: _gone},
+        exception_handlers={
+            LedgerqError: _refused,
+            HTTPException: _misplaced,
+            ClientDisconnect: _gone,
+        },
         lifespan=lifespan,
     )
 
@@ -240,12 +245,25 @@ async def _received(request: Request, into: IO[bytes], bytes_max: int) -> bool:
     return True
 
 
+def _moment(at: datetime | None) -> str:
+    """As SQLite writes its own, so that the two can be compared."""
+    if at is None:
+        return ""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 def _told(job: Job) -> dict[str, Any]:
     return dataclasses.asdict(job)
 
 
 def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status_code=status)
+
+
+async def _misplaced(_request: Request, error: Exception) -> Response:
+    """A path or a method that there is not."""
+    http = cast("HTTPException", error)
+    return JSONResponse({"error": http.detail}, http.status_code, http.headers)
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

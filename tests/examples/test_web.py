@@ -126,6 +126,8 @@ async def test_a_callback_may_come_first_and_twice(web: httpx2.AsyncClient):
 
     [job] = (await web.get(DOCUMENTS)).json()["jobs"]
     assert (job["task_id"], job["status"], job["callbacks"]) == (SOME_ID, "completed", 2)
+    assert job["finished_at"].endswith("Z")
+    assert job["created_at"].endswith("Z")
 
 
 async def test_of_two_ends_the_later_one_counts_in_whatever_order_they_come(
@@ -160,6 +162,8 @@ async def test_what_cannot_be_meant_is_said_to_be_wrong(web: httpx2.AsyncClient)
         (await web.post("/api/v1/enhance", json={"kb_ids": []}), 400, "kb_ids"),
         (await web.post("/api/v1/enhance", json={"kb_ids": [""]}), 400, "kb_id"),
         (await web.get(f"/api/v1/documents/{SOME_ID}"), 404, "no such document"),
+        (await web.get("/api/v1/nothing"), 404, "Not Found"),
+        (await web.get("/api/v1/enhance"), 405, "Method Not Allowed"),
         (
             await web.post(
                 f"/api/v1/tasks/{SOME_ID}/callback", content=b" " * (CALLBACK_BYTES_MAX + 1)
