@@ -130,10 +130,12 @@ class CallbackWaits(_Reason, frozen=True, tag="callback_waits"):
 
 
 class CallbackEnded(_Reason, frozen=True, tag="callback_ended"):
-    """Its callback_url took the news of its end, or is not told any more."""
+    """Its callback_url took the news of its end, or is not told any more: `delivered` is which of
+    the two."""
 
     host: str
     attempts: int
+    delivered: bool
 
 
 class Finished(_Reason, frozen=True, tag="finished"):

@@ -303,9 +303,18 @@ def _of_the_callback(task: Task, now_ms: int) -> list[Reason]:
         return []
     host, posts = host_of(url), _count(state.callback_attempts, "post")
     if state.callback_over:
-        message = f"The news of that was for {host}: `ledgerq history {task.id}` says what became "
-        message += f"of it, after {posts}."
-        return [CallbackEnded(host=host, attempts=state.callback_attempts, message=message)]
+        taken = state.callback_taken
+        message = f"{host} took the news of that, after {posts}."
+        if not taken:
+            message = (
+                f"{host} has not taken the news of that, after {posts}, and is not told any more. "
+                f"`ledgerq history {task.id}` says why."
+            )
+        return [
+            CallbackEnded(
+                host=host, attempts=state.callback_attempts, delivered=taken, message=message
+            )
+        ]
     at_ms = callback_at(state)
     until, left_ms = moment_text(at_ms), at_ms - now_ms
     if left_ms < -OVERDUE_GRACE_MS:

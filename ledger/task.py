@@ -69,6 +69,13 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     trace: str = ""
     """The W3C traceparent of the manual retry that this life began with, if it had one."""
 
+    @property
+    def callback_taken(self) -> bool:
+        """Whether the callback_url has taken the news of the end: it is over, and the last failure,
+        if there was one, was not the last post. Erased tasks have no callback_url any more."""
+        may_follow = self.callback_failed_at is None or self.callback_retry_at is not None
+        return self.callback_over and may_follow
+
 
 class Task(msgspec.Struct, frozen=True, gc=False):
     """One task at one version: `version` events have happened to it."""

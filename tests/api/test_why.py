@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from api.reasons import (
     AboutToStart,
@@ -279,13 +280,29 @@ def test_a_finished_task_says_whom_its_end_is_still_to_be_told():
     assert "after 1 post; it is posted again" in again.message
 
 
-def test_a_finished_task_says_that_its_callback_is_over():
-    taken = CallbackDelivered(2, "hooks.test:8082", 200)
+GIVEN_UP = CallbackFailed(2, "hooks.test:8082", "it answered 503", 503)
+TAKEN = CallbackDelivered(1, "hooks.test:8082", 200)
+TAKEN_AT_LAST = CallbackDelivered(2, "hooks.test:8082", 200)
 
-    _, over = reasons(a_task(TOLD, TaskCanceled(), REFUSED, taken), facts())
 
-    assert over == CallbackEnded(host="hooks.test:8082", attempts=2, message=over.message)
-    assert "after 2 posts" in over.message
+@pytest.mark.parametrize(
+    ("events", "attempts", "delivered", "says"),
+    [
+        ((TAKEN,), 1, True, "took the news of that, after 1 post."),
+        ((REFUSED, TAKEN_AT_LAST), 2, True, "took the news of that, after 2 posts."),
+        ((REFUSED, GIVEN_UP), 2, False, "has not taken the news of that, after 2 posts, and is"),
+    ],
+    ids=["at once", "at last", "given up"],
+)
+def test_a_finished_task_says_what_became_of_its_callback(
+    events: tuple[Event, ...], attempts: int, delivered: bool, says: str
+):
+    *_, over = reasons(a_task(TOLD, TaskCanceled(), *events), facts())
+
+    assert over == CallbackEnded(
+        host="hooks.test:8082", attempts=attempts, delivered=delivered, message=over.message
+    )
+    assert says in over.message
 
 
 def test_a_failed_task_says_why_and_how_to_send_it_again():
