@@ -20,22 +20,21 @@ class SharedAnswer(Generic[Answer]):
     async def get(self) -> Answer:
         """Raises what asking raises, for all who wait for it, and for nobody afterwards."""
         loop = asyncio.get_running_loop()
-        asking = self._asking
-        if asking is None or self._is_over(asking, loop.time()):
+        if self._asking is None or (
+            self._asking.done() and loop.time() - self._asked_s >= self._fresh_s
+        ):
             self._asked_s = loop.time()
-            asking = self._asking = loop.create_task(self._ask())
-            # Whoever asked may be gone when it fails.
-            asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+            self._asking = loop.create_task(self._ask())
+            self._asking.add_done_callback(self._forget_failure)
         # One of them hanging up must not end it for the others.
-        return await asyncio.shield(asking)
+        return await asyncio.shield(self._asking)
 
     async def close(self) -> None:
         """Return when it is not being asked any more."""
         if self._asking is not None:
             await asyncio.wait([self._asking])
 
-    def _is_over(self, asking: "asyncio.Task[Answer]", now_s: float) -> bool:
-        if not asking.done():
-            return False
-        failed = asking.cancelled() or asking.exception() is not None
-        return failed or now_s - self._asked_s >= self._fresh_s
+    def _forget_failure(self, asked: "asyncio.Task[Answer]") -> None:
+        """Kept, it would keep the frames of all who waited."""
+        if asked.cancelled() or asked.exception() is not None:
+            self._asking = None

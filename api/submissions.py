@@ -30,7 +30,6 @@ BATCHES_MAX: Final = 8
 BATCH_WAVE: Final = 128
 """Items of a batch that are submitted together; between waves, others get their turn."""
 
-
 ROOM_FRESH_S: Final = 0.25
 """That a queue has room is believed for so long by those who only want to refuse early: whether it
 has is for the append to say."""
@@ -44,8 +43,11 @@ class Submissions:
         self._queue_max = settings.queue_tasks_max
         self._memory = memory
         self._batches = 0
-        self._waiting: dict[str, SharedAnswer[Waiting]] = {}
-        """How many tasks of a type wait, for each that was asked about."""
+        self._waiting: dict[str, SharedAnswer[Waiting]] = {
+            task_type: SharedAnswer(functools.partial(store.waiting, task_type), ROOM_FRESH_S)
+            for task_type in settings.known_task_types
+        }
+        """How many tasks of a type wait."""
 
     async def close(self) -> None:
         """End what runs beside the requests."""
@@ -70,14 +72,10 @@ class Submissions:
             raise queue_full(task_type, priority, self._queue_max)
 
     async def _is_full(self, task_type: str, priority: Priority) -> bool:
-        shared = self._waiting.get(task_type)
-        if shared is None:
-            ask = functools.partial(self._store.waiting, task_type)
-            shared = self._waiting[task_type] = SharedAnswer(ask, ROOM_FRESH_S)
-        waiting = await shared.get()
+        waiting = await self._waiting[task_type].get()
         if min(waiting[priority]) < self._queue_max:
             return False
-        # Bad news are not believed for longer than they are true.
+        # Bad news is not believed for longer than it is true.
         waiting = await self._store.waiting(task_type)
         return min(waiting[priority]) >= self._queue_max
 

@@ -66,8 +66,10 @@ EARLY_BYTES_MIN: Final = 4 * 1024 * 1024
 """Of a smaller body most has arrived before the ledger could tell whether it has room."""
 
 EPOCH_FRESH_S: Final = 1.0
-"""Which ledger it is is asked no more often: it can become another one while a file is stored, too.
-Each question takes a turn of a busy loop, in which nothing of the upload goes on."""
+"""Which ledger it is is asked no more often, since each question takes a turn of a busy loop in
+which nothing of the upload goes on. Where another ledger comes to this address meanwhile, and the
+first one lives on elsewhere, its sweep takes the file for its own: as it does when that happens
+while the file is stored."""
 
 Incomer = tuple[FileHead, StagedFile]
 
@@ -97,7 +99,7 @@ class Uploads:
         self._turns = Turns()
         self._running = 0
         self._clearing: asyncio.Task[None] | None = None
-        self._epoch = SharedAnswer(store.epoch, EPOCH_FRESH_S)
+        self._epoch = SharedAnswer(self._ask_epoch, EPOCH_FRESH_S)
 
     def start(self) -> None:
         """Clear away what a killed process left."""
@@ -194,6 +196,15 @@ class Uploads:
             size = sum(file.size for _, file in incoming.files)
             self._meter.uploads(files=len(drafts), size=size)
             return committed
+
+    async def _ask_epoch(self) -> str:
+        epoch = await self._store.epoch()
+        if not epoch:
+            raise Rejection(
+                RejectionCode.SERVICE_UNAVAILABLE,
+                "the server has no ledger any more: was it emptied? Start ledgerq again",
+            )
+        return epoch
 
     def _drafts(
         self,

@@ -3,7 +3,9 @@ as a worker in a compiled language would call, or one on another machine.
 
 It speaks as much of HTTP/2 (RFC 9113) and gRPC's framing as unary calls need: its headers are never
 compressed (literals without indexing, RFC 7541, section 6.2.2), those of answers are not read, and
-its own windows are so wide that they need no updates. An answer without a message is a refusal.
+its own windows are so wide that they need no updates, and of the server's it knows that of the
+connection: no request may be larger than a frame is at first, nor more be in work than a server
+takes by itself. An answer without a message is a refusal.
 """
 
 import asyncio
@@ -19,7 +21,6 @@ SERVICE: Final = "ledgerq.v1.TaskService"
 ANSWERS: Final[dict[str, type[Message]]] = {
     "GetPendingTasks": pb.GetPendingTasksResponse,
     "UpdateStatus": pb.UpdateStatusResponse,
-    "UpdateStatusBatch": pb.UpdateStatusBatchResponse,
 }
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -37,7 +38,7 @@ POST_OVER_HTTP: Final = b"\x83\x86"
 
 
 class LightStub(asyncio.Protocol):
-    """One connection. `call` sends in the turn of the loop in which it is called."""
+    """One connection. What is called in one turn of the loop is sent together."""
 
     @classmethod
     async def open(cls, target: str) -> "LightStub":
@@ -62,6 +63,9 @@ class LightStub(asyncio.Protocol):
     def call(self, method: str, request: Message) -> "asyncio.Future[Any]":
         """The answer to come. It fails with RuntimeError where the server refuses."""
         answer: asyncio.Future[Any] = self._loop.create_future()
+        if self._transport.is_closing():
+            answer.set_exception(ConnectionError("the connection is gone"))
+            return answer
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         self._calls[stream] = answer, ANSWERS[method]
         message = request.SerializeToString()
@@ -87,6 +91,7 @@ class LightStub(asyncio.Protocol):
         for answer, _ in self._calls.values():
             if not answer.done():
                 answer.set_exception(ConnectionError(f"the server hung up: {exc}"))
+                answer.exception()  # one of them is enough to be told of
 
     def data_received(self, data: bytes) -> None:
         received, at = self._received + data, 0
@@ -111,6 +116,8 @@ class LightStub(asyncio.Protocol):
         if kind in (DATA, HEADERS) and flags & END_STREAM:
             answer, message = self._calls.pop(stream)
             framed = self._data.pop(stream, b"")
+            if answer.done():
+                return
             if framed:
                 answer.set_result(message.FromString(framed[5:]))
             else:

@@ -123,7 +123,7 @@ WAYS: Final = (
         light=True,
         goal=GOAL,
     ),
-    _Way("gRPC worker, 100 tasks a call, each ended with its own", 4, 100),
+    _Way("gRPC worker, 100 tasks a call, each ended with its own", 4, 100, goal=GOAL),
     _Way("gRPC worker, one task a call", 50, 1),
 )
 

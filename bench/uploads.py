@@ -53,12 +53,10 @@ async def run(scale: Scale) -> Sequence[Measured]:
     ):
         for warmed in (nowhere, api):
             await answers_ms(warmed.url, WARM_UP)
-        await mb_per_s(api.url)
-        give_pages_back(folder)
         before_mb = resident_mb(api.pid)
         grown: list[float] = []
         pairs: list[tuple[float, float]] = []
-        for _ in range(scale.upload_rounds):
+        for _ in range(1 + scale.upload_rounds):
             below = await mb_per_s(nowhere.url)
             looking = asyncio.create_task(_most_resident_mb(api.pid))
             pairs.append((await mb_per_s(api.url), below))
@@ -67,6 +65,7 @@ async def run(scale: Scale) -> Sequence[Measured]:
             give_pages_back(folder)
         took_ms = await answers_ms(api.url, scale.upload_answers)
         below_ms = await answers_ms(nowhere.url, scale.upload_answers)
+    del pairs[0]
     title = f"upload of {AT_ONCE} files of 1 MiB at once"
     p99s = [(percentile(took_ms, 99), percentile(below_ms, 99))]
     return [

@@ -183,17 +183,14 @@ class RemoteWorkers:
                 for claim, (task, _) in zip(claimed, wishes, strict=True):
                     self._start_unknown(queue, worker, claim, task)
                 raise rejection from None
-        left = iter(
-            await asyncio.gather(
-                *(
-                    self._started(queue, worker, claim, wish, meta)
-                    for claim, wish, task in zip(claimed, wishes, known, strict=True)
-                    if task is None
-                ),
-                return_exceptions=True,
-            )
+        started: list[Task | BaseException | None] = [*known]
+        left = [index for index, task in enumerate(known) if task is None]
+        by_themselves = await asyncio.gather(
+            *(self._started(queue, worker, claimed[i], wishes[i], meta) for i in left),
+            return_exceptions=True,
         )
-        started = [next(left) if task is None else task for task in known]
+        for index, outcome in zip(left, by_themselves, strict=True):
+            started[index] = outcome
         now_ms = self._store.now_ms()
         tasks = [task for task in started if isinstance(task, Task)]
         for task in tasks:

@@ -41,6 +41,9 @@ PING_INTERVAL_MIN_MS: Final = 5_000
 END_GRACE_S: Final = 0.5
 """For what is on its way to clients as the server ends."""
 
+PROBES: Final = frozenset(("Check",))
+"""Who is asked whether the process lives must not be taken for dead because it is busy."""
+
 Handlers = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
@@ -59,12 +62,13 @@ class GrpcServer:
         self._server = grpc.aio.server(
             options=_options(settings), maximum_concurrent_rpcs=CALLS_MAX
         )
-        self._server.add_generic_rpc_handlers((self._methods,))
         by_path = _ByPath(self._server)
         cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, by_path)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflecting = cast("Any", reflection).aio.ReflectionServicer(names)
         cast("Any", reflection_pb2_grpc).add_ServerReflectionServicer_to_server(reflecting, by_path)
+        # After them: until the application is there, these answer for every path that is left.
+        self._server.add_generic_rpc_handlers((self._methods,))
 
     async def start(self) -> int:
         """Listen; the port. Raises OSError when that is not possible."""
@@ -132,15 +136,19 @@ class GrpcServer:
 
 
 class _ByPath:
-    """A server for those who would register each of their methods: it finds them by their paths
-    instead. For each registered one grpc keeps a future, and after every call, of whatever method,
-    it waits for all of them anew."""
+    """A server for services that would register each of their methods: all but PROBES are found by
+    their paths instead.
+
+    For each registered method grpc keeps a future, and after every call, of whatever method, it
+    waits for all of them anew. But one that is found by its path waits in line with all calls.
+    """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+        self._register = cast("Any", server).add_registered_method_handlers
 
-    def add_registered_method_handlers(self, _service: str, _handlers: Handlers) -> None:
-        pass
+    def add_registered_method_handlers(self, service: str, handlers: Handlers) -> None:
+        self._register(service, {name: handlers[name] for name in PROBES & handlers.keys()})
 
 
 class _Methods(grpc.GenericRpcHandler):

@@ -35,6 +35,12 @@ FILE_BYTES_MAX: Final = 1_000_000
 LONG_S: Final = 3_600.0
 
 
+@pytest.fixture(autouse=True)
+def one_look_at_the_queue(monkeypatch: pytest.MonkeyPatch):
+    """What was seen of a queue is believed for as long as a test takes."""
+    monkeypatch.setattr(submissions, "ROOM_FRESH_S", LONG_S)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
@@ -244,12 +250,20 @@ async def test_a_disk_that_takes_nothing_is_503(api: httpx2.AsyncClient, tmp_pat
 
 
 async def test_a_full_queue_is_503_and_takes_no_object(
-    api: httpx2.AsyncClient, store: RedisStore, settings: Settings
+    api: httpx2.AsyncClient,
+    app: App,
+    store: RedisStore,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    async def nothing_is_put(*_: object) -> None:
+        raise AssertionError("the queue was known to be full")
+
     for _ in range(3):
-        await upload(api, KB, file())
+        await submitted(api)
     before, files = await state_of(store), files_in(settings)
 
+    monkeypatch.setattr(app.uploads.objects, "put", nothing_is_put)
     early = await upload(api, KB, file())
     late = await upload(api, file(), KB)
 
@@ -259,12 +273,8 @@ async def test_a_full_queue_is_503_and_takes_no_object(
 
 
 async def test_a_queue_that_has_filled_up_since_it_was_looked_at_takes_no_object(
-    api: httpx2.AsyncClient,
-    store: RedisStore,
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
+    api: httpx2.AsyncClient, store: RedisStore, settings: Settings
 ):
-    monkeypatch.setattr(submissions, "ROOM_FRESH_S", LONG_S)
     await upload(api, KB, file())
     for _ in range(2):
         await submitted(api)
@@ -277,10 +287,7 @@ async def test_a_queue_that_has_filled_up_since_it_was_looked_at_takes_no_object
     assert files_in(settings) == files
 
 
-async def test_a_queue_that_has_room_again_takes_an_upload_at_once(
-    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(submissions, "ROOM_FRESH_S", LONG_S)
+async def test_a_queue_that_has_room_again_takes_an_upload_at_once(api: httpx2.AsyncClient):
     waiting = [await submitted(api) for _ in range(3)]
     refused = await upload(api, KB, file())
     await api.delete(f"{TASKS}/{waiting[0]['id']}")

@@ -1,6 +1,9 @@
 """What many requests want to know is asked once."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from typing import Final
 
 import pytest
@@ -84,6 +87,27 @@ async def test_a_failure_is_for_those_who_waited_and_nobody_else(ledger: Ledger)
 
     assert [type(each) for each in failed] == [ConnectionError] * 2
     assert await shared.get() == 2
+
+
+class Lost(ConnectionError):
+    """A failure that can be watched until it is gone."""
+
+
+async def test_a_failure_is_not_kept():
+    kept: list[weakref.ref[Lost]] = []
+
+    async def ask() -> int:
+        error = Lost()
+        kept.append(weakref.ref(error))
+        raise error
+
+    shared = SharedAnswer(ask, LONG_S)
+    with contextlib.suppress(Lost):
+        await shared.get()
+    await turn()  # what woke us has it
+    gc.collect()
+
+    assert kept[0]() is None
 
 
 async def test_who_hangs_up_does_not_end_it_for_the_others(ledger: Ledger):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
+from typing import Final
 
 import httpx2
 import pytest
@@ -15,6 +16,10 @@ from ledger.settings import Settings
 from tests.api.requests import state_of
 from tests.api.uploading import KB, field, file, files_in, payload_of, upload
 from tests.object_stores import run_s3
+
+PATIENCE_S: Final = 10
+SOON_S: Final = 0.2
+"""What has not come to its end by then waits for something."""
 
 
 @pytest.fixture
@@ -160,6 +165,35 @@ async def test_the_same_upload_at_the_same_time_leaves_one_object(
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 201]
     (stored,) = files_in(settings)
     assert {a.json()["files"][0]["file_path"].rpartition("/")[2] for a in answers} == {stored.name}
+
+
+@pytest.mark.parametrize("question", ["epoch", "waiting"])
+async def test_closing_waits_for_what_the_ledger_was_asked(
+    store: RedisStore, settings: Settings, monkeypatch: pytest.MonkeyPatch, question: str
+):
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    ask = getattr(store, question)
+
+    async def ask_slowly(*arguments: object) -> object:
+        asked.set()
+        await may_answer.wait()
+        return await ask(*arguments)
+
+    monkeypatch.setattr(store, question, ask_slowly)
+    app = create_app(store, settings)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+        uploading = asyncio.create_task(upload(api, KB, file()))
+        async with asyncio.timeout(PATIENCE_S):
+            await asked.wait()
+        uploading.cancel()
+        closing = asyncio.create_task(app.close())
+        done, _ = await asyncio.wait([closing], timeout=SOON_S)
+        may_answer.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await closing
+
+    assert not done
 
 
 async def test_files_go_to_any_s3_endpoint(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import msgspec
@@ -21,6 +21,16 @@ from tests.remote.calls import Remote, refused, submission
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+PATIENCE_S: Final = 10
+
+
+def counted(app: App, method: str) -> dict[str, int]:
+    """How many calls of a method were measured, by their codes."""
+    return {
+        name: sum(calls.counts)
+        for name, calls in app.meter.meters.calls.items()
+        if name.startswith(f"{method} ")
+    }
 
 
 async def test_health_is_told_and_watched_until_the_server_stops(
@@ -63,6 +73,40 @@ async def test_calls_are_measured(app: App, remote: Remote):
     assert sum(meters.calls["GetTask NOT_FOUND"].counts) == 1
 
 
+async def test_a_refused_call_counts_once(app: App, remote: Remote):
+    await refused(remote.get("nonsense"))
+
+    assert counted(app, "GetTask") == {"GetTask NOT_FOUND": 1}
+
+
+async def test_a_caller_who_is_gone_is_counted_as_that(
+    app: App, server: tuple[GrpcServer, int], remote: Remote
+):
+    waiting = asyncio.create_task(remote.take(wait_ms=20_000))
+    async with asyncio.timeout(PATIENCE_S):
+        while not server[0].waiting:  # noqa: ASYNC110 - nothing signals it
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        while not counted(app, "GetPendingTasks"):  # noqa: ASYNC110 - nor this
+            await asyncio.sleep(0.01)
+
+    assert counted(app, "GetPendingTasks") == {"GetPendingTasks CANCELLED": 1}
+
+
+async def test_a_server_whose_calls_are_answered_ends_before_its_patience_does(
+    app: App, settings: Settings
+):
+    server = GrpcServer(msgspec.structs.replace(settings, drain_timeout_ms=10_000 * PATIENCE_S))
+    port = await server.start()
+    server.open(app)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await Remote(channel).submit()
+
+        async with asyncio.timeout(PATIENCE_S):
+            await server.stop()
+
+
 async def test_calls_that_come_at_once_are_all_answered(remote: Remote):
     calls = [remote.stub.GetTask(pb.GetTaskRequest(id="nonsense")) for _ in range(2_000)]
 
@@ -81,6 +125,26 @@ async def test_before_the_ledger_is_open_calls_are_unavailable(settings: Setting
         await server.stop()
 
     assert (error.status, error.code) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+
+
+async def test_before_the_ledger_is_open_health_and_reflection_answer(settings: Settings):
+    health: Any = health_pb2_grpc
+    reflection: Any = reflection_pb2_grpc
+    server = GrpcServer(settings)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            asked = health_pb2.HealthCheckRequest(service=SERVICE)
+            now = await health.HealthStub(channel).Check(asked)
+            first = await health.HealthStub(channel).Watch(asked).read()
+            listing = reflection_pb2.ServerReflectionRequest(list_services="")
+            stub = reflection.ServerReflectionStub(channel)
+            [services] = [each async for each in stub.ServerReflectionInfo(iter([listing]))]
+    finally:
+        await server.stop()
+
+    assert (now.status, first.status) == (NOT_SERVING, NOT_SERVING)
+    assert SERVICE in {service.name for service in services.list_services_response.service}
 
 
 async def test_a_call_that_begins_before_the_ledger_is_open_and_ends_after_is_unavailable(

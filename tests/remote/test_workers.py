@@ -1,6 +1,7 @@
 """Workers elsewhere: they take tasks, work on them under a lease, and report."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -8,9 +9,10 @@ import msgspec
 import pytest
 
 from api.grpc import task_service_pb2 as pb
+from consumers import remote_workers
 from ledger.batching import Coalescer
-from ledger.codec import decode_meta
-from ledger.commands import ReportProgress
+from ledger.codec import Meta, decode_meta
+from ledger.commands import Command, ReportProgress
 from ledger.events import ErrorKind
 from ledger.redis_store import RedisStore
 from ledger.script_format import EncodedAppend
@@ -98,6 +100,31 @@ async def test_many_are_taken_at_once_the_most_urgent_first(remote: Remote):
     rest = await remote.take(3)
 
     assert [task.priority for task in (*first, *rest)] == [high, high, low, low]
+
+
+async def test_tasks_come_in_order_and_are_started_once_however_they_were_started(
+    remote: Remote, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Of many, most are written together; those that could not be are tried by themselves."""
+    submitted = [(await remote.submit()).id for _ in range(2 * remote_workers.WRITTEN_APART_MIN)]
+    together = remote_workers.transact_known
+
+    async def every_other(
+        store: RedisStore, wishes: Sequence[tuple[Task, Command]], meta: Meta
+    ) -> list[Task | None]:
+        started = await together(store, wishes[::2], meta)
+        return [started[index // 2] if index % 2 == 0 else None for index in range(len(wishes))]
+
+    monkeypatch.setattr(remote_workers, "transact_known", every_other)
+    taken = [task.id for task in await remote.take(len(submitted))]
+    while len(taken) < len(submitted):
+        taken += [task.id for task in await remote.take(len(submitted))]
+
+    assert taken == submitted
+    histories = [await store.history(task_id) for task_id in taken]
+    assert {tuple(event.type for event in each) for each in histories} == {
+        ("TaskSubmitted", "TaskStarted")
+    }
 
 
 async def test_two_workers_share_what_there_is(remote: Remote):
