@@ -1,11 +1,11 @@
 """A gRPC client that takes next to nothing of the machine, so that the server is what is measured:
 as a worker in a compiled language would call, or one on another machine.
 
-It speaks as much of HTTP/2 (RFC 9113) and gRPC's framing as unary calls need: its headers are never
-compressed (literals without indexing, RFC 7541, section 6.2.2), those of answers are not read, and
-its own windows are so wide that they need no updates, and of the server's it knows that of the
-connection: no request may be larger than a frame is at first, nor more be in work than a server
-takes by itself. An answer without a message is a refusal.
+It speaks as much of HTTP/2 (RFC 9113) and gRPC's framing as unary calls need. Its headers are never
+compressed (literals without indexing, RFC 7541, section 6.2.2), and those of answers are not read:
+an answer without a message is a refusal. Its own windows are so wide that they need no updates; of
+the server's bounds it knows the window of the connection alone, so no request may be larger than a
+frame is at first (16 KiB), nor more calls in work than the server takes without saying.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 Client and server are processes of their own. How many calls a task takes is what makes the
 difference: a call costs Python far more than a task. Where each task has its own, the client costs
-about as much as the server, and takes that from it on a machine of two cores: hence the same once
-more with one that costs little (`bench.http2_load`).
+two thirds of what the server does, and takes that from it on a machine of two cores: hence the same
+once more with one that costs little (`bench.http2_load`).
 """
 
 import asyncio

@@ -12,7 +12,9 @@ import pytest
 
 from api import submissions
 from api.app import App
+from ledger.keys import LEDGER
 from ledger.objects import ObjectStoreError
+from ledger.redis_connection import send
 from ledger.redis_store import RedisStore
 from ledger.settings import Settings
 from tests.api.conftest import Service
@@ -295,6 +297,18 @@ async def test_a_queue_that_has_room_again_takes_an_upload_at_once(api: httpx2.A
     answer = await upload(api, KB, file())
 
     assert (refused.status_code, answer.status_code) == (503, 201)
+
+
+async def test_a_server_whose_ledger_is_gone_is_503_and_takes_no_object(
+    api: httpx2.AsyncClient, store: RedisStore, settings: Settings
+):
+    await send(store.client, ("DEL", LEDGER))
+
+    answer = await upload(api, KB, file())
+
+    assert answer.status_code == 503
+    assert answer.json()["message"].startswith("the server has no ledger any more")
+    assert files_in(settings) == []
 
 
 async def test_what_has_no_room_beside_other_files_leaves_no_object(

@@ -115,6 +115,20 @@ async def test_calls_that_come_at_once_are_all_answered(remote: Remote):
     assert statuses == {grpc.StatusCode.NOT_FOUND}
 
 
+async def test_a_probe_does_not_wait_in_line_with_calls(remote: Remote):
+    health: Any = health_pb2_grpc
+    stub = health.HealthStub(remote.channel)
+    calls = [remote.stub.GetTask(pb.GetTaskRequest(id="nonsense")) for _ in range(2_000)]
+
+    now = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+    answered = sum(call.done() for call in calls)
+    for call in calls:
+        await call.code()
+
+    assert now.status == SERVING
+    assert answered < len(calls) / 2
+
+
 async def test_before_the_ledger_is_open_calls_are_unavailable(settings: Settings):
     server = GrpcServer(settings)
     port = await server.start()

@@ -116,9 +116,9 @@ async def test_tasks_come_in_order_and_are_started_once_however_they_were_starte
         return [started[index // 2] if index % 2 == 0 else None for index in range(len(wishes))]
 
     monkeypatch.setattr(remote_workers, "transact_known", every_other)
-    taken = [task.id for task in await remote.take(len(submitted))]
-    while len(taken) < len(submitted):
-        taken += [task.id for task in await remote.take(len(submitted))]
+    taken: list[str] = []
+    while len(taken) < len(submitted) and (tasks := await remote.take(len(submitted))):
+        taken += [task.id for task in tasks]
 
     assert taken == submitted
     histories = [await store.history(task_id) for task_id in taken]
