@@ -4,8 +4,7 @@ import msgspec
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """Sizes of one run. Every bench together must end within three minutes on two cores, but for
-    the full one."""
+    """Sizes of one run: of the usual one, unless another is said."""
 
     rounds: int = 3
     floor_appends: int = 10_240
