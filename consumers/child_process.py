@@ -12,6 +12,7 @@ import structlog
 
 from consumers.liveness import Listener
 from consumers.own_modules import tied_argv, with_our_packages
+from consumers.signals import PARENT_DIED
 
 log = structlog.get_logger("pool")
 
@@ -52,7 +53,7 @@ class ChildProcess:
                 line = str(listener.write_end)
                 argv = [line if item == CHILD_LIVENESS else item for item in argv]
             process = await asyncio.create_subprocess_exec(
-                *tied_argv(argv),
+                *tied_argv(argv, PARENT_DIED),
                 stdin=asyncio.subprocess.DEVNULL if ON_LINUX else asyncio.subprocess.PIPE,
                 env=with_our_packages(env),
                 pass_fds=inherited,

@@ -139,7 +139,7 @@ class Child:
     @classmethod
     async def spawn(cls, module: str | None) -> "Child":
         process = await asyncio.create_subprocess_exec(
-            *tied_argv(module_argv("consumers.process_child", module or "")),
+            *tied_argv(module_argv("consumers.process_child", module or ""), signal.SIGTERM),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=with_our_packages(os.environ),

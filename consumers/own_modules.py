@@ -17,10 +17,11 @@ def module_argv(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def tied_argv(argv: Sequence[str]) -> tuple[str, ...]:
+def tied_argv(argv: Sequence[str], told_by: signal.Signals) -> tuple[str, ...]:
     """The command line that runs `argv`, whose first item is a path, and ends it with this process:
-    on Linux the kernel sends it SIGTERM then, whatever it is doing."""
-    return (sys.executable, "-I", "-S", _EXEC_TIED, str(os.getpid()), "", argv[0], *argv)
+    on Linux the kernel sends it `told_by` then, whatever it is doing, and perhaps several times."""
+    tie = (str(os.getpid()), str(int(told_by)), "")
+    return (sys.executable, "-I", "-S", _EXEC_TIED, *tie, argv[0], *argv)
 
 
 def with_our_packages(env: Mapping[str, str]) -> dict[str, str]:

@@ -2,14 +2,13 @@
 that wants to leave, stops them in order.
 
 A child cannot outlive its supervisor, even one that is killed with SIGKILL: on Linux the kernel
-sends the child SIGTERM then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
+sends the child PARENT_DIED then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
 standard input, a pipe that nobody but the supervisor holds (see `end_with_parent`).
 """
 
 import asyncio
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import structlog
 from consumers.child_process import ON_LINUX, ChildProcess
 from consumers.own_modules import describe_exit
 from consumers.service import backoff_s
+from consumers.signals import PARENT_DIED
 
 log = structlog.get_logger("pool")
 
@@ -318,18 +318,18 @@ class _Child:
 
 
 def end_with_parent() -> None:
-    """Called by a child, where the kernel does not tell it that its supervisor died: SIGTERM to
+    """Called by a child, where the kernel does not tell it that its supervisor died: PARENT_DIED to
     itself once its standard input, which only the supervisor holds, is at its end."""
     if not ON_LINUX:
         watch_input(0)
 
 
 def watch_input(descriptor: int) -> None:
-    """SIGTERM to this process once a pipe that nobody writes to has no writer any more."""
+    """PARENT_DIED to this process once a pipe that nobody writes to has no writer any more."""
 
     def watch() -> None:
         while os.read(descriptor, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), PARENT_DIED)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,4 +1,5 @@
-"""What SIGTERM and SIGINT mean to a process that runs a role."""
+"""What SIGTERM and SIGINT mean to a process that runs a role, and how it hears that its supervisor
+died."""
 
 import asyncio
 import os
@@ -6,13 +7,15 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-PARENT_DEATH_S: Final = 5.0
-"""The kernel tells that the parent died (see `ledger/embedded/exec_tied.py`) once for each of its
-threads, all within this time, though the machine be busy."""
+PARENT_DIED: Final = signal.SIGUSR2
+"""Tells a child that its supervisor died. The kernel may send it for each thread of the supervisor
+(`ledger/embedded/exec_tied.py`), while others of them still live: of SIGTERM, the second one would
+be taken for impatience."""
 
 
 class StopSignals:
-    """The first signal asks for an orderly end, the second one for an end at once.
+    """The first signal asks for an orderly end, the second one for an end at once. PARENT_DIED, as
+    often as it comes, asks for an orderly end.
 
     Until `call` says otherwise, the first is remembered and the second ends the process.
     """
@@ -21,11 +24,10 @@ class StopSignals:
         self._received = 0
         self._stop: Callable[[], object] = lambda: None
         self._at_once: Callable[[], object] | None = None
-        self._parent = os.getppid()
-        self._parent_died_at: float | None = None
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal, number)
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(PARENT_DIED, self._on_parent_died)
 
     def call(self, stop: Callable[[], object], at_once: Callable[[], object] | None = None) -> None:
         """From now on a signal calls `stop`, and another one `at_once`, or else ends the process.
@@ -35,8 +37,6 @@ class StopSignals:
             stop()
 
     def _on_signal(self, number: int) -> None:
-        if self._received and self._tells_of_the_parents_death():
-            return
         self._received += 1
         if self._received == 1:
             self._stop()
@@ -45,10 +45,7 @@ class StopSignals:
         else:
             os._exit(128 + number)
 
-    def _tells_of_the_parents_death(self) -> bool:
-        """Whether a signal is no impatience, but the kernel's."""
-        if os.getppid() == self._parent:
-            return False
-        if self._parent_died_at is None:
-            self._parent_died_at = self._loop.time()
-        return self._loop.time() - self._parent_died_at < PARENT_DEATH_S
+    def _on_parent_died(self) -> None:
+        if not self._received:
+            self._received = 1
+            self._stop()

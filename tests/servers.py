@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def tied(command: Sequence[str]) -> list[str]:
     """What starts the same command, but so that on Linux it ends with this process, which may be
     killed together with the run of the tests."""
     script = Path(ledger.embedded.__file__).with_name("exec_tied.py")
-    started_by = (str(os.getpid()), "", command[0])
+    started_by = (str(os.getpid()), str(int(signal.SIGTERM)), "", command[0])
     return [sys.executable, "-I", "-S", str(script), *started_by, *command]
 
 

@@ -119,7 +119,9 @@ class ValkeyProcess:
 
 def _spawn(binary: Path, data_dir: Path) -> subprocess.Popen[bytes]:
     trampoline = [sys.executable, "-I", "-S", str(Path(__file__).with_name("exec_tied.py"))]
-    tie = [str(os.getpid()), str(data_dir / SERVER_LOCK_NAME), str(binary)]
+    # To a server that is ending already, another SIGTERM says nothing.
+    told_by, lock = str(int(signal.SIGTERM)), str(data_dir / SERVER_LOCK_NAME)
+    tie = [str(os.getpid()), told_by, lock, str(binary)]
     # Only the name and the one file go to the server: no option comes from anywhere else.
     argv = [binary.name, str(data_dir / CONF_NAME)]
     with (data_dir / LOG_NAME).open("ab") as log:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from consumers.own_modules import module_argv
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, Program
+from consumers.signals import PARENT_DIED
 from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 
 PRELUDE = """
@@ -248,27 +249,47 @@ async def test_cancelling_the_pool_kills_its_children(reports: Reports):
 
 
 @linux_only
-async def test_children_end_with_a_supervisor_that_is_killed(reports: Reports):
+async def test_children_end_in_order_with_a_supervisor_that_is_killed_thread_by_thread(
+    reports: Reports,
+):
+    """The kernel tells them of each thread's end, and the others still live: a child that takes the
+    second word for impatience does not get as far as to say that it ended."""
+    role = f"""
+{PRELUDE}
+import asyncio
+from consumers.signals import StopSignals
+async def main():
+    stop = asyncio.Event()
+    StopSignals().call(stop.set)
+    say("runs")
+    await stop.wait()
+    await asyncio.sleep(0.2)
+    say("ended")
+asyncio.run(main())
+"""
     supervisor = f"""
-import asyncio, sys
+import asyncio, os, sys, threading
 from consumers.pool import *
-argv = (sys.executable, "-I", "-S", "-c", {PRELUDE + RUN_UNTIL_TOLD!r}, CHILD_NAME, sys.argv[1])
-asyncio.run(Pool([Program("child", argv, {{}}, 2, 10.0, (int(sys.argv[1]),))]).run())
+for _ in range(16):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+argv = (sys.executable, "-c", {role!r}, CHILD_NAME, sys.argv[1])
+program = Program("child", argv, dict(os.environ), 4, 10.0, (int(sys.argv[1]),))
+asyncio.run(Pool([program]).run())
 """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", supervisor, str(reports.write_end)),
         pass_fds=[reports.write_end],
     )
     reports.close_ours()
-    assert len(await reports.take(2)) == 2
+    names = [f"child-{number}" for number in range(1, 5)]
+    assert await reports.take(4) == {f"{name} runs" for name in names}
 
     process.kill()
 
-    # A supervisor of several threads dies one by one, and the kernel may signal for each of them.
-    ended: set[str] = set()
+    ended: list[str] = []
     while (line := await reports.next()) is not None:
-        ended.add(line)
-    assert ended == {"child-1 ended", "child-2 ended"}
+        ended.append(line)
+    assert sorted(ended) == [f"{name} ended" for name in names]
     await process.wait()
 
 
@@ -278,7 +299,7 @@ def test_where_the_kernel_does_not_help_a_child_ends_with_its_input():
 
     child.communicate(timeout=PATIENCE_S)
 
-    assert child.returncode == -signal.SIGTERM
+    assert child.returncode == -PARENT_DIED
 
 
 async def test_a_folder_in_the_working_directory_is_not_taken_for_ours(
