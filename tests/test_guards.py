@@ -56,7 +56,7 @@ def pytest_on(folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
 

@@ -168,7 +168,11 @@ class Frame:
                     await context.write(message)
 
                 try:
-                    await method(self._read(kind, sent), call, write)
+                    request = self._read(kind, sent)
+                    # Not with the first message: if that is cut off on its way, grpc does not know
+                    # that these went with it, and cannot say why the stream ends.
+                    await context.send_initial_metadata(())
+                    await method(request, call, write)
                 except Exception as error:
                     refusal = self._refusal(error, call, name)
                     measured.end(STATUSES[refusal.code])

@@ -9,8 +9,11 @@ import grpc
 import pytest
 
 from api import outbox
+from api.app import App
+from api.audience import Ending
 from api.grpc import task_service_pb2 as pb
 from api.grpc.server import GrpcServer
+from api.outbox import Outbox
 from ledger.redis_store import RedisStore
 from tests.api.requests import complete, fail
 from tests.remote.calls import Remote, refused
@@ -143,6 +146,26 @@ async def test_a_stopping_server_ends_streams(server: tuple[GrpcServer, int], re
 
     assert (error.status, error.code) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
     assert "go on elsewhere" in error.message
+
+
+async def test_a_stream_is_told_why_it_ends_though_its_first_message_is_still_being_written(
+    app: App, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    async def stop_while_writing(_followers: Any, outbox: Outbox, write: Any, *_: Any) -> Ending:
+        writing = asyncio.create_task(outbox.send_all(write))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+        return Ending.STOPPING
+
+    monkeypatch.setattr(app.audience, "serve", stop_while_writing)
+    call = remote.stub.WatchTasks(pb.WatchTasksRequest())
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in call:
+                pass
+
+    assert "go on elsewhere" in str(raised.value.details())
 
 
 async def test_a_client_that_does_not_read_is_dropped_alone(
