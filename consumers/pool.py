@@ -2,7 +2,7 @@
 that wants to leave, stops them in order.
 
 A child cannot outlive its supervisor, even one that is killed with SIGKILL: on Linux the kernel
-sends the child PARENT_DIED then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
+sends the child TOLD_TO_END then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
 standard input, a pipe that nobody but the supervisor holds (see `end_with_parent`).
 """
 
@@ -20,7 +20,7 @@ import structlog
 from consumers.child_process import ON_LINUX, ChildProcess
 from consumers.own_modules import describe_exit
 from consumers.service import backoff_s
-from consumers.signals import PARENT_DIED
+from consumers.signals import TOLD_TO_END
 
 log = structlog.get_logger("pool")
 
@@ -57,7 +57,7 @@ class Program(msgspec.Struct, frozen=True):
     """The whole environment, looked at anew for each start."""
     count: int = 1
     stop_timeout_s: float = 10.0
-    """From SIGTERM to SIGKILL."""
+    """From TOLD_TO_END to SIGKILL."""
     inherited: tuple[int, ...] = ()
     """File descriptors that the child shares with the supervisor."""
     silence_timeout_s: float = 30.0
@@ -100,7 +100,7 @@ class Pool:
         }
 
     def stop(self) -> None:
-        """End all children in order: SIGTERM, a bounded wait, then SIGKILL."""
+        """End all children in order: TOLD_TO_END, a bounded wait, then SIGKILL."""
         self._stopping.set()
 
     def kill(self) -> None:
@@ -318,18 +318,18 @@ class _Child:
 
 
 def end_with_parent() -> None:
-    """Called by a child, where the kernel does not tell it that its supervisor died: PARENT_DIED to
+    """Called by a child, where the kernel does not tell it that its supervisor died: TOLD_TO_END to
     itself once its standard input, which only the supervisor holds, is at its end."""
     if not ON_LINUX:
         watch_input(0)
 
 
 def watch_input(descriptor: int) -> None:
-    """PARENT_DIED to this process once a pipe that nobody writes to has no writer any more."""
+    """TOLD_TO_END to this process once a pipe that nobody writes to has no writer any more."""
 
     def watch() -> None:
         while os.read(descriptor, 1024):
             pass
-        os.kill(os.getpid(), PARENT_DIED)
+        os.kill(os.getpid(), TOLD_TO_END)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -12,6 +12,7 @@ from typing import Any
 from consumers.child_process import CHILD_LIVENESS
 from consumers.liveness import STACK_LINES_MAX, most_telling
 from consumers.pool import CHILD_NAME, LEAVING_MAX, UNUSABLE, Pool, Program
+from consumers.signals import TOLD_TO_END
 from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 from tests.consumers.role_process import ROOT
 
@@ -59,7 +60,7 @@ asyncio.run(main())
 LEAVES = """
 async def live():
     told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, told.set)
     say("moves")
     line.leave("it has done enough")
     await told.wait()
@@ -71,8 +72,8 @@ asyncio.run(main())
 LEAVES_AND_STAYS = """
 async def live():
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, say, "told")
-    loop.add_signal_handler(signal.SIGUSR2, os._exit, 0)
+    loop.add_signal_handler(signal.SIGUSR2, say, "told")
+    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
     say("moves")
     line.leave("it has done enough")
     await asyncio.Event().wait()
@@ -188,7 +189,7 @@ async def test_a_child_that_leaves_is_replaced_before_it_ends(reports: Reports, 
     async with running(pool):
         first, second = await pid_of(reports), await pid_of(reports)
         assert pool.pids()["child"][:2] == [first, second]
-        os.kill(first, signal.SIGTERM)
+        os.kill(first, TOLD_TO_END)
         # Somewhere between the others that come, and leave as well.
         while str(await reports.next()) != f"ended {first}":
             pass
@@ -220,7 +221,7 @@ async def test_of_too_many_that_leave_one_ends_before_another_starts(
         assert await pid_of(reports, "told") == left[0]
         assert not await anything_said(reports, within_s=1.0)
         assert pool.pids()["child"] == left
-        os.kill(left[0], signal.SIGUSR2)
+        os.kill(left[0], signal.SIGTERM)
         assert await pid_of(reports) not in left
         pool.stop()
         pool.kill()
