@@ -1,6 +1,7 @@
 """`ledgerq up`: one command runs everything, and leaves nothing behind."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from ledger.embedded import EmbeddedServer
 from ledger.redis_store import RedisStore
-from tests.cli.running import PATIENCE_S, Call, Up, clean_env, run, up
+from tests.cli.running import PATIENCE_S, Call, Process, Up, clean_env, run, up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pidfd_open is Linux's")
 
@@ -138,6 +139,24 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
             "valkey": 1,
         }
         assert running.left_over() == []
+
+
+def test_an_import_of_handlers_does_not_outlive_an_up_that_is_killed(tmp_path: Path):
+    (tmp_path / "endless.py").write_text(
+        "import json, os, time\n"
+        "print(json.dumps({'event': 'importing', 'pid': os.getpid()}), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    starting = Up(tmp_path, "--handlers", "endless")
+    with contextlib.closing(starting):
+        importing = Process(starting.role.wait_for("importing")["pid"])
+        starting.children["import"] = [importing]
+        # Ctrl-C goes to the group of `up`, which ends it.
+        assert os.getpgid(importing.pid) == importing.pid
+
+        starting.role.signal(signal.SIGKILL)
+
+        assert starting.left_over() == []
 
 
 def test_a_second_up_on_the_same_data_directory_is_refused(service: Up):
