@@ -177,6 +177,7 @@ class _Child:
         self._ever_lived = False
         """Whether a process of this place got as far as to run, and not only to find out whether it
         can."""
+        self._kills = 0
 
     @property
     def pids(self) -> list[int]:
@@ -190,7 +191,9 @@ class _Child:
             process.end()
 
     def kill(self) -> None:
-        """End the process at once, with what it started in its group."""
+        """End the process at once, with what it started in its group; also one that is just being
+        started."""
+        self._kills += 1
         for process in self._processes:
             process.kill()
 
@@ -280,6 +283,7 @@ class _Child:
     async def _run_once(self) -> int | None:
         """Start the process and wait for its end; its exit code, or minus a signal's number. None
         when it leaves its place to another one, and ends later."""
+        kills = self._kills
         try:
             program = self._program
             process = await ChildProcess.spawn(
@@ -289,14 +293,18 @@ class _Child:
             log.error("process_not_started", process=self.name, reason=str(error))
             return NOT_STARTED
         life, leaving = self._begin(process)
+        if self._kills != kills:
+            process.kill()
+        pid = process.pid
         try:
             await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
         self._ever_lived = self._ever_lived or process.moved
-        if life.done():
+        if not leaving.done():
             return life.result()
-        log.info("process_leaving", process=self.name, pid=process.pid, why=leaving.result())
+        # It may have ended since, before a busy supervisor came round to listen.
+        log.info("process_leaving", process=self.name, pid=pid, why=leaving.result())
         return None
 
     def _begin(self, process: ChildProcess) -> tuple[asyncio.Task[int], asyncio.Task[str]]:

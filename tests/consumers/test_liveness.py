@@ -2,9 +2,11 @@
 those that leave are replaced before they end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,39 @@ async def test_a_child_that_leaves_is_replaced_before_it_ends(reports: Reports, 
     assert named(logs, "process_leaving")[0]["pid"] == first
     assert named(logs, "process_leaving")[0]["why"] == "it has done enough"
     assert named(logs, "process_died") == []
+
+
+LEAVES_AND_ENDS = """
+def leave(*_):
+    line.leave("it has done enough")
+    os._exit(0)
+signal.signal(signal.SIGTERM, leave)
+say("moves")
+while True:
+    signal.pause()
+"""
+
+
+async def test_a_child_that_left_and_ended_before_its_supervisor_looked_is_no_death(
+    reports: Reports, logs: list[Any]
+):
+    async with running(watched(reports, LEAVES_AND_ENDS)):
+        first = await pid_of(reports)
+        os.kill(first, signal.SIGTERM)
+        reap_in_background(first)  # while the supervisor's loop stands still
+        await pid_of(reports)
+
+    assert [left["pid"] for left in named(logs, "process_leaving")] == [first]
+    assert named(logs, "process_died") == []
+
+
+def reap_in_background(pid: int) -> None:
+    """Return once the child has ended and the thread that waits for it has told the loop."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    for thread in threading.enumerate():
+        if thread.name.startswith("asyncio-waitpid"):
+            thread.join(PATIENCE_S)
 
 
 async def test_of_many_that_leave_the_oldest_is_told_to_end(reports: Reports):

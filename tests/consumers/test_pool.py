@@ -236,6 +236,28 @@ async def test_a_new_child_sees_what_the_environment_says_by_then(reports: Repor
     assert (before, after) == ("child before", "child after")
 
 
+async def test_a_kill_meets_a_child_too_that_is_just_being_started(
+    reports: Reports, monkeypatch: pytest.MonkeyPatch
+):
+    """It was given what the environment said before, and would never learn better."""
+    env = {"WORD": "before"}
+    pool = Pool([program(reports, "say(os.environ['WORD']); signal.pause()", env=env)])
+    start = asyncio.create_subprocess_exec
+
+    async def start_slowly(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*arguments, **options)
+        if env["WORD"] == "before":
+            env["WORD"] = "after"
+            pool.kill()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    async with running(pool):
+        # The first one had perhaps time to speak.
+        while await reports.next() != "child after":
+            pass
+
+
 async def test_cancelling_the_pool_kills_its_children(reports: Reports):
     pool = Pool([program(reports)])
     task = asyncio.create_task(pool.run())
