@@ -12,7 +12,7 @@ import structlog
 
 from consumers.liveness import Listener
 from consumers.own_modules import tied_argv, with_our_packages
-from consumers.signals import PARENT_DIED
+from consumers.signals import TOLD_TO_END
 
 log = structlog.get_logger("pool")
 
@@ -53,7 +53,7 @@ class ChildProcess:
                 line = str(listener.write_end)
                 argv = [line if item == CHILD_LIVENESS else item for item in argv]
             process = await asyncio.create_subprocess_exec(
-                *tied_argv(argv, PARENT_DIED),
+                *tied_argv(argv, TOLD_TO_END),
                 stdin=asyncio.subprocess.DEVNULL if ON_LINUX else asyncio.subprocess.PIPE,
                 env=with_our_packages(env),
                 pass_fds=inherited,
@@ -102,11 +102,12 @@ class ChildProcess:
         return self._listener.why
 
     def end(self) -> None:
-        """Ask it to end; asking twice would mean at once."""
-        if not self._told_to_end and self._process.returncode is None:
+        """Ask it to end, once."""
+        if not self._told_to_end and self.pid is not None:
             self._told_to_end = True
+            # Not `send_signal`: it may notice the end before the loop, which then learns nothing.
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                os.kill(self.pid, TOLD_TO_END)
 
     def kill(self) -> None:
         """End it at once, with what it started in its group."""

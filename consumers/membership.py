@@ -29,7 +29,8 @@ BEAT_S: Final = 1.0
 """Between beats; four in a lease at least."""
 
 LEAVE_TIMEOUT_S: Final = 5.0
-"""For giving back what is held, at the end; else the leases run out."""
+"""At the end, for the beat that is under way, and then for giving back what is held; else the
+leases run out."""
 
 
 class Membership:
@@ -79,6 +80,9 @@ class Membership:
     async def leave(self) -> None:
         """Let others have what this member holds, and be there no more."""
         self._service.stop()
+        if self._beating is not None:
+            # What it claims is its own before it learns of that, and has to be given back too.
+            await asyncio.wait([self._beating], timeout=LEAVE_TIMEOUT_S)
         tasks = [*self._tasks.values(), *([self._beating] if self._beating else [])]
         for task in tasks:
             task.cancel()
@@ -165,7 +169,7 @@ class Membership:
         # Members look for what is free in different places first.
         for i in range(partitions):
             partition = (rank + i) % partitions
-            if count <= 0:
+            if count <= 0 or self._service.stopping:
                 return
             if partition not in self._held and await self._claim_one(partition):
                 count -= 1

@@ -2,7 +2,7 @@
 that wants to leave, stops them in order.
 
 A child cannot outlive its supervisor, even one that is killed with SIGKILL: on Linux the kernel
-sends the child PARENT_DIED then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
+sends the child TOLD_TO_END then (see `ledger/embedded/exec_tied.py`); elsewhere a child watches its
 standard input, a pipe that nobody but the supervisor holds (see `end_with_parent`).
 """
 
@@ -20,7 +20,7 @@ import structlog
 from consumers.child_process import ON_LINUX, ChildProcess
 from consumers.own_modules import describe_exit
 from consumers.service import backoff_s
-from consumers.signals import PARENT_DIED
+from consumers.signals import TOLD_TO_END
 
 log = structlog.get_logger("pool")
 
@@ -57,7 +57,7 @@ class Program(msgspec.Struct, frozen=True):
     """The whole environment, looked at anew for each start."""
     count: int = 1
     stop_timeout_s: float = 10.0
-    """From SIGTERM to SIGKILL."""
+    """From TOLD_TO_END to SIGKILL."""
     inherited: tuple[int, ...] = ()
     """File descriptors that the child shares with the supervisor."""
     silence_timeout_s: float = 30.0
@@ -100,7 +100,7 @@ class Pool:
         }
 
     def stop(self) -> None:
-        """End all children in order: SIGTERM, a bounded wait, then SIGKILL."""
+        """End all children in order: TOLD_TO_END, a bounded wait, then SIGKILL."""
         self._stopping.set()
 
     def kill(self) -> None:
@@ -177,6 +177,7 @@ class _Child:
         self._ever_lived = False
         """Whether a process of this place got as far as to run, and not only to find out whether it
         can."""
+        self._kills = 0
 
     @property
     def pids(self) -> list[int]:
@@ -190,7 +191,9 @@ class _Child:
             process.end()
 
     def kill(self) -> None:
-        """End the process at once, with what it started in its group."""
+        """End the process at once, with what it started in its group; also one that is just being
+        started."""
+        self._kills += 1
         for process in self._processes:
             process.kill()
 
@@ -280,6 +283,7 @@ class _Child:
     async def _run_once(self) -> int | None:
         """Start the process and wait for its end; its exit code, or minus a signal's number. None
         when it leaves its place to another one, and ends later."""
+        kills = self._kills
         try:
             program = self._program
             process = await ChildProcess.spawn(
@@ -289,14 +293,18 @@ class _Child:
             log.error("process_not_started", process=self.name, reason=str(error))
             return NOT_STARTED
         life, leaving = self._begin(process)
+        if self._kills != kills:
+            process.kill()
+        pid = process.pid
         try:
             await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
         self._ever_lived = self._ever_lived or process.moved
-        if life.done():
+        if not leaving.done():
             return life.result()
-        log.info("process_leaving", process=self.name, pid=process.pid, why=leaving.result())
+        # It may have ended since, before a busy supervisor came round to listen.
+        log.info("process_leaving", process=self.name, pid=pid, why=leaving.result())
         return None
 
     def _begin(self, process: ChildProcess) -> tuple[asyncio.Task[int], asyncio.Task[str]]:
@@ -318,18 +326,18 @@ class _Child:
 
 
 def end_with_parent() -> None:
-    """Called by a child, where the kernel does not tell it that its supervisor died: PARENT_DIED to
+    """Called by a child, where the kernel does not tell it that its supervisor died: TOLD_TO_END to
     itself once its standard input, which only the supervisor holds, is at its end."""
     if not ON_LINUX:
         watch_input(0)
 
 
 def watch_input(descriptor: int) -> None:
-    """PARENT_DIED to this process once a pipe that nobody writes to has no writer any more."""
+    """TOLD_TO_END to this process once a pipe that nobody writes to has no writer any more."""
 
     def watch() -> None:
         while os.read(descriptor, 1024):
             pass
-        os.kill(os.getpid(), PARENT_DIED)
+        os.kill(os.getpid(), TOLD_TO_END)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

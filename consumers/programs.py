@@ -4,6 +4,7 @@ A supervisor needs this alone. It stays small, since it imports neither redis no
 """
 
 import asyncio
+import signal
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 import structlog
 
 from consumers.child_process import CHILD_LIVENESS
-from consumers.own_modules import module_argv, with_our_packages
+from consumers.own_modules import module_argv, tied_argv, with_our_packages
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, CannotRun, Program
 from consumers.worker import FINAL_WRITES_TIMEOUT_S
 from ledger.embedded import running_server
@@ -93,10 +94,12 @@ async def registered_types(module: str, env: MutableMapping[str, str]) -> list[s
     Raises CannotRun; why is on standard error.
     """
     process = await asyncio.create_subprocess_exec(
-        *module_argv("consumers.registered", module),
+        *tied_argv(module_argv("consumers.registered", module), signal.SIGKILL),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         env=with_our_packages(without_secrets(env)),
+        # Ctrl-C in a terminal goes to a whole group, and a broken-off import shows a traceback.
+        start_new_session=True,
     )
     try:
         types, _ = await process.communicate()

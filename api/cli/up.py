@@ -165,7 +165,11 @@ class Supervisor:
         """Say that everything is there, once it is."""
         await self._pool.started()
         healthy = await becomes_healthy(self._listener)
-        pids = {**self._pool.pids(), **({"valkey": [server.pid]} if server else {})}
+        pids = self._pool.pids()
+        if server is not None:
+            # It has none while it is started again.
+            with contextlib.suppress(EmbeddedServerError):
+                pids["valkey"] = [server.pid]
         print_ready(self._settings, pids, healthy=healthy)
 
     async def _keep(self, server: EmbeddedServer) -> None:

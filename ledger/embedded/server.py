@@ -130,7 +130,8 @@ class EmbeddedServer:
 
         A torn end of the append-only file, as a crash leaves it, is copied aside and cut off, and
         told in `lost_tail`. Raises `DataDirInUse`, `DamagedAppendOnlyFile`, or an
-        `EmbeddedServerError` that quotes the server's log; the directory is then free again.
+        `EmbeddedServerError` that quotes the server's log or says what the system refuses, a full
+        disk say; the directory is then free again.
         """
         if self._lock is not None:
             raise EmbeddedServerError(f"already started on {self.config.data_dir}")
@@ -139,15 +140,18 @@ class EmbeddedServer:
             raise EmbeddedServerError(f"no server program at {binary}")
         self.lost_tail = None
         self._started_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        self.config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = await _own(self.config.data_dir)
         try:
+            self.config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = await _own(self.config.data_dir)
             await self._prepare()
             await self._run(binary)
             # Valkey syncs what is in its folder, but not that the folder exists.
             sync_directory(self.config.data_dir)
             sync_directory(self.config.data_dir.parent)
             self._record(self.url)
+        except OSError as error:
+            self._abandon()
+            raise EmbeddedServerError(f"no server can be started: {error}") from error
         except BaseException:
             self._abandon()
             raise

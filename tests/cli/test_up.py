@@ -1,20 +1,26 @@
 """`ledgerq up`: one command runs everything, and leaves nothing behind."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ledger.embedded import EmbeddedServer
+from api.cli.up import Supervisor
+from ledger.embedded import EmbeddedServer, running_server
+from ledger.embedded.data_dir import SERVER_LOCK_NAME
 from ledger.redis_store import RedisStore
-from tests.cli.running import PATIENCE_S, Call, Up, clean_env, run, up
+from ledger.settings import Settings
+from tests.cli.running import PATIENCE_S, Call, Process, Up, clean_env, run, up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pidfd_open is Linux's")
 
@@ -138,6 +144,55 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path):
             "valkey": 1,
         }
         assert running.left_over() == []
+
+
+def test_an_import_of_handlers_does_not_outlive_an_up_that_is_killed(tmp_path: Path):
+    (tmp_path / "endless.py").write_text(
+        "import json, os, time\n"
+        "print(json.dumps({'event': 'importing', 'pid': os.getpid()}), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    starting = Up(tmp_path, "--handlers", "endless")
+    with contextlib.closing(starting):
+        importing = Process(starting.role.wait_for("importing")["pid"])
+        starting.children["import"] = [importing]
+        # Ctrl-C goes to the group of `up`, which ends it.
+        assert os.getpgid(importing.pid) == importing.pid
+
+        starting.role.signal(signal.SIGKILL)
+
+        assert starting.left_over() == []
+
+
+async def test_a_valkey_that_is_started_again_as_it_is_ready_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data_dir = tmp_path / "data"
+    told: list[Mapping[str, Sequence[int]]] = []
+    with contextlib.ExitStack() as holding:
+
+        async def between_two_servers(_: socket.socket) -> bool:
+            """As if a child that rewrites the file outlived the server: no other is started yet."""
+            lock = holding.enter_context((data_dir / SERVER_LOCK_NAME).open())
+            os.kill(int(lock.read()), signal.SIGKILL)
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            while running_server(data_dir) is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return False
+
+        def end(_: Settings, pids: Mapping[str, Sequence[int]], *, healthy: bool) -> None:
+            told.append(pids)
+            holding.close()
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr("api.cli.up.becomes_healthy", between_two_servers)
+        monkeypatch.setattr("api.cli.up.print_ready", end)
+        settings = Settings(data_dir=str(data_dir), grpc_port=0)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await asyncio.wait_for(Supervisor(settings, listener).run(), PATIENCE_S)
+
+    [pids] = told
+    assert (len(pids["worker"]), "valkey" in pids) == (1, False)
 
 
 def test_a_second_up_on_the_same_data_directory_is_refused(service: Up):

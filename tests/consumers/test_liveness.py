@@ -2,9 +2,11 @@
 those that leave are replaced before they end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from consumers.child_process import CHILD_LIVENESS
 from consumers.liveness import STACK_LINES_MAX, most_telling
 from consumers.pool import CHILD_NAME, LEAVING_MAX, UNUSABLE, Pool, Program
+from consumers.signals import TOLD_TO_END
 from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 from tests.consumers.role_process import ROOT
 
@@ -59,7 +62,7 @@ asyncio.run(main())
 LEAVES = """
 async def live():
     told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, told.set)
     say("moves")
     line.leave("it has done enough")
     await told.wait()
@@ -71,8 +74,8 @@ asyncio.run(main())
 LEAVES_AND_STAYS = """
 async def live():
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, say, "told")
-    loop.add_signal_handler(signal.SIGUSR2, os._exit, 0)
+    loop.add_signal_handler(signal.SIGUSR2, say, "told")
+    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
     say("moves")
     line.leave("it has done enough")
     await asyncio.Event().wait()
@@ -188,7 +191,7 @@ async def test_a_child_that_leaves_is_replaced_before_it_ends(reports: Reports, 
     async with running(pool):
         first, second = await pid_of(reports), await pid_of(reports)
         assert pool.pids()["child"][:2] == [first, second]
-        os.kill(first, signal.SIGTERM)
+        os.kill(first, TOLD_TO_END)
         # Somewhere between the others that come, and leave as well.
         while str(await reports.next()) != f"ended {first}":
             pass
@@ -196,6 +199,39 @@ async def test_a_child_that_leaves_is_replaced_before_it_ends(reports: Reports, 
     assert named(logs, "process_leaving")[0]["pid"] == first
     assert named(logs, "process_leaving")[0]["why"] == "it has done enough"
     assert named(logs, "process_died") == []
+
+
+LEAVES_AND_ENDS = """
+def leave(*_):
+    line.leave("it has done enough")
+    os._exit(0)
+signal.signal(signal.SIGTERM, leave)
+say("moves")
+while True:
+    signal.pause()
+"""
+
+
+async def test_a_child_that_left_and_ended_before_its_supervisor_looked_is_no_death(
+    reports: Reports, logs: list[Any]
+):
+    async with running(watched(reports, LEAVES_AND_ENDS)):
+        first = await pid_of(reports)
+        os.kill(first, signal.SIGTERM)
+        reap_in_background(first)  # while the supervisor's loop stands still
+        await pid_of(reports)
+
+    assert [left["pid"] for left in named(logs, "process_leaving")] == [first]
+    assert named(logs, "process_died") == []
+
+
+def reap_in_background(pid: int) -> None:
+    """Return once the child has ended and the thread that waits for it has told the loop."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    for thread in threading.enumerate():
+        if thread.name.startswith("asyncio-waitpid"):
+            thread.join(PATIENCE_S)
 
 
 async def test_of_many_that_leave_the_oldest_is_told_to_end(reports: Reports):
@@ -220,7 +256,7 @@ async def test_of_too_many_that_leave_one_ends_before_another_starts(
         assert await pid_of(reports, "told") == left[0]
         assert not await anything_said(reports, within_s=1.0)
         assert pool.pids()["child"] == left
-        os.kill(left[0], signal.SIGUSR2)
+        os.kill(left[0], signal.SIGTERM)
         assert await pid_of(reports) not in left
         pool.stop()
         pool.kill()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from consumers.own_modules import module_argv
 from consumers.pool import CHILD_NAME, CHILD_NUMBER, UNUSABLE, CannotRun, Pool, Program
-from consumers.signals import PARENT_DIED
+from consumers.signals import TOLD_TO_END
 from tests.consumers.children import PATIENCE_S, Reports, at_once, named, running
 
 PRELUDE = """
@@ -27,7 +27,7 @@ RUN_UNTIL_TOLD = """
 def end(*_):
     say("ended")
     sys.exit(0)
-signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGUSR2, end)
 say(f"runs {os.getpid()}")
 while True:
     signal.pause()
@@ -72,7 +72,7 @@ async def test_a_child_is_told_its_number(reports: Reports):
         assert await reports.take(2) == {"child-1 1", "child-2 2"}
 
 
-async def test_stops_children_with_sigterm_and_waits_for_them(reports: Reports):
+async def test_tells_children_to_end_and_waits_for_them(reports: Reports):
     pool = Pool([program(reports, count=2)])
 
     async with running(pool):
@@ -159,8 +159,8 @@ async def test_a_stop_does_not_wait_for_a_pause(reports: Reports, logs: list[Any
     assert len(named(logs, "process_died")) == 1
 
 
-async def test_a_child_that_ignores_sigterm_is_killed(reports: Reports, logs: list[Any]):
-    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('runs'); os.read(0, 1)"
+async def test_a_child_that_does_not_end_is_killed(reports: Reports, logs: list[Any]):
+    stubborn = "signal.signal(signal.SIGUSR2, signal.SIG_IGN); say('runs'); os.read(0, 1)"
     stubborn += "\nwhile True: signal.pause()"
     pool = Pool([program(reports, stubborn, stop_timeout_s=0.2)])
 
@@ -177,7 +177,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(reports: Reports, logs: li
 async def test_a_kill_while_it_stops_ends_those_too_whose_turn_has_not_come(
     reports: Reports, logs: list[Any]
 ):
-    told = "def end(*_): say('told')\nsignal.signal(signal.SIGTERM, end)\nsay('runs')"
+    told = "def end(*_): say('told')\nsignal.signal(signal.SIGUSR2, end)\nsay('runs')"
     stubborn = told + "\nwhile True: signal.pause()"
     pool = Pool([program(reports, stubborn, name="first"), program(reports, name="second")])
 
@@ -236,6 +236,28 @@ async def test_a_new_child_sees_what_the_environment_says_by_then(reports: Repor
     assert (before, after) == ("child before", "child after")
 
 
+async def test_a_kill_meets_a_child_too_that_is_just_being_started(
+    reports: Reports, monkeypatch: pytest.MonkeyPatch
+):
+    """It was given what the environment said before, and would never learn better."""
+    env = {"WORD": "before"}
+    pool = Pool([program(reports, "say(os.environ['WORD']); signal.pause()", env=env)])
+    start = asyncio.create_subprocess_exec
+
+    async def start_slowly(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*arguments, **options)
+        if env["WORD"] == "before":
+            env["WORD"] = "after"
+            pool.kill()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    async with running(pool):
+        # The first one had perhaps time to speak.
+        while await reports.next() != "child after":
+            pass
+
+
 async def test_cancelling_the_pool_kills_its_children(reports: Reports):
     pool = Pool([program(reports)])
     task = asyncio.create_task(pool.run())
@@ -246,6 +268,43 @@ async def test_cancelling_the_pool_kills_its_children(reports: Reports):
 
     reports.close_ours()
     assert await reports.next() is None
+
+
+ROLE = f"""
+{PRELUDE}
+import asyncio
+from consumers.signals import StopSignals
+async def main():
+    told, goes_on = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, goes_on.set)
+    StopSignals().call(told.set)
+    say("runs")
+    await told.wait()
+    say("told")
+    await goes_on.wait()
+    say("ended")
+asyncio.run(main())
+"""
+
+
+async def test_children_that_somebody_else_told_to_end_as_well_end_in_order(reports: Reports):
+    """As when systemd ends all processes of a service at once. A child that takes the second word
+    for impatience, whoever spoke first, does not get as far as to say that it ended."""
+    argv = (sys.executable, "-c", ROLE, CHILD_NAME, str(reports.write_end))
+    pool = Pool([Program("child", argv, os.environ, 2, PATIENCE_S, (reports.write_end,))])
+
+    async with running(pool):
+        assert await reports.take(2) == {"child-1 runs", "child-2 runs"}
+        first, second = pool.pids()["child"]
+        os.kill(first, signal.SIGTERM)
+        assert await reports.next() == "child-1 told"
+        pool.stop()
+        assert await reports.next() == "child-2 told"
+        os.kill(second, signal.SIGTERM)
+        for pid in (first, second):
+            os.kill(pid, signal.SIGUSR1)
+
+        assert await reports.take(2) == {"child-1 ended", "child-2 ended"}
 
 
 @linux_only
@@ -299,7 +358,7 @@ def test_where_the_kernel_does_not_help_a_child_ends_with_its_input():
 
     child.communicate(timeout=PATIENCE_S)
 
-    assert child.returncode == -PARENT_DIED
+    assert child.returncode == -TOLD_TO_END
 
 
 async def test_a_folder_in_the_working_directory_is_not_taken_for_ours(

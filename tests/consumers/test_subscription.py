@@ -175,6 +175,31 @@ async def test_leaving_the_loop_gives_everything_back(store: RedisStore):
     assert second.version == 1
 
 
+async def test_what_is_being_claimed_as_a_member_leaves_is_given_back(
+    spread: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    granted, answered = asyncio.Event(), asyncio.Event()
+    claim = RedisSubscriptions.claim
+
+    async def claim_slowly(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        granted.set()
+        await answered.wait()
+        return claimed
+
+    monkeypatch.setattr(RedisSubscriptions, "claim", claim_slowly)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        async with following(spread):
+            await granted.wait()
+            # Once it has begun to leave.
+            group.create_task(asyncio.sleep(0)).add_done_callback(lambda _: answered.set())
+
+    subscriptions = RedisSubscriptions(spread.client, spread.partitions, 5_000)
+    views = [await subscriptions.view(partition) for partition in range(spread.partitions)]
+    owners = {reading.owner for view in views for reading in view.readings.values()}
+    assert owners == {""}
+
+
 # -- from where ------------------------------------------------------------------------------------
 
 

@@ -428,6 +428,20 @@ async def test_a_start_that_fails_quotes_the_log_and_frees_the_directory(data_di
         assert await read(server) == (0, 0)
 
 
+async def test_what_the_system_refuses_is_told_and_frees_the_directory(data_dir: Path) -> None:
+    """As on a full disk: its configuration cannot be written."""
+    in_the_way = data_dir / "valkey.conf"
+    in_the_way.mkdir(parents=True)
+    server = EmbeddedServer(data_dir)
+
+    with pytest.raises(EmbeddedServerError, match=r"no server can be started: .* a directory: "):
+        await server.start()
+
+    in_the_way.rmdir()
+    async with server:
+        await write(server, 1)
+
+
 async def test_a_canceled_start_frees_the_directory(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     starting = asyncio.create_task(server.start())
