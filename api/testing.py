@@ -236,7 +236,7 @@ async def inline_service(
         stack.push_async_callback(service.close)
         await stack.enter_async_context(_projecting(store, settings))
         url = await stack.enter_async_context(_served(service, settings))
-        stack.push_async_callback(service.connect(url).close)
+        await stack.enter_async_context(service.connect(url))
         yield service
 
 

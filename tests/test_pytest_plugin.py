@@ -164,6 +164,10 @@ async def test_clients_of_the_tested_code(ledgerq):
 """
 
 BLOCKING = """
+import asyncio
+import pytest
+
+
 def test_without_coroutines(ledgerq_blocking):
     @ledgerq_blocking.handler("mine")
     async def mine(context, payload):
@@ -174,6 +178,11 @@ def test_without_coroutines(ledgerq_blocking):
 
     assert (done.id, done.result) == (task.id, {"a": 1})
     assert list(ledgerq_blocking.client.watch(task.id))[-1].finished
+
+
+def test_the_loop_of_the_async_fixture_stands_still(ledgerq):
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(asyncio.wait_for(ledgerq.client.submit("thumbnail", "shop"), 10))
 """
 
 ANYIO = """
@@ -236,7 +245,7 @@ def test_a_project_with_strict_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS)
 
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
 
 
 def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
