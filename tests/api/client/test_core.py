@@ -228,6 +228,48 @@ def test_a_retry_that_was_refused_at_once_is_an_error() -> None:
     assert driven.error.code == "TASK_NOT_RETRYABLE"
 
 
+# -- waiting ------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Goes on by so much at each look, as calls take their time."""
+
+    def __init__(self, step_s: float) -> None:
+        self._now_s = 0.0
+        self._step_s = step_s
+
+    def __call__(self) -> float:
+        self._now_s += self._step_s
+        return self._now_s
+
+
+def test_an_answer_before_its_time_is_not_the_end_of_waiting() -> None:
+    core = Core(clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 60), task_reply(), task_reply(status="completed"))
+
+    assert driven.result.finished
+    assert [call.query["wait"] for call in driven.calls] == ["59.0", "57.0"]
+
+
+def test_a_wait_that_is_sent_again_lasts_no_longer() -> None:
+    core = Core(Retries(pause_first_s=0.01), clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 60), LOST, task_reply(status="completed"))
+
+    assert [call.wait_s for call in driven.calls] == [59, 57]
+
+
+def test_nobody_is_called_when_the_time_to_wait_is_up() -> None:
+    core = Core(Retries(pause_first_s=10, pause_max_s=10), clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 4), LOST, LOST)
+
+    assert driven.pauses == [2]
+    assert isinstance(driven.error, Unreachable)
+    assert driven.error.calls == 2
+
+
 # -- reads see what was written -----------------------------------------------------------------
 
 PAGE = Reply(
@@ -298,6 +340,16 @@ def test_certificates_that_cannot_be_read_matter_to_https_alone(
 
     with pytest.raises(FileNotFoundError):
         Client("https://ledgerq.example")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8084", "http://", " http://a", "http://a\n", "http://a:99999", "http://a:b", "//a"],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_url_that_nothing_can_be_at_is_refused_at_once(kind: Any, url: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected a URL such as http://"):
+        kind(url)
 
 
 @pytest.mark.parametrize(
