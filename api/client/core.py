@@ -177,7 +177,8 @@ class Core:
         except LedgerqError as error:
             error.submitted = tasks
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:
+            # What cannot be sent, or whatever ended the caller's own iterator.
             if tasks:
                 told = f"{len(tasks)} tasks before it were handed over, with the key {key!r}"
                 error.add_note(told)

@@ -1,6 +1,7 @@
 """What is sent, tried again and made of answers: the core alone, told what came back."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -218,6 +219,20 @@ def test_what_cannot_be_sent_among_several_batches_says_how_many_went_before() -
 
     assert refused.value.__notes__ == [
         "2000 tasks before it were handed over, with the key 'nightly'"
+    ]
+
+
+def test_what_ends_the_callers_iterator_says_how_many_went_before() -> None:
+    def read() -> Iterator[Submission]:
+        yield from [SUBMISSION] * 1_001
+        raise OSError("the disk is gone")
+
+    whole = Reply(201, {}, b'{"tasks": [%s]}' % b",".join([task_reply().body] * 1_000))
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        Driven(Core().submit_many(read(), "nightly"), whole)
+
+    assert raised.value.__notes__ == [
+        "1000 tasks before it were handed over, with the key 'nightly'"
     ]
 
 
