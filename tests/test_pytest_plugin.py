@@ -41,7 +41,7 @@ import asyncio
 import datetime
 import io
 import pytest
-from api.client import AsyncClient, LedgerqError
+from api.client import AsyncClient, LedgerqError, Retries
 from consumers import open_file
 
 pytestmark = pytest.mark.asyncio
@@ -122,6 +122,11 @@ async def test_an_uploaded_file(ledgerq):
     [done] = await ledgerq.run_until_finished()
 
     assert done.result == 5
+
+
+async def test_a_list_is_there_from_the_beginning(ledgerq):
+    async with AsyncClient(ledgerq.url, retries=Retries(calls_max=1)) as client:
+        assert len(await client.list()) == 0
 
 
 async def test_what_has_no_handler_is_left_alone(ledgerq):
@@ -245,7 +250,7 @@ def test_a_project_with_strict_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS)
 
-    result.assert_outcomes(passed=15)
+    result.assert_outcomes(passed=16)
 
 
 def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
@@ -254,7 +259,7 @@ def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS, "-k", "retries or day or begins")
 
-    result.assert_outcomes(passed=3, deselected=9)
+    result.assert_outcomes(passed=3, deselected=10)
 
 
 def test_a_project_with_a_server_of_its_own(pytester: pytest.Pytester) -> None:
