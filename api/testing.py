@@ -236,7 +236,7 @@ async def inline_service(
         stack.push_async_callback(service.close)
         await stack.enter_async_context(_projecting(store, settings))
         url = await stack.enter_async_context(_served(service, settings))
-        stack.push_async_callback(service.connect(url).close)
+        await stack.enter_async_context(service.connect(url))
         yield service
 
 
@@ -284,6 +284,8 @@ async def _empty(redis_url: str) -> None:
 @contextlib.asynccontextmanager
 async def _projecting(store: RedisStore, settings: Settings) -> AsyncGenerator[None]:
     projector = Projector(store, ProjectorOptions(settings.read_model_folder))
+    # A list that found none would be told to come back in a second.
+    await projector.step()
     running = asyncio.create_task(Service("projector", projector.step).run())
     try:
         yield

@@ -41,7 +41,7 @@ import asyncio
 import datetime
 import io
 import pytest
-from api.client import AsyncClient, LedgerqError
+from api.client import AsyncClient, LedgerqError, Retries
 from consumers import open_file
 
 pytestmark = pytest.mark.asyncio
@@ -124,6 +124,11 @@ async def test_an_uploaded_file(ledgerq):
     assert done.result == 5
 
 
+async def test_a_list_is_there_from_the_beginning(ledgerq):
+    async with AsyncClient(ledgerq.url, retries=Retries(calls_max=1)) as client:
+        assert len(await client.list()) == 0
+
+
 async def test_what_has_no_handler_is_left_alone(ledgerq):
     await ledgerq.client.submit("document_processing", "shop")
 
@@ -164,6 +169,10 @@ async def test_clients_of_the_tested_code(ledgerq):
 """
 
 BLOCKING = """
+import asyncio
+import pytest
+
+
 def test_without_coroutines(ledgerq_blocking):
     @ledgerq_blocking.handler("mine")
     async def mine(context, payload):
@@ -174,6 +183,11 @@ def test_without_coroutines(ledgerq_blocking):
 
     assert (done.id, done.result) == (task.id, {"a": 1})
     assert list(ledgerq_blocking.client.watch(task.id))[-1].finished
+
+
+def test_the_loop_of_the_async_fixture_stands_still(ledgerq):
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(asyncio.wait_for(ledgerq.client.submit("thumbnail", "shop"), 10))
 """
 
 ANYIO = """
@@ -236,7 +250,7 @@ def test_a_project_with_strict_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS)
 
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=16)
 
 
 def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
@@ -245,7 +259,7 @@ def test_a_project_with_automatic_asyncio(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*OPTIONS, "-k", "retries or day or begins")
 
-    result.assert_outcomes(passed=3, deselected=9)
+    result.assert_outcomes(passed=3, deselected=10)
 
 
 def test_a_project_with_a_server_of_its_own(pytester: pytest.Pytester) -> None:

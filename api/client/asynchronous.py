@@ -70,6 +70,7 @@ class AsyncClient:
         self._pools = Pools(httpx2.AsyncClient, self._where, transport)
 
     async def __aenter__(self) -> Self:
+        self._own()  # this loop's from here on
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ is told what came back, and returns the typed result.
 again and what an answer means is decided here, once.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -23,7 +24,13 @@ from api.client.answers import (
     TaskStats,
 )
 from api.client.calls import Call, NoAnswer, Pause, Reply, Told, decoded, error_of
-from api.client.errors import LedgerqError, TaskNotFinished, TaskNotRetryable
+from api.client.errors import (
+    LedgerqError,
+    NotFound,
+    TaskNotFinished,
+    TaskNotRetryable,
+    VersionConflict,
+)
 from api.client.json_text import json_of
 from api.client.keys import key_of
 from api.client.positions import Writes
@@ -33,6 +40,7 @@ from api.client.task_ids import TaskId
 from api.client.task_ids import text_of as id_of
 from api.client.uploads import Form, Uploaded
 from api.comma_list import text_of
+from ledger.task import Status
 
 TASKS: Final = "/api/v1/tasks"
 UPLOAD: Final = "/api/v1/upload"
@@ -121,8 +129,13 @@ class Core:
 
     def answered(self, call: Call) -> Flow[Reply]:
         """The answer to a call that may be made again. Raises LedgerqError."""
+        return (yield from self._asked(lambda: call))
+
+    def _asked(self, made: Callable[[], Call], until_s: float = math.inf) -> Flow[Reply]:
+        """The same of a call that is made anew each time, until then at the latest."""
         calls = 0
         while True:
+            call = made()
             told = yield call
             calls += 1
             assert isinstance(told, Reply | NoAnswer), call  # noqa: S101 - so drivers do
@@ -134,10 +147,11 @@ class Core:
             assert error is not None  # noqa: S101 - there was no answer, or a bad one
             is_repeatable = call.form is None or call.form.is_repeatable
             pause_s = self.retries.pause_s(calls, error) if is_repeatable else None
-            if pause_s is None:
+            left_s = until_s - self.clock()
+            if pause_s is None or left_s <= 0:
                 error.calls = calls
                 raise error
-            yield Pause(pause_s)
+            yield Pause(min(pause_s, left_s))
 
     # -- hand over ----------------------------------------------------------------------------
 
@@ -163,7 +177,8 @@ class Core:
         except LedgerqError as error:
             error.submitted = tasks
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:
+            # What cannot be sent, or whatever ended the caller's own iterator.
             if tasks:
                 told = f"{len(tasks)} tasks before it were handed over, with the key {key!r}"
                 error.add_note(told)
@@ -188,24 +203,28 @@ class Core:
         task_id: TaskId,
         version: int | None = None,
         as_of: datetime | str | None = None,
-        wait_s: float | None = None,
     ) -> Flow[Task]:
-        """The task as it is, was, or will soon be."""
-        query = query_of({"version": version, "as_of": as_of, "wait": wait_s})
-        call = Call(method="GET", path=_path(task_id), query=query, wait_s=wait_s or 0.0)
+        """The task as it is, or was."""
+        query = query_of({"version": version, "as_of": as_of})
+        call = Call(method="GET", path=_path(task_id), query=query)
         return decoded((yield from self.answered(call)), Task)
 
     def wait(self, task_id: TaskId, timeout_s: float | None) -> Flow[Task]:
         """The task once it is finished. Raises TaskNotFinished when time is up before."""
         _known("timeout_s", timeout_s, int | float, "seconds")
-        deadline_s = None if timeout_s is None else self.clock() + timeout_s
+        deadline_s = math.inf if timeout_s is None else self.clock() + timeout_s
+        path = _path(task_id)
+
+        def made() -> Call:
+            wait_s = round(min(max(deadline_s - self.clock(), 0.0), self._long_poll_s), 3)
+            return Call(method="GET", path=path, query=query_of({"wait": wait_s}), wait_s=wait_s)
+
         while True:
-            left_s = self._long_poll_s if deadline_s is None else deadline_s - self.clock()
-            wait_s = round(min(max(left_s, 0.0), self._long_poll_s), 3)
-            task = yield from self.get(task_id, wait_s=wait_s)
+            task = decoded((yield from self._asked(made, deadline_s)), Task)
             if task.finished:
                 return task
-            if timeout_s is not None and wait_s >= left_s:
+            # A service that stops answers before.
+            if timeout_s is not None and self.clock() >= deadline_s:
                 raise TaskNotFinished(task, timeout_s)
 
     def history(self, task_id: TaskId) -> Flow[History]:
@@ -250,7 +269,13 @@ class Core:
     def cancel(self, task_id: TaskId, version: int | None) -> Flow[Canceled]:
         """Cancel it."""
         call = Call(method="DELETE", path=_path(task_id), headers=_at(version))
-        return decoded((yield from self.answered(call)), Canceled)
+        try:
+            return decoded((yield from self.answered(call)), Canceled)
+        except VersionConflict as refused:
+            done = yield from self._done_before(
+                refused, task_id, version, {"status": Status.CANCELED}
+            )
+            return Canceled(done.id, "Task canceled successfully")
 
     def retry(self, task_id: TaskId, version: int | None) -> Flow[Task]:
         """Queue it again. When an answer was lost and the task is no longer failed, it was."""
@@ -261,6 +286,9 @@ class Core:
             if refused.calls == 1:
                 raise
             return (yield from self.get(task_id))
+        except VersionConflict as refused:
+            wished = {"status": Status.QUEUED, "retry_count": 0}
+            return (yield from self._done_before(refused, task_id, version, wished))
 
     def progress(
         self, task_id: TaskId, progress: int, message: str | None, version: int | None
@@ -270,7 +298,30 @@ class Core:
         body = json_of({"progress": progress, **said})
         path = f"{_path(task_id)}/progress"
         call = Call(method="PUT", path=path, body=body, headers=_at(version))
-        return decoded((yield from self.answered(call)), Task)
+        try:
+            return decoded((yield from self.answered(call)), Task)
+        except VersionConflict as refused:
+            wished = {"status": Status.PROCESSING, "progress": progress, **said}
+            return (yield from self._done_before(refused, task_id, version, wished))
+
+    def _done_before(
+        self,
+        refused: VersionConflict,
+        task_id: TaskId,
+        version: int | None,
+        wished: Mapping[str, Any],
+    ) -> Flow[Task]:
+        """The task, if what happened to it next was as wished: by a call whose answer was lost, so
+        that the one after it met another version. Else raises the refusal."""
+        if version is None or refused.calls == 1:
+            raise refused
+        try:
+            then = yield from self.get(task_id, version=version + 1)
+        except NotFound:
+            raise refused from None
+        if any(getattr(then, name) != value for name, value in wished.items()):
+            raise refused
+        return (yield from self.get(task_id))
 
 
 def query_of(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from api.client.retries import passes
 from api.client.task_ids import TaskId, text_of
 
 EVENTS: Final = "/api/v1/events"
+FEED_TYPE: Final = "text/event-stream"
 SILENCE_TIMEOUT_S: Final = 45.0
 """The feed has a heartbeat every 15 s: without one for so long, nobody is there."""
 
@@ -135,7 +136,7 @@ class Feed:
         headers = {"last-event-id": last_id} if last_id else {}
         told = yield Open(Call(method="GET", path=EVENTS, query=self._query, headers=headers))
         assert isinstance(told, Reply | NoAnswer), told  # noqa: S101 - the drivers' side of the deal
-        error = error_of(told)
+        error = error_of(told) or _unlike_a_feed(told)
         self._is_open = error is None
         return error
 
@@ -172,6 +173,15 @@ class Feed:
             raise error
         pause_s = self._core.retries.backoff_s(self._failures)
         yield Pause(max(pause_s, min(error.retry_after_s or 0.0, self._core.retries.pause_max_s)))
+
+
+def _unlike_a_feed(told: Reply | NoAnswer) -> UnexpectedAnswer | None:
+    """What is wrong with a page that is answered to whatever is asked for."""
+    kind = told.headers.get("content-type", "") if isinstance(told, Reply) else FEED_TYPE
+    if kind.startswith(FEED_TYPE):
+        return None
+    message = f"the answer is no feed, but {kind or 'of no type'}"
+    return UnexpectedAnswer(message, code="UNEXPECTED_ANSWER", status=200)
 
 
 def tell(feed: Feed) -> Stream[None]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -16,6 +15,7 @@ from api.client.errors import Unreachable, unsendable
 from ledger import __version__
 
 DEFAULT_URL: Final = "http://127.0.0.1:8084"
+PORT_MAX: Final = 65_535
 CONNECT_TIMEOUT_S: Final = 5.0
 TIMEOUT_S: Final = 30.0
 CONNECTIONS_MAX: Final = 100
@@ -42,15 +42,13 @@ class Where(msgspec.Struct, frozen=True):
     @property
     def options(self) -> dict[str, Any]:
         """Of an httpx2 client. Raises ValueError for what is no URL."""
-        address = urlsplit(self.url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f"expected a URL such as {DEFAULT_URL}, got {self.url!r}")
+        address = _address(self.url)
         # Of use to https alone, and what takes longest of all: made once, where it is needed.
         certificates = httpx2.create_ssl_context() if address.scheme == "https" else False
         return {
             "base_url": self.url.rstrip("/"),
             # A proxy of the environment is not for services on this machine.
-            "trust_env": not _is_local(address.hostname),
+            "trust_env": not _is_local(address.host),
             "verify": certificates,
             "limits": httpx2.Limits(
                 max_connections=self.connections_max, keepalive_expiry=KEPT_ALIVE_S
@@ -124,6 +122,18 @@ def reply_of(response: httpx2.Response, body: bytes) -> Reply:
     """The answer as a value."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status_code, headers, body)
+
+
+def _address(url: str) -> httpx2.URL:
+    """Raises ValueError for what no call could be made to."""
+    try:
+        address = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        address = httpx2.URL()
+    is_http = address.scheme in ("http", "https") and address.host and url == url.strip()
+    if not is_http or (address.port or 0) > PORT_MAX:
+        raise ValueError(f"expected a URL such as {DEFAULT_URL}, got {url!r}")
+    return address
 
 
 def _check(name: str, given: Any, kind: Any, expected: str) -> None:

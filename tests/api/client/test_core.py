@@ -1,6 +1,7 @@
 """What is sent, tried again and made of answers: the core alone, told what came back."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -221,11 +222,67 @@ def test_what_cannot_be_sent_among_several_batches_says_how_many_went_before() -
     ]
 
 
+def test_what_ends_the_callers_iterator_says_how_many_went_before() -> None:
+    def read() -> Iterator[Submission]:
+        yield from [SUBMISSION] * 1_001
+        raise OSError("the disk is gone")
+
+    whole = Reply(201, {}, b'{"tasks": [%s]}' % b",".join([task_reply().body] * 1_000))
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        Driven(Core().submit_many(read(), "nightly"), whole)
+
+    assert raised.value.__notes__ == [
+        "1000 tasks before it were handed over, with the key 'nightly'"
+    ]
+
+
 def test_a_retry_that_was_refused_at_once_is_an_error() -> None:
     driven = Driven(Core().retry(UNKNOWN_ID, None), refused(409, "TASK_NOT_RETRYABLE"))
 
     assert driven.error is not None
     assert driven.error.code == "TASK_NOT_RETRYABLE"
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Goes on by so much at each look, as calls take their time."""
+
+    def __init__(self, step_s: float) -> None:
+        self._now_s = 0.0
+        self._step_s = step_s
+
+    def __call__(self) -> float:
+        self._now_s += self._step_s
+        return self._now_s
+
+
+def test_an_answer_before_its_time_is_not_the_end_of_waiting() -> None:
+    core = Core(clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 60), task_reply(), task_reply(status="completed"))
+
+    assert driven.result.finished
+    assert [call.query["wait"] for call in driven.calls] == ["59.0", "57.0"]
+
+
+def test_a_wait_that_is_sent_again_lasts_no_longer() -> None:
+    core = Core(Retries(pause_first_s=0.01), clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 60), LOST, task_reply(status="completed"))
+
+    assert [call.wait_s for call in driven.calls] == [59, 57]
+
+
+def test_nobody_is_called_when_the_time_to_wait_is_up() -> None:
+    core = Core(Retries(pause_first_s=10, pause_max_s=10), clock=Clock(1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 4), LOST, LOST)
+
+    assert driven.pauses == [2]
+    assert isinstance(driven.error, Unreachable)
+    assert driven.error.calls == 2
 
 
 # -- reads see what was written -----------------------------------------------------------------
@@ -298,6 +355,16 @@ def test_certificates_that_cannot_be_read_matter_to_https_alone(
 
     with pytest.raises(FileNotFoundError):
         Client("https://ledgerq.example")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8084", "http://", " http://a", "http://a\n", "http://a:99999", "http://a:b", "//a"],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_url_that_nothing_can_be_at_is_refused_at_once(kind: Any, url: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected a URL such as http://"):
+        kind(url)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,18 @@ import asyncio
 
 import pytest
 
-from api.client import AsyncClient, Retries, Submission, Unreachable, Update
+from api.client import (
+    AsyncClient,
+    Retries,
+    Submission,
+    UnexpectedAnswer,
+    Unreachable,
+    Update,
+    VersionConflict,
+)
 from ledger.redis_store import RedisStore
 from tests.api.client.conftest import client_of
-from tests.api.requests import UNKNOWN_ID, complete, fail
+from tests.api.requests import UNKNOWN_ID, complete, fail, start
 from tests.checks import check_ledger
 from tests.faults.proxy import Proxy
 
@@ -59,6 +67,41 @@ async def test_a_retry_whose_answer_is_lost_happens_once(
     assert proxy.struck.is_set()
     assert again.status == "queued"
     assert (await check_ledger(store)).events["TaskRetried"] == 1
+
+
+async def test_a_change_at_a_version_whose_answer_is_lost_is_no_conflict(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    task = await far_client.submit("health_check", "kb-1")
+    await start(store, task.id)
+
+    proxy.cut_reply(b"/progress")
+    running = await far_client.progress(task.id, 40, "parsing", version=2)
+    assert proxy.struck.is_set()
+    proxy.cut_reply(b"DELETE")
+    await far_client.cancel(task.id, version=3)
+    assert proxy.struck.is_set()
+    proxy.cut_reply(b"/retry")
+    again = await far_client.retry(task.id, version=4)
+    assert proxy.struck.is_set()
+
+    assert (running.version, running.progress) == (3, 40)
+    assert (again.version, again.status) == (5, "queued")
+
+
+async def test_what_somebody_else_did_at_that_version_is_a_conflict(
+    far_client: AsyncClient, proxy: Proxy, store: RedisStore
+) -> None:
+    task = await far_client.submit("health_check", "kb-1")
+
+    async def meanwhile() -> None:
+        await start(store, task.id)
+
+    proxy.cut_request(b"DELETE", meanwhile)
+    with pytest.raises(VersionConflict):
+        await far_client.cancel(task.id, version=1)
+
+    assert (await far_client.get(task.id)).status == "processing"
 
 
 async def test_a_service_that_is_away_for_a_moment_is_waited_for(
@@ -128,6 +171,23 @@ async def test_a_feed_goes_on_over_a_cut_line_without_gap_or_double(
             break
 
     assert seen == ids
+
+
+async def test_a_page_that_is_answered_to_everything_is_no_feed(form: str) -> None:
+    async def show_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n"
+        writer.write(head + b"<p>\n\nhello")
+        writer.close()
+
+    server = await asyncio.start_server(show_page, "127.0.0.1", 0)
+    client = client_of(form, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with asyncio.timeout(PATIENCE_S), server:
+        with pytest.raises(UnexpectedAnswer, match="is no feed, but text/html"):
+            await anext(client.follow())
+        with pytest.raises(UnexpectedAnswer, match="is no feed, but text/html"):
+            await anext(client.watch(UNKNOWN_ID))
+    await client.close()
 
 
 async def test_a_client_whose_connections_are_all_taken_says_so(form: str) -> None:
