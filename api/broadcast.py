@@ -363,12 +363,12 @@ class Follower:
 
     async def _read(self) -> Sequence[Occurrence]:
         order = self._order
-        if order[0] < self._store.now_ms() - TRIMMED_AGE_MS:
+        events = await self._young_events()
+        if events is None:
             events = await self._old_events()
             # Of the archive, a read brings fewer than it could.
             self._at_end = not events
         else:
-            events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
             self._at_end = len(events) < self._count
         occurrences = await self._facts.occurrences(events)
         if events:
@@ -376,6 +376,15 @@ class Follower:
             self._count = max(1, min(CATCH_UP_EVENTS_MAX, CATCH_UP_BYTES // max(size, 1)))
             self._broadcast.recent.add(order, occurrences)
         return occurrences
+
+    async def _young_events(self) -> Sequence[Recorded] | None:
+        """What the stream has; None where some of it may be gone from there."""
+        if self._order[0] < self._store.now_ms() - TRIMMED_AGE_MS:
+            return None
+        events = await self._store.events_after(self._position, self._count, AT_ONCE_MS)
+        # What left the stream looks young as well, if the server's clock was set back since.
+        extent = await self._store.extent(self._position.partition)
+        return None if self._order < extent.first.order else events
 
     async def _old_events(self) -> Sequence[Recorded]:
         try:

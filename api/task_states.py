@@ -86,13 +86,15 @@ class TaskStates:
             _fill(occurrence, known)
 
 
-def fold_up_to(version: int, history: Iterable[Recorded]) -> State | None:
-    """The state at a version; events that nobody here understands change nothing."""
-    state: State | None = None
+def fold(history: Iterable[Recorded]) -> tuple[State | None, int]:
+    """How a task stands after its first events, and since when it is shown so (ms); events that
+    nobody here understands change nothing."""
+    state, since = None, 0
     for recorded in history:
-        if recorded.version <= version:
-            state = _after(state, recorded)
-    return state
+        before, state = state, _after(state, recorded)
+        if state is not None and (before is None or shown(before) != shown(state)):
+            since = recorded.at
+    return state, since
 
 
 def _needs_past(recorded: Recorded) -> bool:
@@ -100,7 +102,7 @@ def _needs_past(recorded: Recorded) -> bool:
 
 
 def _remember(known: States, task_id: str, version: int, history: Iterable[Recorded]) -> None:
-    state = fold_up_to(version, history)
+    state, _ = fold(one for one in history if one.version <= version)
     if state is not None:
         known.put(task_id, version, state)
 

@@ -15,7 +15,7 @@ from api.errors import invalid, task_not_found
 from api.event_filter import EventFilter
 from api.outbox import Outbox
 from api.task_facts import Occurrence
-from api.task_states import fold_up_to
+from api.task_states import fold
 from api.task_update import update_at
 from api.websocket import PING_S, text_frame
 from consumers.known_tasks import Facts, facts_of
@@ -92,6 +92,8 @@ class TaskWatch:
         if task_id not in tasks and len(tasks) >= TASKS_MAX:
             expected = f"at most {TASKS_MAX} tasks on one connection"
             raise invalid("task_id", expected, task_id=task_id)
+        # Whoever subscribes to many is answered as fast as he reads.
+        await self.room()
         follower = self.followers[self._store.partition_of(task_id)]
         passing = self._passing[task_id] = []
         # Whatever it is that happens to the task meanwhile has to be seen.
@@ -125,11 +127,11 @@ class TaskWatch:
         self._check_possible(task_id, facts)
         position = follower.position
         told = _up_to(history, position.order)
-        state = fold_up_to(len(told), told)
+        state, since = fold(told)
         wanted = self._asked.status
         if state is None or (wanted is not None and state.status not in wanted):
             return b""
-        return text_frame(update_at(position, told[-1].at, task_id, facts, state))
+        return text_frame(update_at(position, since, task_id, facts, state))
 
     def _check_possible(self, task_id: str, facts: Facts | None) -> None:
         for name in ("kb_id", "task_type"):

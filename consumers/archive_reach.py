@@ -4,6 +4,7 @@ from ledger.archive.joined import Gap
 from ledger.archive.reader import Damaged, Incomplete
 from ledger.rejections import Rejection, RejectionCode
 from ledger.store import Events, Position
+from ledger.subscriptions import entry_before
 
 
 async def reaches(events: Events, position: Position, first: Position) -> bool:
@@ -13,9 +14,10 @@ async def reaches(events: Events, position: Position, first: Position) -> bool:
         found = await events.events_after(position, 1, 1)
         if not found or found[0].position.order > first.order:
             return False
+        if found[0].position != first or position.entry == entry_before(first.entry):
+            return True
         # Nothing lies between them: was it there, or was that taken away?
-        at_first = found[0].position == first
-        return not at_first or await events.event_at(position) is not None
+        return await events.event_at(position) is not None
     except Gap:
         return False
     except (Incomplete, Damaged) as error:

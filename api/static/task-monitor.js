@@ -188,7 +188,7 @@ class Line {
   opening = null;
   failures = 0;
   positions = new Map(); // by partition: the last that was told
-  ids = new Map(); // subscribed tasks: whether their first message has come
+  ids = new Map(); // subscribed tasks: what was told last, "" until their first message
   timer = null;
 
   open() {
@@ -217,7 +217,8 @@ class Line {
 
   subscribe(id) {
     // Of one that was there already too: tell how it stands, now or at the next connection.
-    if (!this.#say("subscribe", id) || !this.ids.has(id)) this.ids.set(id, false);
+    this.ids.set(id, "");
+    this.#say("subscribe", id);
   }
 
   unsubscribe(id) {
@@ -272,8 +273,8 @@ class Line {
     this.#awaitMore();
     this.opening?.resolve();
     this.opening = null;
-    [...this.ids].forEach(([id, begun], index) => {
-      if (!begun || index >= IDS_IN_ADDRESS) this.#say("subscribe", id);
+    [...this.ids].forEach(([id, last], index) => {
+      if (!last || index >= IDS_IN_ADDRESS) this.#say("subscribe", id);
     });
   }
 
@@ -288,7 +289,13 @@ class Line {
       if (position) this.positions.set(position.split(":")[0], position);
     }
     if (message.type !== "task_update") return;
-    if (this.ids.has(message.task_id)) this.ids.set(message.task_id, true);
+    if (this.ids.has(message.task_id)) {
+      // Subscribed to again, a task is told as it stands, whether that is news or not.
+      const { task_id: id, at, status, progress, message: text } = message;
+      const told = JSON.stringify([at, status, progress, text]);
+      if (this.ids.get(id) === told) return;
+      this.ids.set(id, told);
+    }
     this.events.onUpdate(message);
   }
 
@@ -333,7 +340,7 @@ class Line {
     if (code === "POSITION_GONE" || (code === "INVALID_REQUEST" && details?.field === "after")) {
       this.positions.clear();
       this.after = undefined;
-      for (const id of this.ids.keys()) this.ids.set(id, false);
+      for (const id of this.ids.keys()) this.ids.set(id, "");
       this.events.onReload({ code, message, details });
       if (this.state === "connecting") this.#connect();
     } else if (code === "INVALID_REQUEST" || code === "FORBIDDEN") {

@@ -18,6 +18,7 @@ from ledger.redis_store import RedisStore
 from ledger.rejections import Rejection, RejectionCode
 from ledger.script_format import as_entry, read_events
 from ledger.store import Entry, Extent, Position, Recorded, Store
+from ledger.subscriptions import entry_before
 
 Found = TypeVar("Found")
 
@@ -209,6 +210,9 @@ class Joined:
         partition = position.partition
         extent = await store.extent(partition)
         if position.order >= extent.first.order or await self._began_here(store, extent):
+            return
+        is_next = position.entry == entry_before(extent.first.entry)
+        if is_next and await store.entries_after(position, 1, 0):
             return
         end = await self._end_of(partition)
         raise Gap(

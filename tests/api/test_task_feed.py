@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -14,11 +15,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from api import outbox, task_feed, task_watch, websocket
-from ledger.commands import CancelTask, CompleteTask, FailAttempt, ReportProgress
+from ledger.commands import CancelTask, CompleteTask, DeliverCallback, FailAttempt, ReportProgress
 from ledger.events import ErrorKind
 from ledger.keys import PartitionKeys
 from ledger.redis_connection import send
 from ledger.redis_store import RedisStore, StoreOptions
+from ledger.transact import transact
 from tests.api.conftest import Service
 from tests.api.requests import UNKNOWN_ID, complete, do, start, submitted
 from tests.api.test_event_stream import served
@@ -244,6 +246,48 @@ async def test_a_finished_task_is_told_with_its_result(
         told = await client.told()
 
     assert (told["status"], told["result"]) == ("completed", {"chunks": 12})
+
+
+async def test_a_subscription_says_since_when_the_task_stands_so(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    """Not what happened last, but what was told last."""
+    task = await submitted(web, callback_url="http://127.0.0.1/")
+    ended = (await complete(store, task["id"])).task
+    delivered = DeliverCallback(ended.version, "127.0.0.1", 204)
+    await transact(store, task["id"], delivered, now_ms=store.now_ms() + 5_000)
+
+    async with watching(service.port, task_id=task["id"], after="beginning") as client:
+        [*_, told] = await client.several(3)
+        await client.say("subscribe", task["id"])
+        subscribed = await client.told()
+
+    assert subscribed["position"] != told["position"]
+    assert {**subscribed, "position": ""} == {**told, "position": ""}
+
+
+async def test_who_subscribes_to_many_is_answered_as_fast_as_he_reads(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(outbox, "BUFFER_BYTES_MAX", 64 * 1024)
+    ids = [(await submitted(web))["id"] for _ in range(30)]
+    for task_id in ids:
+        await complete(store, task_id, msgspec.json.encode("x" * 900_000))
+
+    async with (
+        connect(address(service.port), proxy=None, max_queue=1) as slow,
+        watching(service.port) as other,
+    ):
+        for task_id in ids:
+            await slow.send(json.dumps({"type": "subscribe", "task_id": task_id}))
+        # Meanwhile nothing is read of what is more than fits.
+        for task_id in ids:
+            await other.say("subscribe", task_id)
+            await other.told()
+        async with asyncio.timeout(PATIENCE_S):
+            told = [json.loads(await slow.recv())["task_id"] for _ in ids]
+
+    assert told == ids
 
 
 async def test_several_tasks_are_subscribed_to_and_one_is_left(

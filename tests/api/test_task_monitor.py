@@ -32,6 +32,8 @@ pytestmark = [
     pytest.mark.timeout(150),
 ]
 
+IDS_IN_ADDRESS: Final = 150
+
 SCRIPT: Final = "/static/task-monitor.js"
 BEGIN: Final = f"""async (options) => {{
   await import("{SCRIPT}");
@@ -224,6 +226,35 @@ async def test_who_begins_to_watch_while_there_is_no_connection_is_told_how_the_
         await page.evaluate("monitor.close()")
 
     assert [one["status"] for one in told] == ["queued", "queued"]
+
+
+async def test_tasks_that_an_address_has_no_room_for_are_not_told_again(
+    service: Service, web: httpx2.AsyncClient, store: RedisStore
+):
+    ids = [(await submit(store)).id for _ in range(IDS_IN_ADDRESS + 3)]
+    async with browsing(service.port) as page:
+        await page.evaluate(BEGIN)
+        await page.evaluate(
+            "(ids) => ids.forEach((id) => monitor.watchTask(id, (task) => told.push(task)))", ids
+        )
+        await page.evaluate("monitor.connect()")
+        await told_until(page, f"told.length == {len(ids)}")
+        # given a connection that broke, and one of the last tasks that went on meanwhile
+        await page.evaluate("monitor.close()")
+        await page.evaluate("told.length = 0")
+        await do(store, ids[-2], CancelTask())
+        # when all are asked for again, and another one wants to know of the last
+        await page.evaluate(f"void monitor.watchTask('{ids[-1]}', () => {{}})")
+        await page.evaluate("monitor.connect()")
+        told = await told_until(
+            page, f"['{ids[-1]}', '{ids[-2]}'].every((id) => told.some((it) => it.task_id == id))"
+        )
+        await page.evaluate("monitor.close()")
+
+    assert sorted((one["status"], one["task_id"]) for one in told) == [
+        ("canceled", ids[-2]),
+        ("queued", ids[-1]),
+    ]
 
 
 async def test_a_task_that_cannot_be_watched_is_forgotten(service: Service):

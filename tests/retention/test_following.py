@@ -1,6 +1,7 @@
 """Who follows the ledger from before its stream begins is told what the archive has, then the rest,
 without gap or double."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ledger.keys import PartitionKeys
 from ledger.settings import Settings
 from ledger.store import Position
 from tests.retention.letting_go import DAY_MS, LaterStore, LettingGo, completed
+
+PATIENCE_S = 20
 
 IDS = [f"01996abc-2400-7000-8000-0000000{n:05}" for n in range(200)]
 
@@ -74,11 +77,30 @@ async def test_a_feed_begins_in_the_archive(app: App, ledger: LettingGo, index: 
     after = "beginning" if index is None else str(everything[index])
     wanted = everything if index is None else everything[index + 1 :]
 
+    await assert_told(app, after, wanted)
+
+
+@pytest.mark.parametrize("index", [None, 300])
+async def test_a_feed_begins_in_the_archive_though_the_clock_was_set_back(
+    app: App, ledger: LettingGo, index: int | None
+):
+    """What left the stream is younger than what leaves it now."""
+    everything = await mostly_archived(ledger)
+    after = "beginning" if index is None else str(everything[index])
+    wanted = everything if index is None else everything[index + 1 :]
+    ledger.pass_time(-2 * DAY_MS)
+
+    await assert_told(app, after, wanted)
+
+
+async def assert_told(app: App, after: str, wanted: list[Position]) -> None:
+    """A feed that begins there tells just these."""
     [start] = await app.audience.beginning("after", after)
     heard = Heard(len(wanted))
     [follower] = app.audience.followers([start], heard)
     with pytest.raises(Enough):
-        await follower.run()
+        async with asyncio.timeout(PATIENCE_S):
+            await follower.run()
 
     assert heard.positions == wanted
 
@@ -192,3 +214,22 @@ async def test_a_position_before_what_was_lost_is_refused(app: App, ledger: Lett
 
     assert late.json()["code"] == "POSITION_GONE"
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("quiet_ms", [0, 2 * DAY_MS])
+async def test_the_beginning_is_where_the_stream_begins_if_what_was_before_is_lost(
+    app: App, ledger: LettingGo, quiet_ms: int
+):
+    for task_id in IDS[:3]:
+        await completed(ledger.store, task_id)
+    everything = await ledger.store.events_after(Position(0, "0-0"), 1_000, 0)
+    kept = [event.position for event in everything[4:]]
+    # By hand: what was never sealed.
+    client, key = ledger.store.client, PartitionKeys(0).events
+    await client.xtrim(key, minid=kept[0].entry, approximate=False)
+    ledger.pass_time(quiet_ms)
+
+    [start] = await app.audience.beginning("after", "beginning")
+    # A client that is told nothing yet comes back with that.
+    for after in ("beginning", str(start)):
+        await assert_told(app, after, kept)
