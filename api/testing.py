@@ -284,15 +284,17 @@ async def _empty(redis_url: str) -> None:
 @contextlib.asynccontextmanager
 async def _projecting(store: RedisStore, settings: Settings) -> AsyncGenerator[None]:
     projector = Projector(store, ProjectorOptions(settings.read_model_folder))
-    # A list that found none would be told to come back in a second.
-    await projector.step()
-    running = asyncio.create_task(Service("projector", projector.step).run())
     try:
-        yield
+        # A list that found none would be told to come back in a second.
+        await projector.step()
+        running = asyncio.create_task(Service("projector", projector.step).run())
+        try:
+            yield
+        finally:
+            # In the middle of a read, which would last.
+            running.cancel()
+            await asyncio.wait([running])
     finally:
-        # In the middle of a read, which would last.
-        running.cancel()
-        await asyncio.wait([running])
         await projector.close()
 
 

@@ -245,7 +245,8 @@ class WebSocket(asyncio.Protocol):
                 transport.write(data)
 
     def _ping(self) -> None:
-        if self._unanswered:
+        # While what it said before is dealt with, its answer may lie behind that, unread.
+        if self._unanswered and not self._inbox:
             self.close(INTERNAL_ERROR, f"no answer to a ping within {PING_S:g} s")
             return
         self._unanswered = True

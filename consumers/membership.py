@@ -29,8 +29,8 @@ BEAT_S: Final = 1.0
 """Between beats; four in a lease at least."""
 
 LEAVE_TIMEOUT_S: Final = 5.0
-"""At the end, for the beat that is under way, and then for giving back what is held; else the
-leases run out."""
+"""At the end, up to half of it for the beat that is under way, the rest for giving back what is
+held; else the leases run out."""
 
 
 class Membership:
@@ -79,17 +79,21 @@ class Membership:
 
     async def leave(self) -> None:
         """Let others have what this member holds, and be there no more."""
+        until_s = asyncio.get_running_loop().time() + LEAVE_TIMEOUT_S
         self._service.stop()
-        if self._beating is not None:
-            # What it claims is its own before it learns of that, and has to be given back too.
-            await asyncio.wait([self._beating], timeout=LEAVE_TIMEOUT_S)
-        tasks = [*self._tasks.values(), *([self._beating] if self._beating else [])]
-        for task in tasks:
-            task.cancel()
+        beating = [self._beating] if self._beating else []
+        try:
+            if beating:
+                # What it claims is its own before it learns of that, and has to be given back too.
+                await asyncio.wait(beating, timeout=LEAVE_TIMEOUT_S / 2)
+        finally:
+            tasks = [*self._tasks.values(), *beating]
+            for task in tasks:
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         try:
-            async with asyncio.timeout(LEAVE_TIMEOUT_S), asyncio.TaskGroup() as group:
+            async with asyncio.timeout_at(until_s), asyncio.TaskGroup() as group:
                 for one in self._held.values():
                     group.create_task(one.release())
                 group.create_task(self._subscriptions.beat(self._terms.name, self._member, 0))

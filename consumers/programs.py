@@ -4,6 +4,8 @@ A supervisor needs this alone. It stays small, since it imports neither redis no
 """
 
 import asyncio
+import contextlib
+import os
 import signal
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -108,7 +110,9 @@ async def registered_types(module: str, env: MutableMapping[str, str]) -> list[s
         return msgspec.json.decode(types, type=list[str])
     finally:
         if process.returncode is None:
-            process.kill()
+            # With what the module started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 

@@ -2,7 +2,8 @@
 
 Their settings come from the environment alone, where whoever starts them puts every one
 (`ledger.settings_sources.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one
-ends it at once, and what it was working on is taken up by others when its leases run out.
+ends it at once, and what it was working on is taken up by others when its leases run out. So does
+its supervisor's word (`consumers.signals.TOLD_TO_END`), but for the second one.
 """
 
 import asyncio

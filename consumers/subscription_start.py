@@ -111,7 +111,7 @@ async def _checkpoint(
     behind = await subscriptions.count_after(partition, entry, ends.last)
     event = await store.event_at(Position(partition, entry))
     told = "" if event is None else digest(event).hex()
-    if not ends.removed or order_of(entry) >= order_of(ends.first):
+    if not ends.removed or order_of(entry) >= order_of(entry_before(ends.first)):
         return Checkpoint(entry, told, ends.added - behind)
     position = Position(partition, entry)
     if events is None or not await reaches(events, position, first):

@@ -50,6 +50,10 @@ STORING_S: Final = 60.0
 LONG_POLL_S: Final = 60.0
 """The longest `wait` that a service takes, unless its settings say otherwise."""
 
+REPEATED_FOR_S: Final = 1.0
+"""A `wait` for less is repeated for so long all the same: a connection that was kept alive is found
+to be broken only by the next call."""
+
 Result = TypeVar("Result")
 Texts = str | UUID | Sequence[str | UUID]
 Tasks = list[Task]
@@ -212,15 +216,17 @@ class Core:
     def wait(self, task_id: TaskId, timeout_s: float | None) -> Flow[Task]:
         """The task once it is finished. Raises TaskNotFinished when time is up before."""
         _known("timeout_s", timeout_s, int | float, "seconds")
-        deadline_s = math.inf if timeout_s is None else self.clock() + timeout_s
+        began_s = self.clock()
+        deadline_s = math.inf if timeout_s is None else began_s + timeout_s
         path = _path(task_id)
 
         def made() -> Call:
             wait_s = round(min(max(deadline_s - self.clock(), 0.0), self._long_poll_s), 3)
             return Call(method="GET", path=path, query=query_of({"wait": wait_s}), wait_s=wait_s)
 
+        until_s = max(deadline_s, began_s + REPEATED_FOR_S)
         while True:
-            task = decoded((yield from self._asked(made, deadline_s)), Task)
+            task = decoded((yield from self._asked(made, until_s)), Task)
             if task.finished:
                 return task
             # A service that stops answers before.

@@ -211,9 +211,11 @@ class Joined:
         extent = await store.extent(partition)
         if position.order >= extent.first.order or await self._began_here(store, extent):
             return
-        is_next = position.entry == entry_before(extent.first.entry)
-        if is_next and await store.entries_after(position, 1, 0):
-            return
+        if position.entry == entry_before(extent.first.entry):
+            # The stream may be empty, and the first one gone as well.
+            found = await store.entries_after(position, 1, 0)
+            if found and found[0][0].decode() == extent.first.entry:
+                return
         end = await self._end_of(partition)
         raise Gap(
             partition,

@@ -1,10 +1,10 @@
 """Becomes another program that cannot outlive the process that started it (I/O).
 
-Run as a script, never imported: `python -I -S exec_tied.py PARENT_PID SIGNAL LOCK_FILE PROGRAM
-ARGV...`.
-`process.py` starts the Valkey server through it, and `consumers/pool.py` the roles of a service,
-because what has to happen between fork and exec is not safe to run in a process with threads
-(`preexec_fn`).
+Run as a script, never imported:
+`python -I -S exec_tied.py PARENT_PID SIGNAL LOCK_FILE PROGRAM ARGV...`.
+`process.py` starts the Valkey server through it, and `consumers/` the roles of a service and what
+runs handlers for them (`own_modules.tied_argv`), because what has to happen between fork and exec
+is not safe to run in a process with threads (`preexec_fn`).
 
 1. On Linux, ask the kernel for SIGNAL, a number, when the parent dies (prctl(2), PR_SET_PDEATHSIG;
    the setting survives execve). A parent of several threads dies thread by thread, and the kernel

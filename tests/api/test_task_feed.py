@@ -596,6 +596,32 @@ async def test_a_client_that_answers_pings_stays(service: Service, monkeypatch: 
     writer.close()
 
 
+async def test_a_client_whose_answers_to_pings_lie_behind_what_it_asked_for_stays(
+    service: Service, web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    """It is answered as fast as it reads, and nothing else is read of it meanwhile."""
+    monkeypatch.setattr(websocket, "PING_S", 0.05)
+    has_read = asyncio.Event()
+
+    async def room(_: task_watch.TaskWatch) -> None:
+        await has_read.wait()
+
+    monkeypatch.setattr(task_watch.TaskWatch, "room", room)
+    task = await submitted(web)
+    asked = json.dumps({"type": "subscribe", "task_id": task["id"]}).encode()
+
+    reader, writer = await shaken(service.port)
+    writer.write(2 * (bytes((0x81, 0x80 | len(asked), 0, 0, 0, 0)) + asked))
+    async with asyncio.timeout(PATIENCE_S):
+        pings = await reader.readexactly(3 * 2)
+        has_read.set()
+        told = await reader.readuntil(b"}")
+    writer.close()
+
+    assert pings == 3 * b"\x89\x00"
+    assert task["id"].encode() in told
+
+
 async def test_more_clients_than_there_is_room_for_are_refused(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,6 +16,7 @@ from consumers import subscribe
 from ledger.keys import PartitionKeys
 from ledger.settings import Settings
 from ledger.store import Position
+from ledger.subscriptions import entry_before
 from tests.retention.letting_go import DAY_MS, LaterStore, LettingGo, completed
 
 PATIENCE_S = 20
@@ -233,3 +234,27 @@ async def test_the_beginning_is_where_the_stream_begins_if_what_was_before_is_lo
     # A client that is told nothing yet comes back with that.
     for after in ("beginning", str(start)):
         await assert_told(app, after, kept)
+
+
+async def test_a_group_that_begins_where_the_stream_does_lags_by_what_is_there(
+    app: App, ledger: LettingGo, tmp_path: Path
+):
+    """What was lost before is neither told nor counted."""
+    for task_id in IDS[:3]:
+        await completed(ledger.store, task_id)
+    everything = await ledger.store.events_after(Position(0, "0-0"), 1_000, 0)
+    kept = [event.position for event in everything[4:]]
+    # By hand: what was never sealed.
+    client, key = ledger.store.client, PartitionKeys(0).events
+    await client.xtrim(key, minid=kept[0].entry, approximate=False)
+
+    start = str(Position(0, entry_before(kept[0].entry)))
+    folder = str(tmp_path)
+    async with subscribe("billing", start=start, store=ledger.store, data_dir=folder) as billing:
+        event = await anext(aiter(billing))
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as api:
+        [group] = (await api.get("/api/v1/subscriptions")).json()["subscriptions"]
+
+    assert event.position == kept[0]
+    assert group["lag_events"] == len(kept)

@@ -275,6 +275,14 @@ def test_a_wait_that_is_sent_again_lasts_no_longer() -> None:
     assert [call.wait_s for call in driven.calls] == [59, 57]
 
 
+def test_a_connection_that_was_found_broken_is_made_anew_however_short_the_wait() -> None:
+    core = Core(clock=Clock(0.1))
+
+    driven = Driven(core.wait(UNKNOWN_ID, 0), LOST, task_reply(status="completed"))
+
+    assert driven.result.finished
+
+
 def test_nobody_is_called_when_the_time_to_wait_is_up() -> None:
     core = Core(Retries(pause_first_s=10, pause_max_s=10), clock=Clock(1))
 
