@@ -235,6 +235,7 @@ def kills(tmp_path: Path, keys: KeyFile) -> int:
     return int(ran.stdout)
 
 
+@pytest.mark.timeout(120)  # kills, and reads back, a writer for each of its steps
 async def test_a_writer_that_was_killed_anywhere_is_followed_by_one_that_goes_on(
     kills: int, tmp_path: Path, keys: KeyFile
 ):
